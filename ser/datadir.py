@@ -1,9 +1,15 @@
 """Kaldi's data directory: plain tables, one utterance a line, sorted as `LC_ALL=C sort` does."""
 
-from collections.abc import Mapping
+import importlib
+import os
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
+import ser.corpora
 from ser.cli import UserError
 from ser.files import whole
 
@@ -25,31 +31,103 @@ class Utterance:
     more: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a module of ser/corpora finds in a corpus's folder.
+
+    utterances: every labelled recording, each once, in any order.
+    left_out: for each reason ("song", "second copy"), the files left out for it.
+    expected: the ids of all utterances of the whole corpus; empty where nobody knows them.
+    """
+
+    utterances: list[Utterance]
+    left_out: Mapping[str, list[Path]] = field(default_factory=dict)
+    expected: Iterable[str] = ()
+
+
+def corpus_module(corpus: str) -> ModuleType:
+    """Import ser/corpora/<corpus>.py, which has `get(downloads)` and `utterances(root)`.
+
+    Raises UserError, listing the corpora that there are, for one that there is not.
+    """
+    known = sorted(module.name for module in pkgutil.iter_modules(ser.corpora.__path__))
+    if corpus not in known:
+        raise UserError(f"no corpus {corpus!r}; there are: {' '.join(known)}")
+    return importlib.import_module(f"ser.corpora.{corpus}")
+
+
+def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
+    """Find the files with these suffixes (".wav", in either case) at any depth below `root`.
+
+    Files are told apart by base name, since some copies of a corpus hold the whole tree a second
+    time. Returns the files, sorted by name, and the second copies; the copy nearest to `root` comes
+    first. Hidden files, such as macOS's `._*`, are no recordings. Links to folders are followed.
+    Raises UserError where `root` is no folder or holds no such file.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the folder that holds the corpus")
+    files, visited = [], set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in visited:  # a link that leads back up would never end
+            subfolders.clear()
+            continue
+        visited.add(os.path.realpath(folder))
+        subfolders.sort()
+        files += [
+            Path(folder, name)
+            for name in names
+            if name.lower().endswith(suffixes) and not name.startswith(".")
+        ]
+    if not files:
+        raise UserError(f"{root}: no {' or '.join(suffixes)} file in it; give the folder that holds the corpus")
+    first: dict[str, Path] = {}
+    copies = []
+    for file in sorted(files, key=lambda file: (len(file.parts), file)):
+        if first.setdefault(file.name, file) != file:
+            copies.append(file)
+    return [first[name] for name in sorted(first)], copies
+
+
 def read_table(path: str | Path) -> dict[str, str]:
     """Read `key value...` lines; the value is the rest of the line ("" where there is none).
 
-    Raises UserError, naming file and line, for a missing file, a blank line, a key that stands
-    twice, or bytes that are not UTF-8.
+    Key and value are parted by spaces or tabs. A line ends at "\\n" alone: the other characters that
+    Unicode counts as line breaks are part of a transcript. Raises UserError, naming file and line,
+    for a missing file, a blank line, a key that stands twice, or bytes that are not UTF-8.
     """
     table: dict[str, str] = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        text = Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; run the stage that writes it") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text at byte {error.start}; convert the file") from None
-    for number, line in enumerate(lines, 1):
-        key, _, value = line.strip().partition(" ")
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text; convert the file") from None
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
+        key, value = (re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1) + [""])[:2]
         if not key:
             raise UserError(f"{path}:{number}: blank line; remove it")
         if key in table:
             raise UserError(f"{path}:{number}: {key} stands twice; remove one of the lines")
-        table[key] = value.strip()
+        table[key] = value
     return table
 
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:
-    """Write `key value` lines sorted by the bytes of the key (the order of `LC_ALL=C sort`)."""
+    """Write `key value` lines sorted by the bytes of the key (the order of `LC_ALL=C sort`).
+
+    Raises UserError for what a table cannot hold: white space in a key, a line break in a value, or
+    characters that are not UTF-8 (as in file names of older systems).
+    """
+    name = Path(path).name
+    for key, value in table.items():
+        line = f"{key} {value}"
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{name} cannot hold {line!r}, which is not UTF-8; rename the file") from None
+        if key.split() != [key] or "\n" in value or "\r" in value:
+            raise UserError(f"{name} cannot hold {line!r}; take out the line break or space")
     with whole(path) as stream:
         for key in sorted(table, key=str.encode):
-            stream.write(f"{key} {table[key]}".rstrip() + "\n")
+            stream.write(f"{key} {table[key]}".rstrip(" ") + "\n")

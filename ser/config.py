@@ -1,0 +1,243 @@
+"""System and protocol files: YAML read into typed dataclasses, every fault named by file and key."""
+
+import difflib
+import hashlib
+import importlib
+import json
+import pkgutil
+import re
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ser.cli import UserError
+
+strict = ConfigDict(extra="forbid", strict=True)
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]  # of dropout, of a test set
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class PaperRow:
+    """A row of a paper's table: on which corpus, where it stands, and its numbers in per cent."""
+
+    corpus: str
+    table: str
+    wa: float | None = None
+    ua: float | None = None
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Training:
+    """How a network is trained; read by ser/train.py."""
+
+    epochs: Positive
+    batch_size: Positive  # utterances
+    learning_rate: PositiveFloat
+    optimiser: Literal["adam"] = "adam"
+    epsilon: PositiveFloat = 1e-8  # Adam's; Keras has 1e-7
+    patience: Positive | None = None  # epochs without a better dev value before it stops
+    monitor: Literal["dev_loss", "dev_wa", "dev_ua"] = "dev_loss"  # what selects the best model
+    clip_norm: PositiveFloat | None = None  # largest norm of the whole gradient
+    class_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class System:
+    """One row of a table; `feature` and `model` are the Config of the module that their kind names."""
+
+    name: str
+    description: str
+    paper: list[PaperRow]
+    feature: Any
+    model: Any
+    normalisation: Literal["none", "global", "cell"]  # see ser/normalisation.py
+    training: Training | None  # None: not a network
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class RandomFolds:
+    """Utterances drawn at random, `number` times over: speakers stand on both sides."""
+
+    kind: Literal["random"]
+    number: Positive
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class GroupFolds:
+    """Whole groups (all that share a value of the table utt2<by>) go to one side; each tests once."""
+
+    kind: Literal["groups"]
+    by: str
+    number: Annotated[int, Field(ge=2)]
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Protocol:
+    """Which utterances and classes, how they are split, and what selects the model.
+
+    classes maps each class to the labels of the corpus that it takes in. select: "dev" (a part that
+    is neither train nor test), "test" (the model is picked on the test set, because a paper did) or
+    "last" (nothing is picked: the last epoch's model).
+    """
+
+    name: str
+    description: str
+    classes: dict[str, list[str]]
+    folds: RandomFolds | GroupFolds
+    select: Literal["dev", "test", "last"]
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as users mean it: 1e-4 is a number, and a key that stands twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"key {key} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping. Raises UserError with the line of a fault."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = yaml.load(stream, Loader)  # a SafeLoader
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: should hold `key: value` lines")
+    return content
+
+
+def read_system(path: str | Path) -> System:
+    """Read a system file, and the file that its `base` names (one level, relative to it)."""
+    content = read_yaml(path)
+    if "base" in content:
+        base_path = Path(path).parent / str(content.pop("base"))
+        base = read_yaml(base_path)
+        if "base" in base:
+            raise UserError(f"{path}: its base {base_path} has a base too; one level is allowed")
+        for own in ("paper", "description"):  # these speak of one file alone
+            base.pop(own, None)
+        content = merge(base, content)
+    return make_system({"name": Path(path).stem, "paper": [], "training": None, **content}, path)
+
+
+def make_system(content: dict[str, Any], path: str | Path) -> System:
+    """Turn the mapping of a system file into a System; `path` is named in errors."""
+    system = check(System, content, path)
+    for part in ("feature", "model"):
+        section = getattr(system, part)
+        if not isinstance(section, dict) or "kind" not in section:
+            raise UserError(f"{path}: {part}.kind: missing; one of {', '.join(kinds(part))}")
+        section = dict(section)
+        module = load_kind(part, section.pop("kind"), path)
+        system = replace(system, **{part: check(module.Config, section, path, f"{part}.")})
+    is_network = hasattr(load_kind("model", kind_of(system.model), path), "Network")
+    if is_network != (system.training is not None):
+        fault = "missing: a network needs it" if is_network else "remove it: this model has no epochs"
+        raise UserError(f"{path}: training: {fault}")
+    return system
+
+
+def read_protocol(path: str | Path) -> Protocol:
+    """Read a protocol file."""
+    protocol = check(Protocol, {"name": Path(path).stem, **read_yaml(path)}, path)
+    labels = [label for taken in protocol.classes.values() for label in taken]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"{path}: classes: {label} is in more than one class")
+    if len(protocol.classes) < 2:
+        raise UserError(f"{path}: classes: at least two are needed")
+    return protocol
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `change` in place of its own; sections of the same kind go key by key."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        same_kind = isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = merge(old, value) if same_kind else value
+    return merged
+
+
+def kinds(part: str) -> list[str]:
+    """Names of the modules in ser/features or ser/models (part: "feature" or "model")."""
+    package = importlib.import_module(f"ser.{part}s")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load_kind(part: str, kind: str, path: str | Path) -> Any:
+    """The module ser.<part>s.<kind>."""
+    if kind not in kinds(part):
+        raise UserError(f"{path}: {part}.kind: {kind} is unknown; one of {', '.join(kinds(part))}")
+    return importlib.import_module(f"ser.{part}s.{kind}")
+
+
+def kind_of(config: Any) -> str:
+    """The kind that a feature's or model's Config belongs to: its module's name."""
+    return type(config).__module__.rpartition(".")[2]
+
+
+def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = "") -> Any:
+    """Make a `cls` of `content`; the first fault becomes a UserError with file, key and remedy."""
+    try:
+        # as JSON: in strict mode pydantic takes a mapping for a dataclass only there
+        return TypeAdapter(cls).validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+    key = prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))
+    if fault["type"] == "unexpected_keyword_argument":
+        known = known_keys(cls)
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
+        remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        raise UserError(f"{path}: {key}: unknown key; {remedy}")
+    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        raise UserError(f"{path}: {key}: missing")
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    raise UserError(f"{path}: {key}: {message}, not {fault['input']!r}")
+
+
+def known_keys(cls: type) -> list[str]:
+    """Keys of a config dataclass and of the dataclasses inside it."""
+    keys = []
+    for item in fields(cls):
+        keys.append(item.name)
+        inner = [item.type, *getattr(item.type, "__args__", ())]
+        keys += [key for kind in inner if is_dataclass(kind) for key in known_keys(kind)]
+    return keys
+
+
+def as_dict(config: Any) -> Any:
+    """A config as plain mappings, lists and values, as YAML and JSON write them."""
+    if not is_dataclass(config):
+        return config if not isinstance(config, list) else [as_dict(item) for item in config]
+    content = {item.name: as_dict(getattr(config, item.name)) for item in fields(config)}
+    in_kind = type(config).__module__.startswith(("ser.features.", "ser.models."))
+    return {"kind": kind_of(config), **content} if in_kind else content
+
+
+def feature_name(config: Any) -> str:
+    """Name of a feature's folder in dump/: its kind and a fingerprint of every one of its settings."""
+    text = json.dumps(as_dict(config), sort_keys=True)
+    return f"{kind_of(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

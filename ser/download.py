@@ -1,0 +1,216 @@
+"""Fetch archives over a network that breaks, and unpack them without trusting them."""
+
+import hashlib
+import http.client
+import lzma
+import os
+import stat
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from ser.cli import UserError
+
+TRIES = 5  # in a row that bring nothing new
+WAIT = 2.0  # seconds before another try, doubled with each that brought nothing
+TIMEOUT = 60.0  # seconds without a byte
+BLOCK = 1 << 18  # bytes
+LOG_EVERY = 30.0  # seconds between lines where there is no terminal
+
+PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP answers after which another try may do
+
+
+def fetch(url: str, dest: Path, size: int, md5: str) -> None:
+    """Download `url` to `dest`, which appears whole; nothing is done where it is whole already.
+
+    size: bytes; md5: hex digits. A download that broke, or was stopped, is gone on with from
+    `dest.part`. Progress goes to standard error: a bar on a terminal, else a line now and then.
+    Raises UserError where the server refuses, where TRIES tries in a row bring nothing new, or
+    where what came is not the file that was asked for (which is removed then).
+    """
+    if dest.is_file() and _size(dest) == size and _md5(dest) == md5:
+        return
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    part = dest.with_name(f"{dest.name}.part")
+    if _size(part) > size:  # of another file
+        part.unlink()
+    most, failures = _size(part), 0
+    while _size(part) < size:
+        reason = _fetch_rest(url, part, size)
+        got = _size(part)
+        if got == size:
+            break
+        failures = 0 if got > most else failures + 1
+        most = max(most, got)
+        if failures == TRIES:
+            raise UserError(
+                f"{url}: broke off at {got} of {size} bytes, {TRIES} times in a row ({reason}); run the "
+                f"same command again to go on from there, or fetch the file by hand to {dest}"
+            )
+        wait = WAIT * 2 ** max(failures - 1, 0)
+        print(f"{reason} at {got} of {size} bytes; trying again in {wait:g} s", file=sys.stderr)
+        time.sleep(wait)
+    found = _md5(part)
+    if found != md5:
+        part.unlink()
+        raise UserError(
+            f"{url}: its MD5 is {found}, not {md5}: damaged on the way or another file; it was removed, "
+            "run the same command again"
+        )
+    os.replace(part, dest)
+
+
+def _fetch_rest(url: str, part: Path, size: int) -> str:
+    """Try once to append what `part` lacks; return why the server stopped."""
+    start = _size(part)
+    request = urllib.request.Request(url, headers={"User-Agent": "ser"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.status == 206:
+                if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                    part.unlink()
+                    return "the server sent another part than was asked for"
+            else:
+                start = 0  # it knows no Range and sends the whole file
+            promised = start + int(response.headers.get("Content-Length", size - start))
+            if promised != size:
+                raise UserError(
+                    f"{url}: the file there has {promised} bytes, not {size}: another file, or a page "
+                    "that asks to log in; open the address in a browser"
+                )
+            with open(part, "ab" if start else "wb") as stream, _progress(part, start, size) as progress:
+                while stream.tell() < size and (block := _read(response)):
+                    progress(stream.write(block[: size - stream.tell()]))
+            return "the server closed the connection"
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in PASSING:
+            return f"the server answered {error.code} {error.reason}"
+        raise UserError(
+            f"{url}: the server answered {error.code} {error.reason}; open the address in a browser, and "
+            f"fetch the file by hand to {part.with_suffix('')} if it has moved"
+        ) from None
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        return f"no connection: {getattr(error, 'reason', error)}"
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """Read a block; whatever goes wrong is the network's fault, and not the disk's."""
+    try:
+        return response.read(BLOCK)
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
+
+
+@contextmanager
+def _progress(part: Path, start: int, size: int) -> Iterator[Callable[[int], object]]:
+    """Give a function to call with the number of bytes of each block that came."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(desc=part.stem, initial=start, total=size, unit="B", unit_scale=True) as bar:
+            yield bar.update
+        return
+    got, told = start, time.monotonic()
+
+    def log(count: int) -> None:
+        nonlocal got, told
+        got += count
+        if time.monotonic() - told >= LOG_EVERY or got == size:
+            told = time.monotonic()
+            print(f"{part.stem}: {got / 1e6:.1f} of {size / 1e6:.1f} MB ({got / size:.0%})", file=sys.stderr)
+
+    yield log
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def unpack(archive: Path, dest: Path) -> None:
+    """Unpack a zip or tar (plain, gz, bz2, xz) into the new folder `dest`, which appears whole.
+
+    Nothing is done where `dest` is there already. Raises UserError, naming the member, where one
+    would lie outside `dest` (absolute name, `..`, a link that may lead out) or is a device; and
+    where the archive is damaged or of another kind.
+    """
+    if dest.exists():
+        return
+    print(f"unpacking {archive}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.") as workplace:
+        folder = Path(workplace, dest.name)
+        folder.mkdir()
+        try:
+            if zipfile.is_zipfile(archive):
+                _unpack_zip(archive, folder)
+            else:
+                _unpack_tar(archive, folder)
+        except (
+            zipfile.BadZipFile,
+            tarfile.TarError,
+            zlib.error,
+            lzma.LZMAError,
+            EOFError,
+            RuntimeError,  # encrypted, or packed in a way that zipfile does not know
+            OSError,  # gzip and bz2 say so that data are damaged
+        ) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # no fault of the archive
+                raise
+            raise UserError(f"{archive}: cannot be unpacked ({error}); remove it and fetch it again") from None
+        os.rename(folder, dest)
+
+
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            _refuse_outside(archive, member.filename)
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise _refused(archive, member.filename, "is a link")
+            members.extract(member, folder)
+
+
+def _unpack_tar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as members:
+        # Sane owners and rights; Pythons older than 3.10.12 have no filters.
+        members.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+        for member in members:
+            _refuse_outside(archive, member.name)
+            if member.issym() or member.islnk():
+                _refuse_outside(archive, member.name, member.linkname)
+            elif not (member.isfile() or member.isdir()):
+                raise _refused(archive, member.name, "is a device")
+            members.extract(member, folder)
+        while members.fileobj.read(BLOCK):  # gzip's checksum comes last
+            pass
+
+
+def _refuse_outside(archive: Path, member: str, link: str = "") -> None:
+    """Refuse `..` also in a link that stays inside by its letters: behind another link it may not."""
+    path = PurePosixPath((link or member).replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise _refused(archive, member, f"would lie outside ({link or member})")
+
+
+def _refused(archive: Path, member: str, what: str) -> UserError:
+    return UserError(
+        f"{archive}: member {member!r} {what}; the archive cannot be trusted and was not unpacked: "
+        "fetch it from its publisher"
+    )

@@ -1,0 +1,106 @@
+"""Stage 2: compute each distinct feature of some systems once, in parallel jobs.
+
+Writes DUMP/<feature>/feats.scp and utt2num_frames, as Kaldi does, and feature.yaml, which says how
+they were made. What is there already for the same utterances is left alone.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ser import cli
+from ser.cli import UserError
+from ser.datadir import read_table, write_table
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m ser.dump_features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--systems", nargs="+", default=[], metavar="YAML", help="system files whose features are needed")
+    parser.add_argument("--nj", type=int, default=1, help="number of parallel jobs (default 1)")
+    parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")
+    parser.add_argument("--job", type=int, help="do one job of those that a call with --systems laid out; DUMP is the feature's folder")
+    parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
+    parser.add_argument("dump", type=Path, metavar="DUMP", help="folder of all features")
+    args = parser.parse_args(argv)
+    if args.job:
+        dump_part(args.dump, args.job)
+        return
+
+    from ser.config import feature_name, read_system
+
+    features = {feature_name(feature): feature for feature in (read_system(path).feature for path in args.systems)}
+    for name, feature in features.items():
+        dump(args.data, args.dump / name, feature, args.nj, args.cmd)
+
+
+def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str) -> None:
+    """Fill one feature's folder through the job runner."""
+    import yaml
+
+    from ser.config import as_dict
+    from ser.files import whole
+
+    wavs = read_table(data / "wav.scp")
+    if (folder / "feats.scp").exists() and read_table(folder / "feats.scp").keys() == wavs.keys():
+        print(f"{folder}: all {len(wavs)} utterances are there")
+        return
+    nj = min(nj, len(wavs))
+    parts = folder / f"split{nj}"
+    durations = read_table(data / "utt2dur")
+    longest_first = sorted(wavs, key=lambda utt: (-float(durations[utt]), utt))
+    for job in range(1, nj + 1):  # dealt out by length, so that the jobs end together
+        part = {utt: wavs[utt] for utt in longest_first[job - 1 :: nj]}
+        if not (parts / f"wav.{job}.scp").exists() or read_table(parts / f"wav.{job}.scp") != part:
+            (parts / f"frames.{job}").unlink(missing_ok=True)
+            write_table(parts / f"wav.{job}.scp", part)
+    with whole(folder / "feature.yaml") as stream:
+        yaml.safe_dump(as_dict(feature), stream)
+
+    job = [sys.executable, "-m", "ser.dump_features", "--job", "JOB", str(data), str(parts)]
+    command = [*cmd.split(), f"JOB=1:{nj}", str(folder / "log" / "dump.JOB.log"), *job]
+    if subprocess.run(command).returncode:
+        raise UserError(f"{folder}: a job failed; mend what its log names and run the same command again")
+
+    index: dict[str, str] = {}
+    frames: dict[str, str] = {}
+    for job_number in range(1, nj + 1):
+        index |= read_table(parts / f"feats.{job_number}.scp")
+        frames |= read_table(parts / f"frames.{job_number}")
+    write_table(folder / "utt2num_frames", frames)
+    write_table(folder / "feats.scp", index)  # last: it says that all is there
+    print(f"{folder}: {len(index)} utterances")
+
+
+def dump_part(parts: Path, job: int) -> None:
+    """Compute the features of one job's utterances."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from ser import audio
+    from ser.archive import write_archive
+    from ser.config import check, load_kind, read_yaml
+
+    if (parts / f"frames.{job}").exists():  # written last: this part is done
+        return
+    settings = read_yaml(parts.parent / "feature.yaml")
+    module = load_kind("feature", settings.pop("kind"), parts.parent / "feature.yaml")
+    config = check(module.Config, settings, parts.parent / "feature.yaml")
+    wavs = read_table(parts / f"wav.{job}.scp")
+
+    def matrices() -> Iterator[tuple[str, np.ndarray]]:
+        for utt, path in tqdm(wavs.items(), desc="features", disable=None):
+            samples, _ = audio.read(path, config.sample_rate)
+            matrix = module.extract(samples, config)
+            if not len(matrix) or not np.isfinite(matrix).all():
+                raise UserError(f"{path}: {utt} gives {'no frames' if not len(matrix) else 'non-finite values'}; mend or leave out the recording")
+            yield utt, matrix
+
+    frames = write_archive(parts / f"feats.{job}.ark", matrices())
+    write_table(parts / f"frames.{job}", {utt: str(n) for utt, n in frames.items()})
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,176 @@
+"""Sherman et al., "Study of speech emotion recognition using BLSTM with attention", section II-B.
+
+Windows of the spectrogram go through convolutions that turn each into a vector; a BLSTM reads the
+vectors; attention sums its states; a linear layer scores the classes. Where the text and the authors'
+code disagree, the code is the default of egs/ravdess/conf/sherman, and its README says why.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ser.config import NonNegative, Positive, Share, strict
+from ser.layers import BLSTM, Dropout, keras_init, mask, masked_softmax
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """window and hop in frames. pools: one max-pooling, in time and in frequency, a convolution."""
+
+    window: Positive
+    hop: Positive
+    channels: Annotated[list[Positive], Field(min_length=1)]
+    pools: Annotated[list[Positive], Field(min_length=1)]
+    activation: Literal["elu", "relu"]
+    dropout: Share
+    hidden_size: Positive  # of one direction of the BLSTM
+    attention_size: Positive
+    state_l1: NonNegative  # weight of the L1 norm of the BLSTM's states in the loss
+
+    def __post_init__(self) -> None:
+        if len(self.pools) != len(self.channels):
+            raise ValueError(f"pools: {len(self.pools)} values for the {len(self.channels)} of channels")
+
+
+class Network(nn.Module):
+    """frames (B, T, D), lengths (B,) -> class scores before the softmax (B, classes), and the penalty
+    that training adds to the cross-entropy (a scalar)."""
+
+    def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        sizes = [1, *config.channels]
+        self.blocks = nn.Sequential(
+            *(Block(sizes[i], sizes[i + 1], config.pools[i], config) for i in range(len(config.pools)))
+        )
+        time, bands = config.window, n_features
+        for pool in config.pools:
+            time, bands = -(-time // pool), -(-bands // pool)
+        self.blstm = BLSTM(config.channels[-1] * time * bands, config.hidden_size)
+        self.attention = nn.Sequential(
+            nn.Linear(2 * config.hidden_size, config.attention_size, bias=False),
+            nn.Tanh(),
+            nn.Linear(config.attention_size, 1, bias=False),
+        )
+        self.output = nn.Linear(4 * config.hidden_size, n_classes)
+        self.apply(keras_init)
+        for layer in self.attention[::2]:  # the authors' code; the energies are scaled down below
+            nn.init.normal_(layer.weight)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        windows, n_windows = cut(frames, lengths, self.config.window, self.config.hop)
+        states, last = self.blstm(self.embed(windows, n_windows), n_windows)
+        weights = self.attend(states, n_windows)
+        context = (weights[:, :, None] * states).sum(1)
+        scores = self.output(torch.cat((context, last), 1))
+        penalty = self.config.state_l1 * (states.float().abs().sum() + last.float().abs().sum()) / len(frames)
+        return scores, penalty
+
+    def embed(self, windows: Tensor, n_windows: Tensor) -> Tensor:
+        """(B, W, window, D) -> (B, W, vector). Only real windows are convolved: those that pad the
+        batch would count in the batch normalisation."""
+        real = mask(n_windows, windows.shape[1])
+        maps = windows[real][..., None].permute(0, 3, 1, 2)  # strides that say channels last
+        vectors = self.blocks(maps)
+        padded = vectors.new_zeros(*real.shape, vectors[0].numel())
+        padded[real] = vectors.flatten(1)
+        return padded
+
+    def attend(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Weights (B, W) of the states: energies over the root of the attention's size (the authors'
+        code), softmax over the utterance's own windows."""
+        energies = self.attention(states)[:, :, 0] / self.config.attention_size**0.5
+        return masked_softmax(energies.float(), lengths)
+
+
+def cut(frames: Tensor, lengths: Tensor, window: int, hop: int) -> tuple[Tensor, Tensor]:
+    """Cut utterances into windows: (B, T, D), (B,) -> (B, W, window, D) and the numbers (B,) of windows.
+
+    Frames after the last whole window are dropped, as in the authors' code; an utterance shorter than
+    one window keeps one, padded.
+    """
+    n_windows = (lengths - window).clamp(min=0) // hop + 1
+    size = window + hop * (int(n_windows.max()) - 1)
+    frames = frames.masked_fill(~mask(lengths, frames.shape[1])[:, :, None], 0)
+    frames = F.pad(frames[:, :size], (0, 0, 0, max(size - frames.shape[1], 0)))
+    return frames.unfold(1, window, hop).transpose(2, 3), n_windows
+
+
+class Block(nn.Module):
+    """Convolution 3x3, batch normalisation, activation, max-pooling, dropout.
+
+    The pooling stands before the activation: both activations never fall, so the result is the same,
+    and they have pool**2 times less to do. (N, C, time, bands) -> (N, C', time / pool, bands / pool),
+    sizes rounded up as with Keras' padding="same".
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, pool: int, config: Config) -> None:
+        super().__init__()
+        convolution = SingleChannelConvNorm if in_channels == 1 else ConvNorm
+        self.convolution = convolution(in_channels, out_channels)
+        self.pool = pool
+        self.activation = {"elu": F.elu, "relu": F.relu}[config.activation]
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = self.convolution(maps)
+        maps = F.max_pool2d(maps, self.pool, ceil_mode=True)
+        return self.dropout(self.activation(maps))
+
+
+class ConvNorm(nn.Module):
+    """Convolution 3x3 and batch normalisation with Keras' constants."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.norm(self.conv(maps))
+
+
+class SingleChannelConvNorm(ConvNorm):
+    """The same function for one input channel, in training without a pass over its large output.
+
+    A convolution's output is linear in the 3x3 patches of its input, so its mean and variance follow
+    from the patches' mean and covariance (9 values and 9x9), and the normalisation becomes part of
+    the convolution's weights.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        with torch.autocast(maps.device.type, enabled=False):  # statistics in full precision
+            weight, bias = self.folded(maps)
+        return F.conv2d(maps, weight, bias, padding=1)
+
+    def folded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (C, 1, 3, 3) and bias (C,) of the convolution with the normalisation in it."""
+        norm = self.norm
+        weight = self.conv.weight.flatten(1)  # (C, 9)
+        if self.training:
+            mean, covariance = patch_moments(maps)
+            output_mean = weight @ mean  # without the bias, which the normalisation takes out again
+            variance = ((weight @ covariance) * weight).sum(1)
+            with torch.no_grad():
+                norm.running_mean.lerp_(output_mean + self.conv.bias, norm.momentum)
+                norm.running_var.lerp_(variance * maps.numel() / (maps.numel() - 1), norm.momentum)
+                norm.num_batches_tracked += 1
+        else:
+            output_mean, variance = norm.running_mean - self.conv.bias, norm.running_var
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        return (weight * scale[:, None]).view_as(self.conv.weight), norm.bias - output_mean * scale
+
+
+def patch_moments(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (9,) and covariance (9, 9) of the 3x3 patches of (N, 1, H, W), zero-padded at the edges."""
+    padded = F.pad(maps[:, 0], (1, 1, 1, 1))
+    height, width = maps.shape[2:]
+    shifts = [padded[:, i : i + height, j : j + width].flatten() for i in range(3) for j in range(3)]
+    patches = torch.stack(shifts)
+    mean = patches.mean(1)
+    return mean, patches @ patches.T / patches.shape[1] - torch.outer(mean, mean)

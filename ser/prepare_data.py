@@ -1,0 +1,210 @@
+"""Stage 0: the recordings of a corpus -> data directory, and a report of what is and is not in it."""
+
+import argparse
+import hashlib
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from ser import audio, cli
+from ser.cli import UserError
+from ser.datadir import Utterance, corpus_module, write_table
+from ser.files import whole
+
+LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
+
+
+class Recording(NamedTuple):
+    """What decoding a recording tells: seconds, sampling rate in Hz, channels, MD5 of the samples."""
+
+    seconds: float
+    rate: int
+    channels: int
+    md5: str
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.prepare_data",
+        description="Write the data directory DEST (Kaldi tables and report.txt) of the corpus in ROOT. "
+        "Every recording is decoded; what cannot be read is left out and listed.",
+    )
+    parser.add_argument("--strict", action="store_true", help="a missing or unreadable recording is an error")
+    parser.add_argument("--nj", type=int, default=2, help="recordings decoded side by side (default: 2)")
+    parser.add_argument("corpus", help="name of a module of ser/corpora, such as ravdess")
+    parser.add_argument("root", type=Path, help="the folder that holds the corpus")
+    parser.add_argument("dest", type=Path, help="folder for the tables")
+    arguments = parser.parse_args(argv)
+    if arguments.nj < 1:
+        parser.error(f"--nj {arguments.nj}: must be 1 or more")
+
+    found = corpus_module(arguments.corpus).utterances(arguments.root)
+    _refuse_same_ids(found.utterances)
+    recordings, unreadable = decode(found.utterances, arguments.nj)
+    utterances = [utterance for utterance in found.utterances if utterance.utt in recordings]
+    missing = sorted(set(found.expected) - {utterance.utt for utterance in found.utterances})
+    lists = {
+        "missing": missing,
+        "unreadable": unreadable,
+        "with several channels, mixed down when read": [
+            utt for utt, recording in recordings.items() if recording.channels > 1
+        ],
+        "groups of identical recordings": [" = ".join(group) for group in identical(recordings)],
+    }
+    for reason, files in found.left_out.items():
+        lists[f"left out: {reason}"] = [str(file) for file in files]
+
+    summary = f"{arguments.corpus} in {arguments.root}\n{summarise(utterances, recordings)}\n"
+    print(f"{summary}\n{listed(lists, LONGEST_LIST)}")
+    if arguments.strict and (missing or unreadable):
+        raise UserError(
+            f"{arguments.root}: {len(missing)} recordings missing and {len(unreadable)} unreadable, listed "
+            "above; fetch them again, or go without them by leaving --strict out. Nothing was written"
+        )
+    if not utterances:
+        raise UserError(f"{arguments.root}: no recording can be read, see above; nothing was written")
+    write_tables(arguments.dest, tables(utterances, recordings), f"{summary}\n{listed(lists)}\n")
+
+
+def decode(utterances: Sequence[Utterance], nj: int) -> tuple[dict[str, Recording], list[str]]:
+    """Decode each recording whole, `nj` at a time, with a progress bar on a terminal.
+
+    Returns the recordings by utterance, sorted, and one line for each that cannot be read.
+    """
+    from tqdm import tqdm
+
+    utterances = sorted(utterances, key=lambda utterance: utterance.utt.encode())
+    recordings, unreadable = {}, []
+    # Threads are enough: decoding and hashing let go of Python's lock.
+    with ThreadPoolExecutor(nj) as pool:
+        results = pool.map(_decode, [utterance.path for utterance in utterances])
+        for utterance, result in zip(
+            utterances, tqdm(results, "decoding", len(utterances), disable=None), strict=True
+        ):
+            if isinstance(result, Recording):
+                recordings[utterance.utt] = result
+            else:
+                unreadable.append(f"{utterance.utt}: {result}")
+    return recordings, unreadable
+
+
+def _decode(path: Path) -> Recording | UserError:
+    try:
+        channels = audio.header(path).channels
+        samples, rate = audio.read(path)
+    except UserError as error:
+        return error
+    md5 = hashlib.md5(samples.tobytes(), usedforsecurity=False).hexdigest()
+    return Recording(len(samples) / rate, rate, channels, md5)
+
+
+def identical(recordings: Mapping[str, Recording]) -> list[list[str]]:
+    """Return the groups, two or more each, of utterances whose samples are the same."""
+    groups = defaultdict(list)
+    for utt, recording in recordings.items():
+        groups[recording.md5].append(utt)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recording]) -> str:
+    """Return a few lines on durations and rates, and a table of counts per speaker and class."""
+    if not utterances:
+        return "0 utterances"
+    seconds = [recordings[utterance.utt].seconds for utterance in utterances]
+    rates = Counter(recordings[utterance.utt].rate for utterance in utterances)
+    genders = Counter(dict((utterance.spk, utterance.gender) for utterance in utterances).values())
+    counts = Counter((utterance.spk, utterance.emo) for utterance in utterances)
+    speakers = sorted({spk for spk, _ in counts})
+    classes = sorted({emo for _, emo in counts})
+    rows = [["", *classes, "all"]]
+    for spk in speakers:
+        row = [counts[spk, emo] for emo in classes]
+        rows.append([spk, *map(str, row), str(sum(row))])
+    totals = [sum(counts[spk, emo] for spk in speakers) for emo in classes]
+    rows.append(["all", *map(str, totals), str(sum(totals))])
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(
+        [
+            f"{len(utterances)} utterances, {len(speakers)} speakers ({genders['f']} f, {genders['m']} m), "
+            f"{len(classes)} classes",
+            f"{sum(seconds) / 3600:.2f} h, {min(seconds):.2f} to {max(seconds):.2f} s, "
+            f"mean {sum(seconds) / len(seconds):.2f} s",
+            "sampling rates: " + ", ".join(f"{rate} Hz {count}" for rate, count in sorted(rates.items())),
+            "",
+        ]
+        + [
+            row[0].ljust(width) + "".join(f" {cell:>{max(5, len(head))}}" for head, cell in zip(rows[0][1:], row[1:]))
+            for row in rows
+        ]
+    )
+
+
+def listed(lists: Mapping[str, Sequence[str]], longest: int | None = None) -> str:
+    """Return `title: count` and the items, indented, at most `longest` of each list (None: all)."""
+    lines = []
+    for title, items in lists.items():
+        lines.append(f"{title}: {len(items)}")
+        lines += [f"  {item}" for item in items[:longest]]
+        if longest is not None and len(items) > longest:
+            lines.append(f"  ... and {len(items) - longest} more")
+    # Names of files may hold bytes that are not UTF-8.
+    return "\n".join(lines).encode(errors="backslashreplace").decode()
+
+
+def tables(utterances: Sequence[Utterance], recordings: Mapping[str, Recording]) -> dict[str, dict[str, str]]:
+    """Return the tables of the data directory: {"utt2emo": {utterance: emotion}}, and so on."""
+    utterances = sorted(utterances, key=lambda utterance: utterance.utt.encode())
+    table: dict[str, dict[str, str]] = defaultdict(dict)
+    utts_of = defaultdict(list)
+    for utterance in utterances:
+        utt, recording = utterance.utt, recordings[utterance.utt]
+        table["wav.scp"][utt] = os.path.abspath(utterance.path)
+        table["text"][utt] = utterance.text
+        table["utt2spk"][utt] = utterance.spk
+        table["utt2emo"][utt] = utterance.emo
+        table["utt2dur"][utt] = f"{recording.seconds:.6f}"
+        table["utt2md5"][utt] = recording.md5
+        table["spk2gender"][utterance.spk] = utterance.gender
+        utts_of[utterance.spk].append(utt)
+        for column, value in utterance.more.items():
+            table[f"utt2{column}"][utt] = value
+    table["spk2utt"] = {spk: " ".join(utts) for spk, utts in utts_of.items()}
+    return dict(table)
+
+
+def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: str) -> None:
+    """Write the tables and report.txt into `dest` all together.
+
+    Other files in `dest` (the folds of stage 1) are left alone, so the folder cannot be swapped as
+    a whole. wav.scp is the seal instead: it goes before the first table changes and comes back
+    after the last, and without it nothing takes `dest` for a data directory.
+    """
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.") as workplace:
+        for name, table in tables.items():
+            write_table(Path(workplace, name), table)
+        with whole(Path(workplace, "report.txt")) as stream:
+            stream.write(report)
+        dest.mkdir(exist_ok=True)
+        (dest / "wav.scp").unlink(missing_ok=True)
+        for name in sorted([*tables, "report.txt"], key=lambda name: name == "wav.scp"):
+            os.replace(Path(workplace, name), dest / name)
+
+
+def _refuse_same_ids(utterances: Sequence[Utterance]) -> None:
+    paths: dict[str, Path] = {}
+    for utterance in utterances:
+        other = paths.setdefault(utterance.utt, utterance.path)
+        if other != utterance.path:
+            raise UserError(
+                f"{utterance.path}: has the utterance id {utterance.utt}, as {other} has; remove one of them"
+            )
+
+
+if __name__ == "__main__":
+    cli.run(main)

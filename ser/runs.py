@@ -1,0 +1,113 @@
+"""A run: one system under one protocol, on one fold, with one seed, in a folder of its own.
+
+EXP/<system>/<protocol>/fold<k>_seed<s>/ holds run.yaml (all that made it) and what training writes;
+the file `done` appears when training has ended.
+"""
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ser.cli import UserError
+from ser.config import Protocol, System, as_dict, check, feature_name, make_system, read_yaml
+from ser.files import whole
+from ser.folds import Fold, read_fold
+
+PACKAGES = ("torch", "torchaudio", "librosa", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile")
+
+
+@dataclass(frozen=True)
+class Run:
+    """folder: where the run lives; folds: the protocol's folder of stage 1; dump: of all features."""
+
+    folder: Path
+    corpus: str
+    system: System
+    protocol: Protocol
+    fold: int
+    seed: int
+    folds: Path
+    dump: Path
+    made: dict[str, Any]  # command, commit, machine, versions: for the record alone
+
+    @property
+    def is_done(self) -> bool:
+        return (self.folder / "done").exists()
+
+    @property
+    def features(self) -> Path:
+        """Folder of the system's feature."""
+        return self.dump / feature_name(self.system.feature)
+
+    def read_fold(self) -> Fold:
+        return read_fold(self.folds / f"fold{self.fold}")
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read FOLDER/run.yaml."""
+    path = Path(folder) / "run.yaml"
+    content = read_yaml(path)
+    try:
+        return Run(
+            folder=Path(folder),
+            corpus=content["corpus"],
+            system=make_system(content["system"], path),
+            protocol=check(Protocol, content["protocol"], path),
+            fold=content["fold"],
+            seed=content["seed"],
+            folds=Path(content["folds"]),
+            dump=Path(content["dump"]),
+            made=content["made"],
+        )
+    except KeyError as error:
+        raise UserError(f"{path}: {error.args[0]}: missing; remove the folder and run stage 4 again") from None
+
+
+def write_run(run: Run) -> None:
+    """Write run.yaml; where the folder holds a run made otherwise, say so and leave it alone."""
+    path = run.folder / "run.yaml"
+    content = {
+        "corpus": run.corpus,
+        "fold": run.fold,
+        "seed": run.seed,
+        "folds": str(run.folds),
+        "dump": str(run.dump),
+        "system": as_dict(run.system),
+        "protocol": as_dict(run.protocol),
+    }
+    if path.exists():
+        old = read_yaml(path)
+        changed = [key for key in content if old.get(key) != content[key]]
+        if changed:
+            raise UserError(f"{path}: made with another {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew")
+        return
+    with whole(path) as stream:
+        yaml.safe_dump({**content, "made": run.made}, stream, sort_keys=False, allow_unicode=True)
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """What a run was made with: command line, git commit, machine, versions."""
+    root = Path(__file__).parent.parent
+    git = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": command,
+        "commit": git.stdout.strip() or "not a git checkout",
+        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+        "versions": versions,
+    }
+
+
+def pick(path: Path, job: int | None) -> Path:
+    """`path` itself, or line `job` (from 1) of the list of folders that it is."""
+    return path if job is None else Path(path.read_text(encoding="utf-8").split("\n")[job - 1])

@@ -1,0 +1,250 @@
+"""Check a data directory before anything trains on it: tables, keys, values, and the audio headers.
+
+What Kaldi's utils/validate_data_dir.sh checks, and more: all faults are told, each with file and
+line, and any fault gives a non-zero exit.
+"""
+
+import argparse
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ser import audio, cli
+from ser.cli import UserError
+
+REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur", "spk2gender")
+OPTIONAL = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|reco2dur|reco2file_and_channel|segments")
+MOST_OF_A_KIND = 20  # lines
+FRAME = 0.01  # seconds by which utt2dur and the recording may differ
+NOT_WORDS = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)")  # Kaldi keeps them for its language models
+FOREIGN_SPACE = re.compile(r"[^\S \t\n\r]")  # white space that Kaldi does not take for such
+
+
+class Fault(NamedTuple):
+    """place: file:line; remedy: the same for all faults of a kind."""
+
+    place: str
+    what: str
+    remedy: str
+
+
+class Line(NamedTuple):
+    """A line of a table: where it stands (file:line) and what follows its key."""
+
+    place: str
+    value: str
+
+
+def _is_number(text: str, above: float, below: float = math.inf) -> bool:
+    try:
+        return above < float(text) < below
+    except ValueError:
+        return False
+
+
+# For each table: a test of what follows the key, and what it should be.
+VALUES = {
+    "wav.scp": (lambda value: value and value[0] != "~" and value[-1] != "|", "the path of a file, no ~, no pipe"),
+    "text": (lambda value: not NOT_WORDS.search(value), "words; <s>, </s> and #0 are kept for Kaldi's own use"),
+    "utt2spk": (lambda value: len(value.split()) == 1, "one speaker"),
+    "utt2emo": (lambda value: len(value.split()) == 1, "one class"),
+    "utt2lang": (lambda value: len(value.split()) == 1, "one language"),
+    "utt2uniq": (lambda value: len(value.split()) == 1, "one utterance"),
+    "utt2dur": (lambda value: _is_number(value, above=0), "seconds, a number above 0"),
+    "reco2dur": (lambda value: _is_number(value, above=0), "seconds, a number above 0"),
+    "utt2num_frames": (lambda value: re.fullmatch("0*[1-9][0-9]*", value), "a whole number above 0"),
+    "utt2warp": (lambda value: _is_number(value, above=0.5, below=1.5), "a number between 0.5 and 1.5"),
+    "spk2warp": (lambda value: _is_number(value, above=0.5, below=1.5), "a number between 0.5 and 1.5"),
+    "spk2gender": (lambda value: value in ("f", "m"), "f or m"),
+    "reco2file_and_channel": (lambda value: re.fullmatch(r"\S+[ \t]+[AB]", value), "a file and A or B"),
+}
+ANYTHING = (lambda value: value != "", "not empty")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.validate_data",
+        description="Check the data directory DIR: everything that Kaldi's validate_data_dir.sh checks, and the "
+        "headers of the recordings. Prints every fault as file:line: what is wrong; what to do.",
+    )
+    parser.add_argument("dir", type=Path, metavar="DIR", help="data directory, as stage 0 writes it")
+    directory = parser.parse_args(argv).dir
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; run stage 0, which writes it")
+
+    faults: list[Fault] = []
+    tables = {name: read(directory / name, faults) for name in _names(directory)}
+    for name, table in tables.items():
+        faults += wrong_values(name, table)
+    if tables.get("utt2spk"):  # without it nobody can say what the keys should be
+        faults += wrong_keys(directory, tables)
+        faults += wrong_speakers(tables["utt2spk"], tables["spk2utt"])
+    for name in tables:
+        if name.endswith(".scp") and name != "wav.scp":
+            faults += wrong_archives(name, tables[name])
+    faults += wrong_audio(tables.get("wav.scp", {}), tables.get("utt2dur", {}))
+    if faults:
+        _print(faults)
+        raise UserError(f"{directory}: faults found: {len(faults)}; mend them as said above")
+
+    speakers = len(tables["spk2utt"])
+    if speakers == 1:
+        print(f"warning: {directory}: only one speaker, so no fold can keep speakers apart", file=sys.stderr)
+    hours = sum(float(line.value) for line in tables["utt2dur"].values()) / 3600
+    classes = len({line.value for line in tables["utt2emo"].values()})
+    print(
+        f"{directory}: valid: {len(tables['utt2spk'])} utterances, {hours:.2f} h, {speakers} speakers, "
+        f"{classes} classes, {len(tables)} tables"
+    )
+
+
+def _names(directory: Path) -> list[str]:
+    present = {path.name for path in directory.iterdir() if path.is_file() and OPTIONAL.fullmatch(path.name)}
+    return [*REQUIRED, *sorted(present - set(REQUIRED))]
+
+
+def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
+    """Read a table as far as that can be done; append to `faults` what is wrong with its form."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        faults.append(Fault(f"{path}", "no such table", "run stage 0 again"))
+        return {}
+    if not content:
+        faults.append(Fault(f"{path}", "empty table", "run stage 0 again"))
+        return {}
+    lines = content.split(b"\n")
+    if lines.pop():
+        faults.append(Fault(f"{path}:{len(lines) + 1}", "the last line has no line end", "add it"))
+        lines = content.split(b"\n")
+    table: dict[str, Line] = {}
+    previous = b""
+    for number, raw in enumerate(lines, 1):
+        place = f"{path}:{number}"
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            faults.append(Fault(place, "not UTF-8", "convert the table to UTF-8"))
+            text = raw.decode(errors="replace")
+        if "\r" in text:
+            faults.append(Fault(place, "a carriage return (DOS line end)", "take it out"))
+        if path.name == "text" and FOREIGN_SPACE.search(text):
+            faults.append(Fault(place, "white space other than space and tab", "put a space for it"))
+        key, value = (re.split(r"[ \t]+", text.strip(" \t\r"), maxsplit=1) + [""])[:2]
+        if not key:
+            faults.append(Fault(place, "blank line", "take it out"))
+            continue
+        if key in table:
+            faults.append(Fault(place, f"{key} stands twice, first at {table[key].place}", "take one line out"))
+            continue
+        if key.encode() < previous:
+            faults.append(Fault(place, f"{key} is out of order", "sort the table with LC_ALL=C sort"))
+        previous = key.encode()
+        table[key] = Line(place, value)
+    return table
+
+
+def wrong_values(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
+    """Check what follows the keys of the table called `name`."""
+    if name == "segments":
+        first = next(iter(table.values()), Line(name, ""))
+        yield Fault(first.place, "parts of recordings", "cut them into one file an utterance; no stage reads segments")
+    is_right, wanted = VALUES.get(name, ANYTHING)
+    for key, line in table.items():
+        if not is_right(line.value):
+            yield Fault(line.place, f"{key} has {line.value!r}", f"it should be {wanted}")
+
+
+def wrong_keys(directory: Path, tables: Mapping[str, Mapping[str, Line]]) -> Iterator[Fault]:
+    """Compare the keys of each table with the utterances, or the speakers, of utt2spk."""
+    utterances = tables["utt2spk"]
+    speakers: dict[str, Line] = {}
+    for line in utterances.values():
+        speakers.setdefault(line.value, line)
+    for name, table in tables.items():
+        wanted = speakers if name.startswith("spk2") or name == "cmvn.scp" else utterances
+        for key, line in wanted.items():
+            if table and key not in table:  # an empty table was told already
+                yield Fault(f"{directory / name}", f"no line for {key}, which is at {line.place}", "add it")
+        for key, line in table.items():
+            if key not in wanted:
+                yield Fault(line.place, f"{key} is not in utt2spk", "take the line out, or add it there")
+
+
+def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> Iterator[Fault]:
+    """Check that utterances are also sorted by speaker, and that spk2utt is utt2spk inverted."""
+    utts_of = defaultdict(list)
+    previous = ""
+    for utt, line in utt2spk.items():
+        utts_of[line.value].append(utt)
+        if not utt.startswith(line.value):
+            yield Fault(line.place, f"{utt} does not start with {line.value}", "start ids with the speaker's id")
+        if line.value.encode() < previous.encode():
+            yield Fault(line.place, f"{line.value} comes after {previous}", "sort by speaker too; see to the ids")
+        previous = line.value
+    for spk, line in spk2utt.items():
+        utts, wanted = line.value.split(), utts_of.get(spk, [])
+        for utt in wanted:
+            if utt not in utts:
+                yield Fault(line.place, f"{spk} lacks {utt}", "make it utt2spk inverted")
+        for utt in utts:
+            if utt not in wanted:
+                yield Fault(line.place, f"{spk} has {utt}, which utt2spk does not say", "make it utt2spk inverted")
+        if len(set(utts)) < len(utts):
+            yield Fault(line.place, f"{spk} has an utterance twice", "make it utt2spk inverted")
+        elif utts != sorted(utts, key=str.encode):
+            yield Fault(line.place, f"utterances of {spk} are out of order", "sort them as LC_ALL=C sort does")
+
+
+def wrong_archives(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
+    """Check that the archives that feats.scp and its like point into are there."""
+    for key, line in table.items():
+        archive = re.sub(r":\d+(\[.*\])?$", "", line.value)  # path:offset[rows]
+        if archive and not archive.endswith("|") and not Path(archive).is_file():
+            yield Fault(line.place, f"{key}: no such archive {archive}", f"run the stage that writes {name}")
+
+
+def wrong_audio(wav_scp: Mapping[str, Line], utt2dur: Mapping[str, Line]) -> Iterator[Fault]:
+    """Open each recording, and compare its length with utt2dur."""
+    from tqdm import tqdm
+
+    is_path, _ = VALUES["wav.scp"]
+    is_duration, _ = VALUES["utt2dur"]
+    for utt, line in tqdm(wav_scp.items(), "audio headers", disable=None):
+        if not is_path(line.value):
+            continue
+        try:
+            header = audio.header(line.value)
+        except UserError as error:
+            what, _, remedy = str(error).rpartition("; ")
+            yield Fault(line.place, f"{utt}: {what}", remedy)
+            continue
+        seconds = header.frames / header.rate
+        said = utt2dur.get(utt)
+        if said and is_duration(said.value) and abs(float(said.value) - seconds) > FRAME:
+            what = f"{utt} has {said.value} s, its recording {seconds:.3f} s ({line.value})"
+            yield Fault(said.place, what, "run stage 0 again")
+
+
+def _print(faults: Iterable[Fault]) -> None:
+    kinds = defaultdict(list)
+    for fault in faults:
+        kinds[_file(fault.place), fault.remedy].append(fault)
+    for kind in kinds.values():
+        for place, what, remedy in kind[:MOST_OF_A_KIND]:
+            print(f"{place}: {what}; {remedy}", file=sys.stderr)
+        if len(kind) > MOST_OF_A_KIND:
+            print(f"{_file(place)}: ... and {len(kind) - MOST_OF_A_KIND} more; {remedy}", file=sys.stderr)
+
+
+def _file(place: str) -> str:
+    return re.sub(r":\d+$", "", place)
+
+
+if __name__ == "__main__":
+    cli.run(main)

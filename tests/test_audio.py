@@ -1,0 +1,147 @@
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser import audio
+from ser.cli import UserError
+
+RATE = 16000
+TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)  # a second
+
+
+def written(path, samples=TONE, rate=RATE, **options):
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+def test_one_channel_is_read_as_it_is(tmp_path):
+    samples, rate = audio.read(written(tmp_path / "a.wav", subtype="FLOAT"))
+    assert rate == RATE
+    assert samples.dtype == np.float32
+    np.testing.assert_array_equal(samples, TONE)
+
+
+def test_channels_are_mixed_down_to_their_mean(tmp_path):
+    stereo = np.stack([TONE, 0.5 * TONE], axis=1)
+    path = written(tmp_path / "a.wav", stereo, subtype="FLOAT")
+    samples, _ = audio.read(path)
+    np.testing.assert_allclose(samples, 0.75 * TONE, atol=1e-7)
+    assert audio.header(path) == (RATE, 2, len(TONE))
+
+
+def test_equal_channels_give_the_bits_of_one(tmp_path):
+    mono, _ = audio.read(written(tmp_path / "mono.wav"))
+    stereo, _ = audio.read(written(tmp_path / "stereo.wav", np.stack([TONE, TONE], axis=1)))
+    np.testing.assert_array_equal(mono, stereo)
+
+
+def test_resampling_keeps_the_tone_and_the_duration(tmp_path):
+    samples, rate = audio.read(written(tmp_path / "a.wav"), rate=8000)
+    assert (rate, samples.dtype, samples.shape) == (8000, np.float32, (8000,))
+    wanted = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
+    np.testing.assert_allclose(samples[500:-500], wanted[500:-500], atol=1e-3)
+
+
+def test_resampling_lets_nothing_fold_back(tmp_path):
+    whistle = (0.5 * np.sin(2 * np.pi * 5000 * np.arange(RATE) / RATE)).astype(np.float32)
+    samples, _ = audio.read(written(tmp_path / "a.wav", whistle), rate=8000)
+    assert np.abs(samples[500:-500]).max() < 1e-3
+
+
+def test_the_format_is_told_by_content(tmp_path):
+    for name, kind in [("aiff.wav", "AIFF"), ("flac.wav", "FLAC"), ("wave.flac", "WAV")]:
+        samples, _ = audio.read(written(tmp_path / name, format=kind, subtype="PCM_16"))
+        np.testing.assert_allclose(samples, TONE, atol=1e-4)
+
+
+def chunk(name, content, length=None):
+    return name + struct.pack("<I", len(content) if length is None else length) + content
+
+
+def wave(path, *chunks):
+    form = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16))
+    body = b"WAVE" + form + b"".join(chunks)
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    return path
+
+
+PCM = (TONE * 32767).astype("<i2").tobytes()
+
+
+def test_chunks_around_the_samples_are_passed_over(tmp_path):
+    odd = chunk(b"LIST", b"INFO\0") + b"\0"  # five bytes and one to make the next start even
+    path = wave(tmp_path / "a.wav", chunk(b"FLLR", bytes(4044)), odd, chunk(b"data", PCM), chunk(b"_PMX", b"<x/>"))
+    assert len(audio.read(path)[0]) == RATE
+
+
+def test_a_wave_written_to_a_pipe_has_no_length_and_is_read(tmp_path):
+    path = wave(tmp_path / "a.wav", chunk(b"data", PCM, length=0xFFFFFFFF))
+    assert len(audio.read(path)[0]) == RATE
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+def test_a_recording_cut_short_is_refused(tmp_path, kind):
+    path = written(tmp_path / "a.wav", format=kind, subtype="PCM_16")
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(UserError, match=r"a.wav: cut short: 100 bytes are missing"):
+        audio.header(path)
+    with pytest.raises(UserError, match=r"a.wav: cut short"):
+        audio.read(path)
+
+
+def test_a_flac_cut_short_is_refused(tmp_path):
+    path = written(tmp_path / "a.flac")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="a.flac: "):
+        audio.read(path)
+
+
+def test_fewer_samples_than_the_header_says_are_refused(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.wav")
+    monkeypatch.setattr(soundfile, "read", lambda *_, **__: (TONE[:-7, None], RATE))
+    with pytest.raises(UserError, match="a.wav: cut short: 7 samples are missing"):
+        audio.read(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused(tmp_path, value):
+    samples = TONE.copy()
+    samples[17] = value
+    with pytest.raises(UserError, match="a.wav: infinite or undefined"):
+        audio.read(written(tmp_path / "a.wav", samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty file"),
+        (b"RIFF", "not a recording"),
+        (b"<html>not found</html>" * 10, "not a recording"),
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path, content, message):
+    for name in ("a.wav", "a.raw"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: {message}"):
+            audio.read(tmp_path / name)
+
+
+def test_a_recording_without_samples_is_refused(tmp_path):
+    with pytest.raises(UserError, match="a.wav: no samples"):
+        audio.read(written(tmp_path / "a.wav", TONE[:0]))
+
+
+def test_a_path_that_leads_nowhere_is_named(tmp_path):
+    with pytest.raises(UserError, match="a.wav: No such file"):
+        audio.read(tmp_path / "a.wav")
+    with pytest.raises(UserError, match="Is a directory"):
+        audio.read(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_can_be_read(tmp_path):
+    path = tmp_path / "caf\udce9.wav"  # as Python shows a Latin-1 name
+    path.write_bytes(written(tmp_path / "a.wav").read_bytes())
+    assert len(audio.read(path)[0]) == RATE

@@ -1,0 +1,405 @@
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import sys
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ser import download, get_corpus
+from ser.cli import UserError
+from ser.corpora import ravdess
+from ser.download import fetch, unpack
+
+CONTENT = bytes(range(256)) * 4000  # about 1 MB, several blocks
+SIZE = len(CONTENT)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT, as badly as its attributes say; `asked` is the Range of each request."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/corpus.zip"
+        self.content = CONTENT
+        self.knows_range = True
+        self.range_shift = 0  # bytes by which the part sent is not the part asked for
+        self.breaks_after = []  # bytes of the body, for each request in turn; then it holds
+        self.answers = []  # HTTP codes in place of the file, for each request in turn
+        self.asked = []
+
+    def handle_error(self, request, client_address):
+        pass  # broken connections are what these tests are about
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        if server.answers:
+            self.send_error(server.answers.pop(0))
+            return
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.knows_range else 0
+        if start and start >= len(server.content):
+            self.send_error(416)
+            return
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            first = start + server.range_shift
+            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.breaks_after:
+            body = body[: server.breaks_after.pop(0)]
+        self.wfile.write(body)  # and the connection closes
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "WAIT", 0.0)
+    monkeypatch.setattr(download, "BLOCK", 1 << 16)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def dest(tmp_path):
+    return tmp_path / "new" / "corpus.zip"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_fetched_once(server, dest):
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    fetch(server.url, dest, SIZE, MD5)
+    assert server.asked == [None]
+    assert names(dest.parent) == ["corpus.zip"]
+
+
+def test_a_broken_download_goes_on_where_it_broke(server, dest):
+    server.breaks_after = [300_000, 200_000]
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-", "bytes=500000-"]
+
+
+def test_a_download_that_was_stopped_goes_on_from_its_part(server, dest):
+    dest.parent.mkdir()
+    (dest.parent / "corpus.zip.part").write_bytes(CONTENT[:700_000])
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == ["bytes=700000-"]
+
+
+def test_one_that_was_stopped_at_its_last_byte_asks_for_nothing(server, dest):
+    dest.parent.mkdir()
+    (dest.parent / "corpus.zip.part").write_bytes(CONTENT)
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == []
+
+
+def test_a_server_that_ignores_range_sends_all_again(server, dest):
+    server.knows_range = False
+    server.breaks_after = [300_000]
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-"]
+
+
+def test_a_server_that_sends_another_part_is_not_believed(server, dest):
+    server.breaks_after = [300_000]
+    server.range_shift = 1
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-", None]
+
+
+def test_connections_that_bring_nothing_new_are_given_up(server, dest):
+    server.breaks_after = [300_000] + [0] * 100
+    with pytest.raises(UserError, match=f"broke off at 300000 of {SIZE} bytes, 5 times in a row.*run the same"):
+        fetch(server.url, dest, SIZE, MD5)
+    assert len(server.asked) == 1 + download.TRIES
+    assert (dest.parent / "corpus.zip.part").read_bytes() == CONTENT[:300_000]
+    assert not dest.exists()
+
+
+def test_a_server_that_ignores_range_and_always_breaks_is_given_up(server, dest):
+    server.knows_range = False
+    server.breaks_after = [300_000] * 100
+    with pytest.raises(UserError, match="broke off"):
+        fetch(server.url, dest, SIZE, MD5)
+    assert len(server.asked) == 1 + download.TRIES
+
+
+def test_a_line_that_breaks_often_but_brings_something_is_not_given_up(server, dest):
+    server.breaks_after = [100_000] * 9
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+
+
+def test_no_server_at_all(server, dest):
+    url = server.url.replace(str(server.server_port), "1")  # a port that nobody listens at
+    with pytest.raises(UserError, match=f"{url}: broke off at 0 .*no connection: .*refused"):
+        fetch(url, dest, SIZE, MD5)
+
+
+def test_a_busy_server_is_asked_again(server, dest):
+    server.answers = [503, 429]
+    fetch(server.url, dest, SIZE, MD5)
+    assert len(server.asked) == 3
+
+
+def test_a_file_that_has_moved_is_not_asked_for_again(server, dest):
+    server.answers = [404]
+    with pytest.raises(UserError, match=f"{server.url}: the server answered 404 Not Found.*{dest}"):
+        fetch(server.url, dest, SIZE, MD5)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"!"])
+def test_a_file_of_another_size_is_refused(server, dest, content):
+    server.content = content
+    with pytest.raises(UserError, match=f"{server.url}: the file there has {len(content)} bytes, not {SIZE}"):
+        fetch(server.url, dest, SIZE, MD5)
+    assert names(dest.parent) == []
+
+
+def test_a_server_whose_file_ends_before_the_part_is_refused(server, dest):
+    dest.parent.mkdir()
+    (dest.parent / "corpus.zip.part").write_bytes(CONTENT[:700_000])
+    server.content = CONTENT[:600_000]
+    with pytest.raises(UserError, match="answered 416"):
+        fetch(server.url, dest, SIZE, MD5)
+
+
+def test_a_wrong_md5_removes_the_file_and_says_so(server, dest):
+    server.content = CONTENT[:-1] + b"!"
+    with pytest.raises(UserError, match=f"{server.url}: its MD5 is [0-9a-f]{{32}}, not {MD5}.*removed") as error:
+        fetch(server.url, dest, SIZE, MD5)
+    assert "\n" not in str(error.value)
+    assert names(dest.parent) == []
+    server.content = CONTENT
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+
+
+def test_a_file_there_that_is_not_whole_is_fetched_again(server, dest):
+    dest.parent.mkdir()
+    dest.write_bytes(CONTENT[:-1] + b"!")
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server, dest):
+    dest.parent.mkdir()
+    (dest.parent / "corpus.zip.part").write_bytes(CONTENT + b"!")
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == [None]
+
+
+def test_a_full_disk_is_not_taken_for_a_broken_network(server, dest, monkeypatch):
+    @contextlib.contextmanager
+    def full(*_):
+        def progress(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        yield progress
+
+    monkeypatch.setattr(download, "_progress", full)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(server.url, dest, SIZE, MD5)
+    assert len(server.asked) == 1
+
+
+def test_a_log_gets_plain_lines(server, dest, capsys, monkeypatch):
+    monkeypatch.setattr(download, "LOG_EVERY", 0.0)
+    fetch(server.url, dest, SIZE, MD5)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\r" not in err
+    assert err.startswith("corpus.zip: 0.1 of 1.0 MB (6%)\n")
+    assert err.endswith("corpus.zip: 1.0 of 1.0 MB (100%)\n")
+
+
+def test_a_terminal_gets_a_bar(server, dest, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fetch(server.url, dest, SIZE, MD5)
+    assert "\rcorpus.zip: 100%" in terminal.getvalue()
+
+
+def zipped(path, members):
+    """members: name -> content, or a ZipInfo -> content."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(path, *members, mode="w:gz"):
+    """members: (name, content) for a file, or a TarInfo for anything else."""
+    with tarfile.open(path, mode) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+                continue
+            name, content = member
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def test_a_zip_is_unpacked(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"Actor_01/a.wav": b"one", "b.wav": b"two", "empty/": b""})
+    unpack(archive, tmp_path / "corpus")
+    assert (tmp_path / "corpus/Actor_01/a.wav").read_bytes() == b"one"
+    assert names(tmp_path / "corpus") == ["Actor_01", "b.wav", "empty"]
+    assert names(tmp_path) == ["a.zip", "corpus"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_is_unpacked(tmp_path, mode):
+    archive = tarred(
+        tmp_path / "a.tar", ("./wav/a.wav", b"one"), special("wav/b.wav", tarfile.SYMTYPE, "a.wav"), mode=mode
+    )
+    unpack(archive, tmp_path / "corpus")
+    assert (tmp_path / "corpus/wav/a.wav").read_bytes() == b"one"
+    assert (tmp_path / "corpus/wav/b.wav").read_bytes() == b"one"
+
+
+def test_colleagues_can_read_what_is_unpacked(tmp_path):
+    unpack(zipped(tmp_path / "a.zip", {"a.wav": b"one"}), tmp_path / "corpus")
+    (tmp_path / "made").mkdir()
+    assert (tmp_path / "corpus").stat().st_mode == (tmp_path / "made").stat().st_mode
+
+
+def test_what_is_unpacked_is_not_unpacked_again(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"a.wav": b"one"})
+    unpack(archive, tmp_path / "corpus")
+    (tmp_path / "corpus/a.wav").write_bytes(b"mine")
+    unpack(archive, tmp_path / "corpus")
+    assert (tmp_path / "corpus/a.wav").read_bytes() == b"mine"
+
+
+OUTSIDE = ["../evil", "wav/../../evil", "/tmp/evil", "..\\evil", ".."]
+
+
+def refused(tmp_path, archive, member):
+    with pytest.raises(UserError) as error:
+        unpack(archive, tmp_path / "inside" / "corpus")
+    assert f"{archive}: member {member!r}" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert names(tmp_path / "inside") == []  # not even what came before the bad member
+    assert names(tmp_path) == sorted(["inside", archive.name])
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_zip_that_leads_out_is_refused(tmp_path, name):
+    (tmp_path / "inside").mkdir()
+    refused(tmp_path, zipped(tmp_path / "a.zip", {"good": b"1", name: b"2"}), name)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_tar_that_leads_out_is_refused(tmp_path, name):
+    (tmp_path / "inside").mkdir()
+    refused(tmp_path, tarred(tmp_path / "a.tgz", ("good", b"1"), (name, b"2")), name)
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path):
+    (tmp_path / "inside").mkdir()
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    refused(tmp_path, zipped(tmp_path / "a.zip", {"good": b"1", link: "/etc"}), "link")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        special("out", tarfile.SYMTYPE, "/etc"),
+        special("out", tarfile.SYMTYPE, "../.."),
+        special("wav/out", tarfile.SYMTYPE, "deep/../../../x"),
+        special("out", tarfile.LNKTYPE, "/etc/passwd"),
+        special("out", tarfile.LNKTYPE, "../a.tgz"),
+        special("out", tarfile.CHRTYPE),
+        special("out", tarfile.BLKTYPE),
+        special("out", tarfile.FIFOTYPE),
+    ],
+    ids=lambda member: f"{member.type}-{member.linkname}",
+)
+def test_links_out_and_devices_in_a_tar_are_refused(tmp_path, member):
+    (tmp_path / "inside").mkdir()
+    refused(tmp_path, tarred(tmp_path / "a.tgz", ("good", b"1"), member), member.name)
+
+
+def test_a_link_behind_a_link_is_refused(tmp_path):
+    """By its letters a/b/up leads to the archive's top; behind the link a -> . it would lead out."""
+    (tmp_path / "inside").mkdir()
+    links = [special("a", tarfile.SYMTYPE, "."), special("a/b/up", tarfile.SYMTYPE, "../../a/..")]
+    refused(tmp_path, tarred(tmp_path / "a.tgz", *links, ("a/b/up/evil", b"1")), "a/b/up")
+
+
+def test_damaged_archives_leave_nothing(tmp_path):
+    noise = os.urandom(50_000)
+    (tmp_path / "inside").mkdir()
+    damaged = {"page.zip": b"<html>please log in</html>", "empty.tgz": b""}
+    for name, content in {
+        "a.zip": zipped(tmp_path / "a.zip", {"a.wav": noise}).read_bytes(),
+        "a.tgz": tarred(tmp_path / "a.tgz", ("a.wav", noise)).read_bytes(),
+        "a.bz2": tarred(tmp_path / "a.bz2", ("a.wav", noise), mode="w:bz2").read_bytes(),
+        "a.xz": tarred(tmp_path / "a.xz", ("a.wav", noise), mode="w:xz").read_bytes(),
+    }.items():
+        damaged[f"short.{name}"] = content[:30_000]
+        damaged[f"flipped.{name}"] = content[:30_000] + bytes(64) + content[30_064:]
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: cannot be unpacked"):
+            unpack(tmp_path / name, tmp_path / "inside" / "corpus")
+        assert names(tmp_path / "inside") == [], name
+
+
+def test_the_stage_fetches_unpacks_and_ends_with_the_folder(server, tmp_path, monkeypatch, capsys):
+    archive = zipped(tmp_path / "published.zip", {"Actor_01/03-01-01-01-01-01-01.wav": CONTENT})
+    server.content = archive.read_bytes()
+    server.breaks_after = [1000]
+    monkeypatch.setattr(ravdess, "URL", server.url)
+    monkeypatch.setattr(ravdess, "SIZE", len(server.content))
+    monkeypatch.setattr(ravdess, "MD5", hashlib.md5(server.content).hexdigest())
+    for _ in range(2):
+        get_corpus.main(["ravdess", str(tmp_path / "downloads")])
+        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "downloads/ravdess")
+    assert (tmp_path / "downloads/ravdess/Actor_01/03-01-01-01-01-01-01.wav").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=1000-"]
+
+
+def test_an_unknown_corpus_is_named_beside_those_there_are(tmp_path):
+    with pytest.raises(UserError, match="no corpus 'ravdes'; there are: .*ravdess"):
+        get_corpus.main(["ravdes", str(tmp_path)])

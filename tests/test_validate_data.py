@@ -1,0 +1,330 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser import validate_data
+from ser.cli import UserError
+
+RATE = 8000
+UTTS = ["a-1", "a-2", "b-1", "b-2"]
+KALDI = Path(os.environ.get("KALDI_ROOT", "/nowhere"), "egs/wsj/s5")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data directory without a fault: two speakers, two recordings of 0.1 s each."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for utt in UTTS:
+        soundfile.write(tmp_path / f"{utt}.wav", np.zeros(RATE // 10), RATE)
+    columns = {
+        "wav.scp": [f"{tmp_path}/{utt}.wav" for utt in UTTS],
+        "text": ["some words"] * 4,
+        "utt2spk": ["a", "a", "b", "b"],
+        "utt2emo": ["sad", "angry", "sad", "angry"],
+        "utt2dur": ["0.1", "0.1", "0.1", "0.1"],
+        "utt2sent": ["1", "2", "1", "2"],
+    }
+    for name, column in columns.items():
+        lines = [f"{utt} {value}\n" for utt, value in zip(UTTS, column, strict=True)]
+        (data / name).write_text("".join(lines))
+    (data / "spk2utt").write_text("a a-1 a-2\nb b-1 b-2\n")
+    (data / "spk2gender").write_text("a f\nb m\n")
+    return data
+
+
+def edit(path, old, new):
+    content = path.read_bytes()
+    assert content.count(old) == 1, f"{old!r} stands {content.count(old)} times in {path}"
+    path.write_bytes(content.replace(old, new))
+
+
+def faults(data, capsys):
+    """Validate; return the faults told, with the folder's path taken out."""
+    with pytest.raises(UserError) as error:
+        validate_data.main([str(data)])
+    told = capsys.readouterr().err.replace(f"{data}/", "").replace(f"{data.parent}/", "").splitlines()
+    assert f"{data}: faults found: {len(told)}; " in str(error.value)
+    return told
+
+
+def test_a_directory_without_a_fault(data, capsys):
+    (data / "report.txt").write_text("not a table")
+    (data / "utt2spk.bak").write_text("nor this")
+    (data / "folds").mkdir()
+    validate_data.main([str(data)])
+    out, err = capsys.readouterr()
+    assert out == f"{data}: valid: 4 utterances, 0.00 h, 2 speakers, 2 classes, 8 tables\n"
+    assert err == ""
+
+
+def test_an_utterance_without_words_is_no_fault(data):
+    edit(data / "text", b"a-1 some words\n", b"a-1\n")
+    validate_data.main([str(data)])
+
+
+def test_one_speaker_is_worth_a_warning(data, capsys):
+    for table in data.iterdir():
+        table.write_text("".join(line for line in table.read_text().splitlines(True) if line[0] == "a"))
+    validate_data.main([str(data)])
+    assert f"warning: {data}: only one speaker" in capsys.readouterr().err
+
+
+ADD = "take the line out, or add it there"
+INVERT = "make it utt2spk inverted"
+FAULTS = {
+    # name: (table, old, new, faults)
+    "blank line": ("text", b"a-2 ", b"\na-2 ", ["text:2: blank line; take it out"]),
+    "twice": ("text", b"b-1 ", b"a-2 x\nb-1 ", ["text:3: a-2 stands twice, first at text:2; take one line out"]),
+    "twice, further down": ("utt2emo", b"b-2 angry", b"b-2 angry\na-1 sad", ["utt2emo:5: a-1 stands twice, first at utt2emo:1; take one line out"]),
+    "out of order": (
+        "utt2emo",
+        b"a-1 sad\na-2 angry\n",
+        b"a-2 angry\na-1 sad\n",
+        ["utt2emo:2: a-1 is out of order; sort the table with LC_ALL=C sort"],
+    ),
+    "out of C's order": (
+        "spk2gender",
+        b"b m\n",
+        b"b m\nB m\n",
+        [
+            "spk2gender:3: B is out of order; sort the table with LC_ALL=C sort",
+            f"spk2gender:3: B is not in utt2spk; {ADD}",
+        ],
+    ),
+    "no last line end": ("text", b"b-2 some words\n", b"b-2 some words", ["text:4: the last line has no line end; add it"]),
+    "DOS": ("utt2emo", b"a-2 angry", b"a-2 angry\r", ["utt2emo:2: a carriage return (DOS line end); take it out"]),
+    "not UTF-8": ("text", b"a-2 some", b"a-2 s\xffme", ["text:2: not UTF-8; convert the table to UTF-8"]),
+    "odd space": (
+        "text",
+        b"a-2 some ",
+        "a-2 some\N{NO-BREAK SPACE}".encode(),
+        ["text:2: white space other than space and tab; put a space for it"],
+    ),
+    "empty": ("utt2sent", b"a-1 1\na-2 2\nb-1 1\nb-2 2\n", b"", ["utt2sent: empty table; run stage 0 again"]),
+    "key gone": ("utt2sent", b"b-1 1\n", b"", ["utt2sent: no line for b-1, which is at utt2spk:3; add it"]),
+    "key too many": ("utt2sent", b"b-1 1\n", b"b-1 1\nb-11 1\n", [f"utt2sent:4: b-11 is not in utt2spk; {ADD}"]),
+    "text gone": ("text", b"b-1 some words\n", b"", ["text: no line for b-1, which is at utt2spk:3; add it"]),
+    "no value": ("utt2sent", b"b-1 1\n", b"b-1\n", ["utt2sent:3: b-1 has ''; it should be not empty"]),
+    "two speakers": ("spk2gender", b"b m\n", b"b m\nc m\n", [f"spk2gender:3: c is not in utt2spk; {ADD}"]),
+    "gender gone": ("spk2gender", b"b m\n", b"", ["spk2gender: no line for b, which is at utt2spk:3; add it"]),
+    "gender": ("spk2gender", b"b m", b"b male", ["spk2gender:2: b has 'male'; it should be f or m"]),
+    "two classes": ("utt2emo", b"a-2 angry", b"a-2 angry sad", ["utt2emo:2: a-2 has 'angry sad'; it should be one class"]),
+    "no class": ("utt2emo", b"a-2 angry", b"a-2", ["utt2emo:2: a-2 has ''; it should be one class"]),
+    "symbol": (
+        "text",
+        b"a-2 some words",
+        b"a-2 some <s> words",
+        ["text:2: a-2 has 'some <s> words'; it should be words; <s>, </s> and #0 are kept for Kaldi's own use"],
+    ),
+    "symbol in brackets": (
+        "text",
+        b"a-2 some words",
+        b"a-2 (#0)",
+        ["text:2: a-2 has '(#0)'; it should be words; <s>, </s> and #0 are kept for Kaldi's own use"],
+    ),
+    "speaker has another": (
+        "spk2utt",
+        b"a a-1 a-2",
+        b"a a-1 b-1",
+        [
+            f"spk2utt:1: a lacks a-2; {INVERT}",
+            f"spk2utt:1: a has b-1, which utt2spk does not say; {INVERT}",
+        ],
+    ),
+    "speaker has one twice": ("spk2utt", b"a a-1 a-2", b"a a-1 a-2 a-2", [f"spk2utt:1: a has an utterance twice; {INVERT}"]),
+    "speaker's order": (
+        "spk2utt",
+        b"a a-1 a-2",
+        b"a a-2 a-1",
+        ["spk2utt:1: utterances of a are out of order; sort them as LC_ALL=C sort does"],
+    ),
+    "speaker gone": ("spk2utt", b"b b-1 b-2\n", b"", ["spk2utt: no line for b, which is at utt2spk:3; add it"]),
+    "speaker without utterances": (
+        "spk2utt",
+        b"b b-1 b-2\n",
+        b"b\n",
+        [
+            "spk2utt:2: b has ''; it should be not empty",
+            f"spk2utt:2: b lacks b-1; {INVERT}",
+            f"spk2utt:2: b lacks b-2; {INVERT}",
+        ],
+    ),
+    "duration 0": ("utt2dur", b"a-2 0.1", b"a-2 0", ["utt2dur:2: a-2 has '0'; it should be seconds, a number above 0"]),
+    "duration nan": ("utt2dur", b"a-2 0.1", b"a-2 nan", ["utt2dur:2: a-2 has 'nan'; it should be seconds, a number above 0"]),
+    "duration word": ("utt2dur", b"a-2 0.1", b"a-2 1s", ["utt2dur:2: a-2 has '1s'; it should be seconds, a number above 0"]),
+    "duration of another": (
+        "utt2dur",
+        b"a-2 0.1",
+        b"a-2 0.12",
+        ["utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); run stage 0 again"],
+    ),
+    "tilde": (
+        "wav.scp",
+        b"a-2 ",
+        b"a-2 ~",
+        ["wav.scp:2: a-2 has '~a-2.wav'; it should be the path of a file, no ~, no pipe"],
+    ),
+    "pipe": (
+        "wav.scp",
+        b"a-2.wav",
+        b"a-2.wav |",
+        ["wav.scp:2: a-2 has 'a-2.wav |'; it should be the path of a file, no ~, no pipe"],
+    ),
+    "no recording": (
+        "wav.scp",
+        b"a-2.wav",
+        b"nowhere.wav",
+        ["wav.scp:2: a-2: nowhere.wav: No such file or directory; mend the path or its rights"],
+    ),
+    "no path": ("wav.scp", b"b-1 ", b"b-1\nb-11 ", [
+        "wav.scp:3: b-1 has ''; it should be the path of a file, no ~, no pipe",
+        f"wav.scp:4: b-11 is not in utt2spk; {ADD}",
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_with_file_and_line_and_nothing_else_is(data, capsys, fault):
+    table, old, new, told = FAULTS[fault]
+    edit(data / table, old, new)
+    assert faults(data, capsys) == told
+
+
+@pytest.mark.parametrize("name", validate_data.REQUIRED)
+def test_every_table_that_is_needed(data, capsys, name):
+    (data / name).unlink()
+    assert faults(data, capsys) == [f"{name}: no such table; run stage 0 again"]
+
+
+def test_a_speaker_field_that_is_missing(data, capsys):
+    edit(data / "utt2spk", b"a-2 a", b"a-2")
+    assert "utt2spk:2: a-2 has ''; it should be one speaker" in faults(data, capsys)
+
+
+def test_ids_start_with_their_speaker(data, capsys):
+    edit(data / "utt2spk", b"b-1 b", b"b-1 a")
+    edit(data / "spk2utt", b"a a-1 a-2\nb b-1", b"a a-1 a-2 b-1\nb")
+    assert faults(data, capsys) == ["utt2spk:3: b-1 does not start with a; start ids with the speaker's id"]
+
+
+def test_utterances_sorted_otherwise_than_their_speakers(data, capsys):
+    """The ids 1-a, 1-b, 2-a are in order, and their speakers a, b, a are not."""
+    edit(data / "utt2spk", b"a-2 a", b"a-2 b")
+    edit(data / "utt2spk", b"b-1 b", b"b-1 a")
+    told = faults(data, capsys)
+    assert "utt2spk:3: a comes after b; sort by speaker too; see to the ids" in told
+
+
+OPTIONAL = {
+    "feats.scp": (b"here.ark:5", b"nowhere.ark:5", "a-2: no such archive nowhere.ark; run the stage that writes feats.scp"),
+    "vad.scp": (b"here.ark:5", b"", "a-2 has ''; it should be not empty"),
+    "reco2dur": (b"0.1", b"-1", "a-2 has '-1'; it should be seconds, a number above 0"),
+    "reco2file_and_channel": (b"a A", b"a C", "a-2 has 'a C'; it should be a file and A or B"),
+    "utt2lang": (b"en", b"en us", "a-2 has 'en us'; it should be one language"),
+    "utt2uniq": (b"x", b"x y", "a-2 has 'x y'; it should be one utterance"),
+    "utt2num_frames": (b"10", b"10.5", "a-2 has '10.5'; it should be a whole number above 0"),
+    "utt2warp": (b"1.0", b"1.5", "a-2 has '1.5'; it should be a number between 0.5 and 1.5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_tables_that_need_not_be_there_are_checked_where_they_are(data, capsys, monkeypatch, name):
+    monkeypatch.chdir(data)
+    (data / "here.ark").touch()
+    good, bad, what = OPTIONAL[name]
+    lines = [utt.encode() + b" " + good + b"\n" for utt in UTTS]
+    (data / name).write_bytes(b"".join(lines))
+    validate_data.main([str(data)])
+    capsys.readouterr()
+    lines[1] = b"a-2 " + bad + b"\n"
+    (data / name).write_bytes(b"".join(lines[:3]))
+    assert faults(data, capsys) == [f"{name}:2: {what}", f"{name}: no line for b-2, which is at utt2spk:4; add it"] or (
+        name == "feats.scp"
+    )
+
+
+@pytest.mark.parametrize(("name", "good"), [("cmvn.scp", "here.ark:3"), ("spk2warp", "0.9")])
+def test_tables_of_speakers_have_the_speakers_for_keys(data, capsys, monkeypatch, name, good):
+    monkeypatch.chdir(data)
+    (data / "here.ark").touch()
+    (data / name).write_text(f"a {good}\nb {good}\n")
+    validate_data.main([str(data)])
+    (data / name).write_text(f"a {good}\n")
+    capsys.readouterr()
+    assert faults(data, capsys) == [f"{name}: no line for b, which is at utt2spk:3; add it"]
+
+
+def test_segments_are_refused_since_no_stage_reads_them(data, capsys):
+    (data / "segments").write_text("".join(f"{utt} {utt} 0 0.05\n" for utt in UTTS))
+    assert faults(data, capsys) == [
+        "segments:1: parts of recordings; cut them into one file an utterance; no stage reads segments"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (lambda whole: b"", "empty file"),
+        (lambda whole: whole[:44], "cut short: 1600 bytes are missing"),
+        (lambda whole: b"<html>", "not a recording that can be read"),
+    ],
+)
+def test_recordings_are_opened(data, capsys, content, what):
+    recording = data.parent / "b-1.wav"
+    recording.write_bytes(content(recording.read_bytes()))
+    (told,) = faults(data, capsys)
+    assert told.startswith(f"wav.scp:3: b-1: b-1.wav: {what}") and told.endswith("; fetch it again")
+
+
+def test_all_faults_are_told_but_not_without_end(data, capsys):
+    (data / "text").write_text("\n" * 30 + "a-1 x\na-2 x\nb-1 x\nb-2 x\n")
+    edit(data / "spk2gender", b"b m", b"b x")
+    with pytest.raises(UserError, match="faults found: 31"):
+        validate_data.main([str(data)])
+    told = capsys.readouterr().err.replace(f"{data}/", "").splitlines()
+    blank = [f"text:{number}: blank line; take it out" for number in range(1, 21)]
+    assert told == [*blank, "text: ... and 10 more; take it out", "spk2gender:2: b has 'x'; it should be f or m"]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        validate_data.main([str(tmp_path / "nowhere")])
+
+
+def test_the_exit_status(data):
+    command = [sys.executable, "-m", "ser.validate_data", data]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    (data / "text").unlink()
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"{data}/text: no such table; run stage 0 again",
+        f"error: {data}: faults found: 1; mend them as said above",
+    ]
+
+
+def kaldi_accepts(data):
+    script = ["utils/validate_data_dir.sh", "--no-feats", data]
+    ended = subprocess.run(script, cwd=KALDI, capture_output=True, text=True)
+    return "Successfully validated" in ended.stdout  # a malformed utt2spk too gives exit status 0
+
+
+@pytest.mark.skipif(not (KALDI / "utils").is_dir(), reason="KALDI_ROOT does not point at Kaldi's source tree")
+def test_kaldi_accepts_what_we_accept_and_we_refuse_all_that_kaldi_refuses(data, capsys):
+    assert kaldi_accepts(data)
+    validate_data.main([str(data)])
+    refused_by_kaldi = 0
+    for table, old, new, _ in FAULTS.values():
+        content = (data / table).read_bytes()
+        edit(data / table, old, new)
+        refused_by_kaldi += not kaldi_accepts(data)
+        (data / table).write_bytes(content)
+    # That we refuse every one of FAULTS is tested above; that Kaldi does most shows that it ran.
+    assert refused_by_kaldi > len(FAULTS) / 2

@@ -1,0 +1,208 @@
+#!/usr/bin/env bash
+# Sets up the Python environment of every recipe: the packages that tools/requirements.txt pins.
+#
+#   tools/install.sh            into tools/venv, a virtual environment that is made here
+#   tools/install.sh --active   into your own environment, the venv or conda one that is active now:
+#                               tools/venv becomes a link to it, so that path.sh and later calls use
+#                               it too; to go back, remove the link (rm tools/venv)
+#
+# Needs Python 3.10 or newer. tools/venv is made with python3; with another one: PYTHON=python3.12
+# tools/install.sh. When all is there, this ends at once. What is missing is installed, and what is
+# damaged in tools/venv is mended (your own environment is only added to). No root needed.
+set -euo pipefail
+export LC_ALL=C PYTHONUTF8=1  # the messages that are looked for below are the untranslated ones
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+environment=$root/tools/venv
+python=$environment/bin/python
+requirements=$root/tools/requirements.txt
+installed_requirements=$environment/ser-requirements.txt  # written last: path.sh looks at it
+installed_packages=$environment/ser-packages.txt
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# One line a package, `name==version bytes`, the bytes being those of its files that are there.
+# It is compared with the same list from the time when everything had just been imported.
+list_packages() {
+  "$python" -I - <<'PYTHON'
+import csv
+import os
+import sysconfig
+
+site = sysconfig.get_path("purelib")
+for folder in sorted(os.listdir(site)):
+    if not folder.endswith(".dist-info") or folder.startswith("~"):  # ~: pip's own leftovers
+        continue
+    package = folder[: -len(".dist-info")].replace("-", "==")
+    try:
+        with open(f"{site}/{folder}/RECORD", encoding="utf-8", newline="") as record:
+            files = [row[0] for row in csv.reader(record) if not row[0].endswith(".pyc")]
+    except FileNotFoundError:  # pip writes it last: it was killed before
+        print(package, "half-written")
+        continue
+    size = 0
+    for file in files:
+        try:
+            size += os.stat(os.path.join(site, file)).st_size
+        except OSError:
+            pass
+    print(package, size)
+PYTHON
+}
+
+all_is_there() {
+  [ -x "$python" ] && cmp -s "$requirements" "$installed_requirements" &&
+    list_packages 2>/dev/null | cmp -s - "$installed_packages"
+}
+
+check_version() {  # PROGRAM REMEDY
+  local version
+  version=$("$1" --version 2>&1) || fail "$1 does not run: ${version%%$'\n'*}; $2"
+  if ! [[ $version =~ Python\ ([0-9]+)\.([0-9]+) ]] ||
+    ((BASH_REMATCH[1] * 100 + BASH_REMATCH[2] < 310)); then
+    fail "$1 is $version, but Python 3.10 or newer is needed; $2"
+  fi
+}
+
+# Ends with the one line that says why pip or venv failed.
+explain() {  # WHAT_FAILED ITS_OUTPUT
+  local free wanted reason
+  free=$(df -Pk "$root/tools" "${TMPDIR:-/tmp}" | awk 'NR > 1 && (NR == 2 || $4 < least) {least = $4} END {print least}')
+  if [[ $2 == *"No space left on device"* || $2 == *"Disk quota exceeded"* ]] || ((free < 5000)); then
+    fail "the disk is full ($root/tools or the temporary folder ${TMPDIR:-/tmp}); free some GB, or" \
+      "set TMPDIR to a folder with room, and run tools/install.sh again"
+  fi
+  wanted=$(sed -n 's/^ERROR: No matching distribution found for \([^ ;]*\).*/\1/p' <<<"$2" | head -n 1)
+  if [[ $2 =~ (connection broken|establish a new connection|Max retries|timed out|SSLError|ProxyError) ]] &&
+    [[ -z $wanted || $2 == *"from versions: none"* ]]; then
+    reason=$(grep -oE "\[Errno[^]]*\] [A-Za-z ]+|timed out|SSLError|ProxyError" <<<"$2" | tail -n 1 || true)
+    fail "pip cannot reach its package index${reason:+ ($reason)}; mend the network or the proxy, or" \
+      "name a mirror (pip config set global.index-url URL), and run tools/install.sh again"
+  fi
+  if [ -n "$wanted" ]; then
+    fail "pip's package index has no $wanted for $("$python" --version) on $(uname -sm); use another" \
+      "Python (rm -r $environment; PYTHON=python3.12 tools/install.sh) or mend $requirements"
+  fi
+  reason=$(grep -E '^(ERROR|Error)' <<<"$2" | head -n 1 || true)
+  fail "$1 failed: ${reason:-${2##*$'\n'}}"
+}
+
+pip_install() {
+  local messages
+  # Standard output: what takes long is told in a line. Standard error: kept for `explain`.
+  messages=$({ "$python" -I -u -m pip install --no-input --disable-pip-version-check \
+    --progress-bar off --only-binary :all: "$@" 2>&3 | tell_what_is_long >&4; } 3>&1) ||
+    explain "$python -m pip install $*" "$messages"
+  grep ', but you have ' <<<"$messages" | sed 's/^/  note: /' || true
+} 4>&1
+
+tell_what_is_long() {
+  awk '/ Downloading .*\((([0-9][0-9]+\.?[0-9]* MB)|([0-9.]+ GB))\)/ {
+         sub(/^ *Downloading [^ ]*\//, "Downloading "); sub(/^ *Downloading/, "  downloading"); print }
+       /^Installing collected packages/ { print "  unpacking", NF - 3, "packages" }
+       { fflush() }'
+}
+
+case ${1-} in
+  "") ;;
+  --active)
+    active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+    [ -n "$active" ] || fail "--active: no environment is active; activate one, or leave --active away"
+    if ! [ "$active" -ef "$environment" ]; then
+      if [ -e "$environment" ] && ! [ -L "$environment" ]; then
+        fail "--active: $environment is in use; remove it first (rm -r $environment)"
+      fi
+      check_version "$active/bin/python" "make your environment with one"
+      ln -sfn "$active" "$environment"
+    fi
+    ;;
+  -h | --help)
+    awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "${BASH_SOURCE[0]}"
+    exit
+    ;;
+  *) fail "unknown option $1; tools/install.sh --help lists them" ;;
+esac
+
+if all_is_there; then
+  echo "tools/venv: all is there"
+  exit
+fi
+
+[ -w "$root/tools" ] || fail "$root/tools: no right to write here; work in a clone of your own"
+if command -v flock >/dev/null; then
+  exec 9>>"$requirements"  # nothing is written; two calls at once would spoil the environment
+  if ! flock -n 9; then
+    echo "waiting for another tools/install.sh to end"
+    flock 9
+    all_is_there && exit
+  fi
+fi
+
+rm -f "$installed_requirements"
+if [ -L "$environment" ]; then
+  [ -x "$python" ] || fail "$environment links to $(readlink "$environment"), where no Python is;" \
+    "activate another environment and run tools/install.sh --active, or rm $environment"
+  check_version "$python" "make your environment with one"
+  "$python" -I -m pip --version >/dev/null 2>&1 ||
+    fail "$python has no pip that runs; install pip in your environment ($python -m ensurepip)"
+elif ! "$python" -I -m pip --version >/dev/null 2>&1; then
+  maker=${PYTHON:-python3}
+  command -v "$maker" >/dev/null || fail "there is no $maker on PATH; install Python 3.10 or newer"
+  check_version "$maker" "install one, or name one: PYTHON=python3.12 tools/install.sh"
+  "$maker" -I -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$maker ($("$maker" --version)) comes without venv; install it (Debian, Ubuntu: apt install" \
+      "python3-venv), or activate an environment of yours and run tools/install.sh --active"
+  echo "making tools/venv with $("$maker" --version)"
+  messages=$("$maker" -I -m venv --clear "$environment" 2>&1) || explain "$maker -m venv" "$messages"
+else
+  damaged=$(list_packages | awk -v before="$installed_packages" '
+    BEGIN { while ((getline line <before) > 0) { split(line, field, " "); bytes[field[1]] = field[2] } }
+    $2 == "half-written" || ($1 in bytes && bytes[$1] != $2) { print $1 }')
+  if [ -n "$damaged" ]; then
+    echo "mending in tools/venv:" $damaged
+    pip_install --no-deps --ignore-installed $damaged
+  fi
+fi
+
+echo "installing the packages of tools/requirements.txt (one minute or more)"
+pip_install -r "$requirements"
+
+# PyPI's torchaudio is compiled for CUDA. Its loader takes an absent library for "no compiled part",
+# and all that the recipes use works without; an unloadable one is an error.
+if messages=$("$python" -I -c 'import torchaudio' 2>&1); then
+  :
+elif [[ $messages =~ lib(c10_cuda|torch_cuda|cudart)[^ ]*\.so ]]; then
+  torchaudio=$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/torchaudio
+  rm -rf "$torchaudio/lib.aside"
+  mv "$torchaudio/lib" "$torchaudio/lib.aside"
+  echo "torch is a CPU build: moved torchaudio's compiled part, which wants CUDA, to $torchaudio/lib.aside"
+fi
+
+echo "importing what was installed"
+"$python" -I - "$requirements" <<'PYTHON'
+import importlib
+import importlib.metadata
+import re
+import sys
+
+IMPORTED_AS = {"scikit-learn": "sklearn", "PyYAML": "yaml"}
+
+with open(sys.argv[1]) as stream:
+    names = dict.fromkeys(re.findall(r"^([\w-]+)==", stream.read(), re.MULTILINE))
+for name in names:
+    try:
+        importlib.import_module(IMPORTED_AS.get(name, name.replace("-", "_")))
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        sys.exit(
+            f"error: {name} is installed but cannot be imported ({type(error).__name__}: {reason}); "
+            f"mend it: {sys.executable} -m pip install --force-reinstall --no-deps {name}"
+        )
+    print(f"  {name} {importlib.metadata.version(name)}", flush=True)
+PYTHON
+
+list_packages >"$installed_packages"
+cp "$requirements" "$installed_requirements"
