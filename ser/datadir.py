@@ -79,7 +79,9 @@ def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
             if name.lower().endswith(suffixes) and not name.startswith(".")
         ]
     if not files:
-        raise UserError(f"{root}: no {' or '.join(suffixes)} file in it; give the folder that holds the corpus")
+        raise UserError(
+            f"{root}: no {' or '.join(suffixes)} file in it; give the folder that holds the corpus"
+        )
     first: dict[str, Path] = {}
     copies = []
     for file in sorted(files, key=lambda file: (len(file.parts), file)):
@@ -101,8 +103,8 @@ def read_table(path: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; run the stage that writes it") from None
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text; convert the file") from None
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{number}: not UTF-8 text; convert the file") from None
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         key, value = (re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1) + [""])[:2]
         if not key:

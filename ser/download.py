@@ -155,6 +155,7 @@ def unpack(archive: Path, dest: Path) -> None:
     if dest.exists():
         return
     print(f"unpacking {archive}", file=sys.stderr)
+    dest.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.") as workplace:
         folder = Path(workplace, dest.name)
         folder.mkdir()
@@ -174,7 +175,9 @@ def unpack(archive: Path, dest: Path) -> None:
         ) as error:
             if isinstance(error, OSError) and error.errno is not None:  # no fault of the archive
                 raise
-            raise UserError(f"{archive}: cannot be unpacked ({error}); remove it and fetch it again") from None
+            raise UserError(
+                f"{archive}: cannot be unpacked ({error}); remove it and fetch it again"
+            ) from None
         os.rename(folder, dest)
 
 

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
             for fold in chosen:
                 for seed in range(1, args.seeds + 1):
                     folder = Path("exp") / system.name / protocol.name / f"fold{fold}_seed{seed}"
-                    runs.append(Run(folder, args.corpus, system, protocol, fold, seed, folds, Path("dump"), made))
+                    runs.append(Run(folder, args.corpus, system, protocol, fold, seed, Path("data/all"), folds, Path("dump"), made))
     missing = [run for run in runs if not run.is_done]
     print(f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True)
     if not missing:

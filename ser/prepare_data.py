@@ -138,7 +138,8 @@ def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recordin
             "",
         ]
         + [
-            row[0].ljust(width) + "".join(f" {cell:>{max(5, len(head))}}" for head, cell in zip(rows[0][1:], row[1:]))
+            row[0].ljust(width)
+            + "".join(f" {cell:>{max(5, len(head))}}" for head, cell in zip(rows[0][1:], row[1:]))
             for row in rows
         ]
     )

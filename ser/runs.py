@@ -15,6 +15,7 @@ import yaml
 
 from ser.cli import UserError
 from ser.config import Protocol, System, as_dict, check, feature_name, make_system, read_yaml
+from ser.datadir import read_table
 from ser.files import whole
 from ser.folds import Fold, read_fold
 
@@ -23,7 +24,8 @@ PACKAGES = ("torch", "torchaudio", "librosa", "numpy", "scipy", "scikit-learn", 
 
 @dataclass(frozen=True)
 class Run:
-    """folder: where the run lives; folds: the protocol's folder of stage 1; dump: of all features."""
+    """folder: where the run lives; data: the data directory; folds: the protocol's folder of stage 1;
+    dump: of all features."""
 
     folder: Path
     corpus: str
@@ -31,6 +33,7 @@ class Run:
     protocol: Protocol
     fold: int
     seed: int
+    data: Path
     folds: Path
     dump: Path
     made: dict[str, Any]  # command, commit, machine, versions: for the record alone
@@ -47,6 +50,11 @@ class Run:
     def read_fold(self) -> Fold:
         return read_fold(self.folds / f"fold{self.fold}")
 
+    def read_groups(self) -> dict[str, str]:
+        """The group of every utterance that an inner split of the training part must keep together."""
+        by = getattr(self.protocol.folds, "by", None)
+        return read_table(self.data / f"utt2{by}") if by else {utt: utt for utt in self.read_fold().train}
+
 
 def read_run(folder: str | Path) -> Run:
     """Read FOLDER/run.yaml."""
@@ -60,6 +68,7 @@ def read_run(folder: str | Path) -> Run:
             protocol=check(Protocol, content["protocol"], path),
             fold=content["fold"],
             seed=content["seed"],
+            data=Path(content["data"]),
             folds=Path(content["folds"]),
             dump=Path(content["dump"]),
             made=content["made"],
@@ -75,6 +84,7 @@ def write_run(run: Run) -> None:
         "corpus": run.corpus,
         "fold": run.fold,
         "seed": run.seed,
+        "data": str(run.data),
         "folds": str(run.folds),
         "dump": str(run.dump),
         "system": as_dict(run.system),

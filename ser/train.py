@@ -9,17 +9,10 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
 from ser.files import whole
-
-if TYPE_CHECKING:
-    from ser.config import Training
-
-Line = dict[str, float]  # what epochs.jsonl says of one epoch
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ser.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,13 +81,12 @@ def train(folder: Path, device_name: str = "auto") -> None:
             confusion += metrics.confusion_matrix(batch.targets.numpy(), scores.argmax(1).cpu().numpy(), n_classes)
         return total / sum(map(len, order)), confusion
 
-    log, best = [], None
+    log: list[dict[str, float]] = []
     if (folder / "checkpoint.safetensors").exists():
-        notes = networks.load_checkpoint(folder / "checkpoint.safetensors", network, optimiser)
-        log, best = notes["log"], notes["best"]
+        log = networks.load_checkpoint(folder / "checkpoint.safetensors", network, optimiser)["log"]
         print(f"goes on after epoch {len(log)}", flush=True)
     for epoch in range(len(log) + 1, settings.epochs + 1):
-        if best and settings.patience and len(log) - best["epoch"] >= settings.patience:
+        if log and dev_lengths and settings.patience and len(log) - networks.best_line(log, settings.monitor)["epoch"] >= settings.patience:
             print(f"no better {settings.monitor} in {settings.patience} epochs", flush=True)
             break
         started = time.monotonic()
@@ -108,25 +100,17 @@ def train(folder: Path, device_name: str = "auto") -> None:
             line |= {"dev_loss": loss, "dev_wa": metrics.wa(confusion), "dev_ua": metrics.ua(confusion)}
         line["seconds"] = time.monotonic() - started
         log.append(line)
-        if dev_lengths and is_better(line, best, settings):
-            best = line
+        is_best = bool(dev_lengths) and networks.best_line(log, settings.monitor) is line
+        if is_best:
             networks.save(folder / "best.safetensors", network.state_dict())
         with whole(folder / "epochs.jsonl") as stream:
             stream.writelines(json.dumps(line) + "\n" for line in log)
-        networks.save_checkpoint(folder / "checkpoint.safetensors", network, optimiser, {"log": log, "best": best})
-        print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), "*" if best is line else "", flush=True)
+        networks.save_checkpoint(folder / "checkpoint.safetensors", network, optimiser, {"log": log})
+        print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), "*" if is_best else "", flush=True)
 
     networks.save(folder / "last.safetensors", network.state_dict())
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     (folder / "done").touch()
-
-
-def is_better(line: Line, best: Line | None, settings: "Training") -> bool:
-    """Whether an epoch is better than the best so far, by what the system monitors."""
-    if best is None:
-        return True
-    gain = line[settings.monitor] - best[settings.monitor]
-    return gain < 0 if settings.monitor == "dev_loss" else gain > 0
 
 
 def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:

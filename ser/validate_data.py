@@ -20,6 +20,7 @@ REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur", "spk2
 OPTIONAL = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|reco2dur|reco2file_and_channel|segments")
 MOST_OF_A_KIND = 20  # lines
 FRAME = 0.01  # seconds by which utt2dur and the recording may differ
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more than Kaldi
 NOT_WORDS = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)")  # Kaldi keeps them for its language models
 FOREIGN_SPACE = re.compile(r"[^\S \t\n\r]")  # white space that Kaldi does not take for such
 
@@ -40,16 +41,19 @@ class Line(NamedTuple):
 
 
 def _is_number(text: str, above: float, below: float = math.inf) -> bool:
-    try:
-        return above < float(text) < below
-    except ValueError:
-        return False
+    return bool(NUMBER.fullmatch(text)) and above < float(text) < below
 
 
 # For each table: a test of what follows the key, and what it should be.
 VALUES = {
-    "wav.scp": (lambda value: value and value[0] != "~" and value[-1] != "|", "the path of a file, no ~, no pipe"),
-    "text": (lambda value: not NOT_WORDS.search(value), "words; <s>, </s> and #0 are kept for Kaldi's own use"),
+    "wav.scp": (
+        lambda value: value and value[0] != "~" and value[-1] != "|",
+        "the path of a file, no ~, no pipe",
+    ),
+    "text": (
+        lambda value: not NOT_WORDS.search(value),
+        "words; <s>, </s> and #0 are kept for Kaldi's own use",
+    ),
     "utt2spk": (lambda value: len(value.split()) == 1, "one speaker"),
     "utt2emo": (lambda value: len(value.split()) == 1, "one class"),
     "utt2lang": (lambda value: len(value.split()) == 1, "one language"),
@@ -133,14 +137,16 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
             text = raw.decode(errors="replace")
         if "\r" in text:
             faults.append(Fault(place, "a carriage return (DOS line end)", "take it out"))
-        if path.name == "text" and FOREIGN_SPACE.search(text):
+        if path.suffix != ".scp" and FOREIGN_SPACE.search(text):  # names of files may have them
             faults.append(Fault(place, "white space other than space and tab", "put a space for it"))
         key, value = (re.split(r"[ \t]+", text.strip(" \t\r"), maxsplit=1) + [""])[:2]
         if not key:
             faults.append(Fault(place, "blank line", "take it out"))
             continue
         if key in table:
-            faults.append(Fault(place, f"{key} stands twice, first at {table[key].place}", "take one line out"))
+            faults.append(
+                Fault(place, f"{key} stands twice, first at {table[key].place}", "take one line out")
+            )
             continue
         if key.encode() < previous:
             faults.append(Fault(place, f"{key} is out of order", "sort the table with LC_ALL=C sort"))
@@ -153,7 +159,9 @@ def wrong_values(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
     """Check what follows the keys of the table called `name`."""
     if name == "segments":
         first = next(iter(table.values()), Line(name, ""))
-        yield Fault(first.place, "parts of recordings", "cut them into one file an utterance; no stage reads segments")
+        yield Fault(
+            first.place, "parts of recordings", "cut them into one file an utterance; no stage reads segments"
+        )
     is_right, wanted = VALUES.get(name, ANYTHING)
     for key, line in table.items():
         if not is_right(line.value):
@@ -183,9 +191,13 @@ def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> 
     for utt, line in utt2spk.items():
         utts_of[line.value].append(utt)
         if not utt.startswith(line.value):
-            yield Fault(line.place, f"{utt} does not start with {line.value}", "start ids with the speaker's id")
+            yield Fault(
+                line.place, f"{utt} does not start with {line.value}", "start ids with the speaker's id"
+            )
         if line.value.encode() < previous.encode():
-            yield Fault(line.place, f"{line.value} comes after {previous}", "sort by speaker too; see to the ids")
+            yield Fault(
+                line.place, f"{line.value} comes after {previous}", "sort by speaker too; see to the ids"
+            )
         previous = line.value
     for spk, line in spk2utt.items():
         utts, wanted = line.value.split(), utts_of.get(spk, [])
@@ -194,11 +206,15 @@ def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> 
                 yield Fault(line.place, f"{spk} lacks {utt}", "make it utt2spk inverted")
         for utt in utts:
             if utt not in wanted:
-                yield Fault(line.place, f"{spk} has {utt}, which utt2spk does not say", "make it utt2spk inverted")
+                yield Fault(
+                    line.place, f"{spk} has {utt}, which utt2spk does not say", "make it utt2spk inverted"
+                )
         if len(set(utts)) < len(utts):
             yield Fault(line.place, f"{spk} has an utterance twice", "make it utt2spk inverted")
         elif utts != sorted(utts, key=str.encode):
-            yield Fault(line.place, f"utterances of {spk} are out of order", "sort them as LC_ALL=C sort does")
+            yield Fault(
+                line.place, f"utterances of {spk} are out of order", "sort them as LC_ALL=C sort does"
+            )
 
 
 def wrong_archives(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:

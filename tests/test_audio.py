@@ -72,7 +72,9 @@ PCM = (TONE * 32767).astype("<i2").tobytes()
 
 def test_chunks_around_the_samples_are_passed_over(tmp_path):
     odd = chunk(b"LIST", b"INFO\0") + b"\0"  # five bytes and one to make the next start even
-    path = wave(tmp_path / "a.wav", chunk(b"FLLR", bytes(4044)), odd, chunk(b"data", PCM), chunk(b"_PMX", b"<x/>"))
+    path = wave(
+        tmp_path / "a.wav", chunk(b"FLLR", bytes(4044)), odd, chunk(b"data", PCM), chunk(b"_PMX", b"<x/>")
+    )
     assert len(audio.read(path)[0]) == RATE
 
 

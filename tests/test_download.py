@@ -6,6 +6,7 @@ import os
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -31,6 +32,7 @@ class Server(ThreadingHTTPServer):
         self.knows_range = True
         self.range_shift = 0  # bytes by which the part sent is not the part asked for
         self.breaks_after = []  # bytes of the body, for each request in turn; then it holds
+        self.stalls = []  # seconds before the body, for each request in turn; then none
         self.answers = []  # HTTP codes in place of the file, for each request in turn
         self.asked = []
 
@@ -54,9 +56,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             first = start + server.range_shift
-            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
+            self.send_header(
+                "Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}"
+            )
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if server.stalls:
+            self.wfile.flush()
+            time.sleep(server.stalls.pop(0))
         if server.breaks_after:
             body = body[: server.breaks_after.pop(0)]
         self.wfile.write(body)  # and the connection closes
@@ -136,7 +143,9 @@ def test_a_server_that_sends_another_part_is_not_believed(server, dest):
 
 def test_connections_that_bring_nothing_new_are_given_up(server, dest):
     server.breaks_after = [300_000] + [0] * 100
-    with pytest.raises(UserError, match=f"broke off at 300000 of {SIZE} bytes, 5 times in a row.*run the same"):
+    with pytest.raises(
+        UserError, match=f"broke off at 300000 of {SIZE} bytes, 5 times in a row.*run the same"
+    ):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1 + download.TRIES
     assert (dest.parent / "corpus.zip.part").read_bytes() == CONTENT[:300_000]
@@ -155,6 +164,14 @@ def test_a_line_that_breaks_often_but_brings_something_is_not_given_up(server, d
     server.breaks_after = [100_000] * 9
     fetch(server.url, dest, SIZE, MD5)
     assert dest.read_bytes() == CONTENT
+
+
+def test_a_connection_that_falls_silent_is_given_up(server, dest, monkeypatch, capsys):
+    monkeypatch.setattr(download, "TIMEOUT", 0.1)
+    server.stalls = [0.3]
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert f"timed out at 0 of {SIZE} bytes; trying again" in capsys.readouterr().err
 
 
 def test_no_server_at_all(server, dest):
@@ -194,7 +211,9 @@ def test_a_server_whose_file_ends_before_the_part_is_refused(server, dest):
 
 def test_a_wrong_md5_removes_the_file_and_says_so(server, dest):
     server.content = CONTENT[:-1] + b"!"
-    with pytest.raises(UserError, match=f"{server.url}: its MD5 is [0-9a-f]{{32}}, not {MD5}.*removed") as error:
+    with pytest.raises(
+        UserError, match=f"{server.url}: its MD5 is [0-9a-f]{{32}}, not {MD5}.*removed"
+    ) as error:
         fetch(server.url, dest, SIZE, MD5)
     assert "\n" not in str(error.value)
     assert names(dest.parent) == []
@@ -300,6 +319,11 @@ def test_colleagues_can_read_what_is_unpacked(tmp_path):
     unpack(zipped(tmp_path / "a.zip", {"a.wav": b"one"}), tmp_path / "corpus")
     (tmp_path / "made").mkdir()
     assert (tmp_path / "corpus").stat().st_mode == (tmp_path / "made").stat().st_mode
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    unpack(zipped(tmp_path / "a.zip", {"a.wav": b"one"}), tmp_path / "new" / "corpus")
+    assert names(tmp_path / "new/corpus") == ["a.wav"]
 
 
 def test_what_is_unpacked_is_not_unpacked_again(tmp_path):

@@ -13,6 +13,7 @@ from ser.cli import UserError
 from ser.corpora import ravdess
 from ser.datadir import Found, Utterance, read_table
 
+KALDI = Path(os.environ.get("KALDI_ROOT", "/nowhere"), "egs/wsj/s5")
 RATE = 8000
 NAMES = [
     "03-01-01-01-01-01-01",
@@ -76,7 +77,17 @@ def test_the_validator_accepts_it(corpus, data, capsys):
     prepare(corpus, data)
     capsys.readouterr()
     validate_data.main([str(data)])
-    assert capsys.readouterr().out == f"{data}: valid: 5 utterances, 0.00 h, 2 speakers, 3 classes, 11 tables\n"
+    assert (
+        capsys.readouterr().out == f"{data}: valid: 5 utterances, 0.00 h, 2 speakers, 3 classes, 11 tables\n"
+    )
+
+
+@pytest.mark.skipif(not (KALDI / "utils").is_dir(), reason="KALDI_ROOT does not point at Kaldi's source tree")
+def test_kaldi_accepts_it(corpus, data):
+    prepare(corpus, data)
+    script = ["utils/validate_data_dir.sh", "--no-feats", data]
+    ended = subprocess.run(script, cwd=KALDI, capture_output=True, text=True)
+    assert "Successfully validated" in ended.stdout  # a malformed utt2spk too gives exit status 0
 
 
 def test_a_relative_folder_gives_absolute_paths(corpus, data, monkeypatch):
@@ -222,7 +233,9 @@ def test_one_that_was_stopped_while_writing_is_no_data_directory(corpus, data, m
 def test_two_recordings_of_one_id_are_refused(corpus, data, monkeypatch):
     twins = [Utterance("a-1", "a", "f", "sad", "", corpus / name) for name in ("one.wav", "two.wav")]
     monkeypatch.setattr(ravdess, "utterances", lambda root: Found(twins))
-    with pytest.raises(UserError, match=f"{corpus}/two.wav: has the utterance id a-1, as {corpus}/one.wav has"):
+    with pytest.raises(
+        UserError, match=f"{corpus}/two.wav: has the utterance id a-1, as {corpus}/one.wav has"
+    ):
         prepare(corpus, data)
 
 

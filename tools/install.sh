@@ -76,9 +76,9 @@ explain() {  # WHAT_FAILED ITS_OUTPUT
       "set TMPDIR to a folder with room, and run tools/install.sh again"
   fi
   wanted=$(sed -n 's/^ERROR: No matching distribution found for \([^ ;]*\).*/\1/p' <<<"$2" | head -n 1)
-  if [[ $2 =~ (connection broken|establish a new connection|Max retries|timed out|SSLError|ProxyError) ]] &&
+  if [[ $2 =~ (connection broken|establish a new connection|Max retries|timed out|SSLError|ProxyError|not\ a\ trusted) ]] &&
     [[ -z $wanted || $2 == *"from versions: none"* ]]; then
-    reason=$(grep -oE "\[Errno[^]]*\] [A-Za-z ]+|timed out|SSLError|ProxyError" <<<"$2" | tail -n 1 || true)
+    reason=$(grep -oE "\[Errno[^]]*\] [A-Za-z ]+|timed out|SSLError|ProxyError|not a trusted or secure host" <<<"$2" | tail -n 1 || true)
     fail "pip cannot reach its package index${reason:+ ($reason)}; mend the network or the proxy, or" \
       "name a mirror (pip config set global.index-url URL), and run tools/install.sh again"
   fi
@@ -115,6 +115,7 @@ case ${1-} in
       if [ -e "$environment" ] && ! [ -L "$environment" ]; then
         fail "--active: $environment is in use; remove it first (rm -r $environment)"
       fi
+      [ -x "$active/bin/python" ] || fail "--active: no Python in $active; activate another environment"
       check_version "$active/bin/python" "make your environment with one"
       ln -sfn "$active" "$environment"
     fi
@@ -172,9 +173,8 @@ pip_install -r "$requirements"
 
 # PyPI's torchaudio is compiled for CUDA. Its loader takes an absent library for "no compiled part",
 # and all that the recipes use works without; an unloadable one is an error.
-if messages=$("$python" -I -c 'import torchaudio' 2>&1); then
-  :
-elif [[ $messages =~ lib(c10_cuda|torch_cuda|cudart)[^ ]*\.so ]]; then
+messages=$("$python" -I -c 'import torchaudio' 2>&1) || true
+if grep -qE 'lib(c10_cuda|torch_cuda|cudart)[^ ]*: cannot open shared object' <<<"$messages"; then
   torchaudio=$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/torchaudio
   rm -rf "$torchaudio/lib.aside"
   mv "$torchaudio/lib" "$torchaudio/lib.aside"

@@ -89,12 +89,12 @@ class Manner(NamedTuple):
 # The emotions' centres, in the directions usual in acted speech, and the standard deviation around
 # them, wide enough that the emotions overlap: an SVM is right in four of five cases, not in all.
 MANNERS = {
-    "angry": Manner(12, 3, 40, 6, 2, -32, 0.5),
+    "angry": Manner(12, 3, 40, 6, 2, -32, 0.4),
     "happy": Manner(5, 5, 40, 2, 2, -34, 0.05),
     "neutral": Manner(0, 0, 0, 0, 0, -28, 0.1),
     "sad": Manner(-12, -2, -40, -4, -2, -18, 0.1),
 }
-SPREAD = Manner(7, 1.5, 25, 2.5, 0.8, 3.5, 0.15)
+SPREAD = Manner(7, 1.7, 25, 2.7, 0.8, 3.8, 0.15)
 HABIT = 0.5  # of SPREAD: how far a speaker's own way to act an emotion lies from its centre
 
 SPOKEN_RATE = 22050  # Hz, what espeak-ng gives
@@ -233,7 +233,7 @@ def colour(samples: "np.ndarray", manner: Manner, random: "np.random.Generator")
 
     beat = random.uniform(40, 90)  # Hz: too fast for a tremor, slow enough to be heard as rough
     time = np.arange(len(samples)) / SAMPLE_RATE
-    rough = samples * (1 + np.clip(manner.roughness, 0, 0.9) * np.sin(2 * np.pi * beat * time))
+    rough = samples * (1 + np.clip(manner.roughness, 0, 0.7) * np.sin(2 * np.pi * beat * time))
 
     window = np.hanning(SAMPLE_RATE // 50)  # 20 ms
     envelope = np.convolve(np.abs(samples), window / window.sum(), "same")
@@ -333,9 +333,7 @@ def _say(
         return 0
 
     library.espeak_SetSynthCallback(collect)
-    # It draws from libc's generator, and from its own, which it has seeded with the time.
-    ctypes.CDLL(None).srand(seed)
-    library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+    library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # else it is the time
     if library.espeak_SetVoiceByName(variant.encode()) != 0:
         return b""
     settings = ((1, rate, 80, 450), (3, pitch, 0, 99), (4, pitch_range, 0, 99))

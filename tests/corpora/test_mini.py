@@ -61,11 +61,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(corpus: Path) -> dict[str, np.ndarray]:
-    """For each emotion, seconds, level, pitch and brightness of every recording (N, 4)."""
+    """For each emotion, seconds, level, pitch and brightness of every recording, by voice (N, 4)."""
     rows: dict[str, list] = {emotion: [] for emotion in mini.MANNERS}
     for utt in TWO_SENTENCES:
         speech = samples(mini.wav_path(corpus, utt))
-        rows[utt.split("-")[2]].append((len(speech) / 16000, level(speech), pitch(speech), brightness(speech)))
+        cues = (len(speech) / 16000, level(speech), pitch(speech), brightness(speech))
+        rows[utt.split("-")[2]].append(cues)
     return {emotion: np.array(values) for emotion, values in rows.items()}
 
 
@@ -78,7 +79,10 @@ def test_another_process_and_order_give_the_same_bytes(corpus: Path, tmp_path: P
     # Every voice at least once; espeak-ng by itself gives other bytes each time, flutter and noise.
     utts = TWO_SENTENCES[::7][::-1]
     assert {utt.split("-")[0] for utt in utts} == set(mini.VOICES)
-    code = "import sys; from pathlib import Path; from ser.corpora import mini; mini.make(Path(sys.argv[1]), sys.argv[2:])"
+    code = (
+        "import sys; from pathlib import Path; from ser.corpora import mini;"
+        "mini.make(Path(sys.argv[1]), sys.argv[2:])"
+    )
     subprocess.run([sys.executable, "-c", code, tmp_path, *utts], check=True, env=environment())
     for utt in utts:
         assert mini.wav_path(tmp_path, utt).read_bytes() == mini.wav_path(corpus, utt).read_bytes(), utt
@@ -103,21 +107,19 @@ def test_emotions_differ_as_in_acted_speech(measured: dict[str, np.ndarray]):
     seconds, loudness, height, bright = (
         {emotion: rows[:, column].mean() for emotion, rows in measured.items()} for column in range(4)
     )
-    assert seconds["angry"] < seconds["neutral"] < seconds["sad"]
+    assert seconds["angry"] < 0.97 * seconds["neutral"] and seconds["sad"] > 1.06 * seconds["neutral"]
     assert loudness["angry"] > loudness["happy"] > loudness["neutral"] > loudness["sad"]
     assert height["happy"] > height["angry"] > height["neutral"] > height["sad"]
     assert min(bright["angry"], bright["happy"]) > bright["neutral"] > bright["sad"]
 
 
 def test_emotions_overlap(measured: dict[str, np.ndarray]):
-    spread = np.concatenate(list(measured.values())).std(axis=0)
-    centres = np.array([rows.mean(axis=0) for rows in measured.values()]) / spread
-    right = [
-        np.argmin(np.linalg.norm(centres - row / spread, axis=1)) == emotion
-        for emotion, rows in enumerate(measured.values())
-        for row in rows
-    ]
-    assert 0.4 < np.mean(right) < 0.9  # the nearest centre; guessing gives 0.25
+    cues = np.stack(list(measured.values())).reshape(4, 6, -1, 4)  # emotion, voice, recording, cue
+    cues = cues - cues.mean(axis=(0, 2), keepdims=True)  # nothing but emotion is left
+    cues = (cues / cues.std(axis=(0, 1, 2))).reshape(4, -1, 1, 4)
+    distances = np.linalg.norm(cues - cues.mean(axis=1)[:, 0], axis=-1)
+    right = np.mean(np.argmin(distances, axis=-1) == np.arange(4)[:, None])
+    assert 0.6 < right < 0.97  # the nearest of the emotions' centres; guessing gives 0.25
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_an_interrupted_get_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 def test_a_killed_get_leaves_no_corpus(tmp_path: Path):
     process = subprocess.Popen([sys.executable, "-m", "ser.get_corpus", "mini", tmp_path], env=environment())
     deadline = time.monotonic() + 30
-    while not list(tmp_path.rglob("*.wav")):
+    while len(list(tmp_path.rglob("*.wav"))) < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -214,7 +216,7 @@ def test_espeak_ng_is_found_at_the_end_of_a_long_path(tmp_path: Path):
     (folder / "espeakng_loader").symlink_to(Path(espeakng_loader.__file__).parent)
     code = (
         "import espeakng_loader, sys; from pathlib import Path; from ser.corpora import mini;"
-        "assert len(espeakng_loader.get_data_path() if isinstance(espeakng_loader.get_data_path(), str) else str(espeakng_loader.get_data_path())) > 160;"
+        "assert len(str(espeakng_loader.get_data_path())) > 160;"
         "mini.make(Path(sys.argv[1]), ['anna-s1-sad-1'])"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, env=environment(str(folder)))

@@ -1,0 +1,58 @@
+"""RBF support vector machine on statistics of the frames, its settings chosen inside the training part."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from ser.config import Positive, PositiveFloat, strict
+
+FUNCTIONALS = {
+    "mean": lambda frames: frames.mean(0),
+    "deviation": lambda frames: frames.std(0),
+    "min": lambda frames: frames.min(0),
+    "max": lambda frames: frames.max(0),
+}
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """cost and gamma: values to choose from; gamma is divided by the number of functionals, so that
+    1 is scikit-learn's "scale" for features of unit variance. inner_folds: of the choice."""
+
+    functionals: Annotated[list[Literal["mean", "deviation", "min", "max"]], Field(min_length=1)]
+    cost: Annotated[list[PositiveFloat], Field(min_length=1)]
+    gamma: Annotated[list[PositiveFloat], Field(min_length=1)]
+    inner_folds: Annotated[int, Field(ge=2)]
+
+
+def pool(frames: np.ndarray, config: Config) -> np.ndarray:
+    """Frames (T, D) -> the functionals, one after the other (F * D,)."""
+    return np.concatenate([FUNCTIONALS[name](frames) for name in config.functionals])
+
+
+def fit(pooled: np.ndarray, targets: np.ndarray, groups: np.ndarray, config: Config, seed: int, n_jobs: int) -> GridSearchCV:
+    """Choose cost and gamma by UA in cross-validation over `pooled` (N, F * D), then fit on all of it.
+
+    groups (N,): utterances of one group stay on one side of an inner split. Classes are weighted by
+    the inverse of their number.
+    """
+    machine = make_pipeline(StandardScaler(), SVC(class_weight="balanced", break_ties=True, cache_size=500))
+    grid = {"svc__C": config.cost, "svc__gamma": [gamma / pooled.shape[1] for gamma in config.gamma]}
+    splits = StratifiedGroupKFold(config.inner_folds, shuffle=True, random_state=seed)
+    search = GridSearchCV(machine, grid, scoring="balanced_accuracy", cv=splits, n_jobs=n_jobs)
+    return search.fit(pooled, targets, groups=groups)
+
+
+def posteriors(machine: Pipeline, pooled: np.ndarray) -> np.ndarray:
+    """(N, classes): softmax of the one-against-rest decision values. They rank the classes as the
+    machine does, and are not calibrated."""
+    decisions = machine.decision_function(pooled)
+    decisions = np.stack([-decisions, decisions], 1) if decisions.ndim == 1 else decisions
+    exponentials = np.exp(decisions - decisions.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)

@@ -1,0 +1,134 @@
+"""Stage 5: score the finished runs of some systems on their test utterances.
+
+Call it in the recipe's folder: it reads exp/<system>/<protocol>/<run> and writes
+results/<system>/<protocol>/<run>.txt (and <run>.epochs.jsonl for a network). Scores that are newer
+than their run are left alone.
+"""
+
+import argparse
+import datetime
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ser import cli
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ser.folds import Fold
+    from ser.runs import Run
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m ser.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
+    parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: a GPU where there is one (default)")
+    args = parser.parse_args(argv)
+
+    for system in args.systems:
+        for protocol in args.protocols:
+            place = Path(Path(system).stem) / Path(protocol).stem
+            for folder in sorted(Path("exp", place).glob("fold*_seed*")):
+                done, result = folder / "done", Path("results", place, f"{folder.name}.txt")
+                if not done.exists():
+                    print(f"{folder}: not done, left out")
+                elif not result.exists() or result.stat().st_mtime < done.stat().st_mtime:
+                    score(folder, result, args.device)
+
+
+def score(folder: Path, result: Path, device: str) -> None:
+    """Score one run."""
+    import numpy as np
+
+    from ser import metrics
+    from ser.folds import fold_numbers
+    from ser.runs import read_run
+    from ser.scores import Scores, write_scores
+
+    run = read_run(folder)
+    fold = run.read_fold()
+    utts = sorted(fold.test)
+    model = score_svm if run.system.training is None else score_network
+    posteriors, about = model(run, fold, utts, device)
+    ended = datetime.datetime.fromtimestamp((folder / "done").stat().st_mtime)
+    about = {
+        "system": run.system.name,
+        "corpus": run.corpus,
+        "protocol": run.protocol.name,
+        "select": run.protocol.select,
+        "fold": f"{run.fold} of {len(fold_numbers(run.folds))}",
+        "seed": run.seed,
+        "overlap": fold.overlap,
+        **about,
+        "date": ended.isoformat(" ", "minutes"),
+        "commit": run.made["commit"],
+        "machine": run.made["machine"],
+        "versions": ", ".join(f"{name} {number}" for name, number in run.made["versions"].items()),
+        "command": run.made["command"],
+    }
+    targets = fold.targets()
+    true = np.array([targets[utt] for utt in utts])
+    epochs = folder / "epochs.jsonl"
+    if epochs.exists():
+        result.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(epochs, result.with_suffix(".epochs.jsonl"))
+    write_scores(result, Scores(about, fold.classes, utts, true, posteriors))
+    confusion = metrics.confusion_matrix(true, posteriors.argmax(1), len(fold.classes))
+    print(f"{result}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
+
+
+def score_network(run: "Run", fold: "Fold", utts: list[str], device: str) -> tuple["np.ndarray", dict[str, object]]:
+    """Posteriors (N, classes) of `utts`, and what to say about the run."""
+    import numpy as np
+    import torch
+
+    from ser import batches, networks
+    from ser.archive import Features
+
+    features = Features(run.features)
+    network = networks.build(run.system, features.dimension, len(fold.classes)).to(networks.device(device)).eval()
+    weights, _ = networks.load(run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors"))
+    network.load_state_dict(weights)
+    statistics = {name: value.numpy() for name, value in networks.load(run.folder / "normalisation.safetensors")[0].items()}
+    row = {utt: number for number, utt in enumerate(utts)}
+    posteriors = np.empty((len(utts), len(fold.classes)))
+    settings = run.system.training
+    with torch.inference_mode():
+        for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
+            batch = batches.load(chosen, features, statistics, fold.targets())
+            scores, _ = networks.forward(network, batch, settings.precision)
+            posteriors[[row[utt] for utt in chosen]] = scores.softmax(1).cpu().numpy()
+
+    log = [json.loads(line) for line in (run.folder / "epochs.jsonl").read_text().splitlines()]
+    best = networks.best_line(log, settings.monitor) if run.protocol.select != "last" else log[-1]
+    return posteriors, {
+        "parameters": networks.count_parameters(network),
+        "epochs": f"{len(log)}, scored after {best['epoch']}",
+        "train_seconds": round(sum(line["seconds"] for line in log)),
+    }
+
+
+def score_svm(run: "Run", fold: "Fold", utts: list[str], device: str) -> tuple["np.ndarray", dict[str, object]]:
+    """The same of an SVM."""
+    import numpy as np
+    import skops.io
+
+    from ser.archive import Features
+    from ser.models import svm
+
+    features = Features(run.features)
+    machine = skops.io.load(run.folder / "model.skops")  # of known types alone: nothing is executed
+    pooled = np.stack([svm.pool(features[utt], run.system.model) for utt in utts])
+    chosen = json.loads((run.folder / "chosen.json").read_text())
+    seconds = chosen.pop("seconds")
+    return svm.posteriors(machine, pooled), {
+        "chosen": ", ".join(f"{name} {value:.4g}" for name, value in chosen.items()),
+        "train_seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

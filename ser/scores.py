@@ -1,0 +1,65 @@
+"""Scores of a run on its test utterances: a small text file, kept in git.
+
+Lines `# key: value` say what made them; the line `# utt true predicted <classes>` heads the columns;
+then a line an utterance, with the posterior of each class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ser.cli import UserError
+from ser.files import whole
+
+
+@dataclass(frozen=True)
+class Scores:
+    """about: what made them. true and predicted (N,): class numbers; posteriors (N, C)."""
+
+    about: dict[str, str]
+    classes: list[str]
+    utts: list[str]
+    true: np.ndarray
+    posteriors: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class of the highest posterior."""
+        return self.posteriors.argmax(1)
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write one run's scores, sorted by utterance."""
+    with whole(path) as stream:
+        stream.writelines(f"# {key}: {' '.join(str(value).split())}\n" for key, value in scores.about.items())
+        stream.write(f"# utt true predicted {' '.join(scores.classes)}\n")
+        for row in sorted(range(len(scores.utts)), key=scores.utts.__getitem__):
+            names = scores.classes[scores.true[row]], scores.classes[scores.predicted[row]]
+            values = " ".join(f"{value:.6f}" for value in scores.posteriors[row])
+            stream.write(f"{scores.utts[row]} {' '.join(names)} {values}\n")
+
+
+def read_scores(path: Path) -> Scores:
+    """Read what write_scores wrote. Raises UserError naming the line that is not as it should be."""
+    about: dict[str, str] = {}
+    classes: list[str] = []
+    utts, true, posteriors = [], [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+        try:
+            if line.startswith("# utt true predicted "):
+                classes = line.split()[4:]
+            elif line.startswith("# "):
+                key, value = line[2:].split(": ", 1)
+                about[key] = value
+            else:
+                utt, name, _, *values = line.split()
+                utts.append(utt)
+                true.append(classes.index(name))
+                posteriors.append(np.array(values, float).reshape(len(classes)))
+        except ValueError:
+            raise UserError(f"{path}:{number}: not a line of scores; run stage 5 again") from None
+    if not utts:
+        raise UserError(f"{path}: holds no scores; run stage 5 again")
+    return Scores(about, classes, utts, np.array(true), np.array(posteriors))

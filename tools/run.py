@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Run a command, or an array of them, on this machine, with a log each (the contract of Kaldi's run.pl).
+
+usage: run.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
+
+  run.py exp/log/train.log python -m ser.train --seed 1
+  run.py --max-jobs-run 4 JOB=1:20 exp/log/dump.JOB.log python -m ser.dump data/split20/JOB
+
+JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments;
+JOB=3 runs job 3 alone. The command is started as it stands, without a shell, and what it prints
+goes into the log. Where a job fails the others go on, and run.py ends with exit status 1.
+
+options:
+  --max-jobs-run N  at most N jobs side by side (default: the cores / --num-threads)
+  --num-threads N   OMP_NUM_THREADS and MKL_NUM_THREADS of each job (default: 1)
+  --gpu N           0 hides the GPUs; with more, each running job has N GPUs of its own, where there
+                    are any (default: a job sees what run.py sees)
+  --time T          end a job that runs longer; minutes, H:M:S or D-H:M:S, as SLURM writes it
+  --mem M           taken and not enforced: for runners of clusters
+"""
+
+import os
+import queue
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+GRACE_SECONDS = 5  # between the request to end and the kill
+LAST_LINES = 10  # of the first failed job's log that are shown
+
+
+class Interrupted(Exception):
+    """A signal asks run.py to end; its number is the argument."""
+
+
+def fail(message):
+    print(f"run.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def count(option, text, least):
+    if not re.fullmatch(r"\d+", text) or int(text) < least:
+        fail(f"{option} needs a whole number from {least}, not '{text}'")
+    return int(text)
+
+
+def seconds(text):
+    """The length of a SLURM time: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not match:
+        fail(f"--time needs minutes, H:M:S or D-H:M:S, not '{text}'")
+    days, *clock = match.groups()
+    first, second, third = (int(part or 0) for part in clock)
+    if days is None and clock[2] is None:  # M or M:S
+        return first * 60 + second
+    return int(days or 0) * 86400 + first * 3600 + second * 60 + third
+
+
+def parse(arguments):
+    """Return (options, name of the job variable or None, job numbers, log, command)."""
+    options = {"--max-jobs-run": None, "--num-threads": "1", "--gpu": None, "--time": None, "--mem": None}
+    name, numbers = None, [None]
+    while arguments and (arguments[0].startswith("-") or re.match(r"[A-Za-z_]\w*=[^/]*$", arguments[0])):
+        first = arguments.pop(0)
+        array = re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?::(\d+))?", first)
+        if first in ("-h", "--help"):
+            print(__doc__, end="")
+            sys.exit(0)
+        if array:
+            name, start, end = array[1], int(array[2]), int(array[3] or array[2])
+            if not 1 <= start <= end:  # Grid Engine's rule, so that an array runs everywhere
+                fail(f"{first}: the range must start at 1 or more and must not be empty")
+            numbers = range(start, end + 1)
+        elif not first.startswith("-"):
+            fail(f"{first} is neither a range of jobs, as JOB=1:10 is, nor a log")
+        elif first not in options:
+            fail(f"unknown option {first}; known are {' '.join(options)}")
+        elif not arguments:
+            fail(f"{first} needs a value")
+        else:
+            options[first] = arguments.pop(0)
+    if len(arguments) < 2:
+        fail("a log and a command are needed; run.py --help shows how")
+    log, *command = arguments
+    if len(numbers) > 1 and name not in log:
+        fail(f"{len(numbers)} jobs would share one log, {log}; put {name} into its name")
+    return options, name, numbers, log, command
+
+
+def list_gpus():
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        try:
+            query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+            visible = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return []
+    return [gpu for gpu in re.split(r"[,\s]+", visible) if gpu not in ("", "-1")]
+
+
+class Runner:
+    """Starts jobs from several threads, and can end those that run."""
+
+    def __init__(self, num_threads, limit, gpu_shares):
+        self.num_threads = num_threads
+        self.limit = limit  # seconds a job, or None
+        self.free_gpus = queue.SimpleQueue()
+        for share in gpu_shares:
+            self.free_gpus.put(share)
+        self.has_gpus = bool(gpu_shares)
+        self.lock = threading.Lock()
+        self.stopped = False
+        self.running = {}  # process: its log's name
+
+    def run(self, log, command):
+        """Run one job to its end; return whether it went well."""
+        gpus = self.free_gpus.get() if self.has_gpus else None
+        try:
+            return self.write_log(log, command, gpus) == 0
+        except OSError as error:  # of the log itself
+            print(f"run.py: {log}: {error.strerror}", file=sys.stderr)
+            return False
+        finally:
+            if self.has_gpus:
+                self.free_gpus.put(gpus)
+
+    def write_log(self, log, command, gpus):
+        os.makedirs(os.path.dirname(log) or ".", exist_ok=True)
+        with open(log, "w+b", buffering=0) as stream:  # unbuffered: the command writes to it too
+            began = time.time()
+            note(stream, shlex.join(command))
+            note(stream, f"Started at {date(began)}")
+            note(stream, "")
+            code = self.execute(command, gpus, stream)
+            ended = time.time()
+            elapsed = round(ended - began)
+            note(stream, f"Accounting: time={elapsed} threads={self.num_threads}")
+            note(stream, f"Ended (code {code}) at {date(ended)}, elapsed time {elapsed} seconds")
+        return code
+
+    def execute(self, command, gpus, stream):
+        """Run the command and return its exit code, as a shell gives it."""
+        threads = str(self.num_threads)
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        if gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus
+        with self.lock:
+            if self.stopped:
+                note(stream, "run.py was told to end before this job began")
+                return 143
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    start_new_session=True,  # a process group that can be ended as a whole
+                )
+            except OSError as error:
+                note(stream, f"run.py: cannot start {command[0]}: {error.strerror}; is it on PATH and executable?")
+                return 127 if isinstance(error, FileNotFoundError) else 126
+            self.running[process] = stream.name
+        try:
+            code = process.wait(self.limit)
+            overdue = False
+        except subprocess.TimeoutExpired:
+            end([process])
+            code = process.wait()
+            overdue = True
+        with self.lock:
+            self.running.pop(process)
+        if overdue:
+            note(stream, f"run.py: ended after the {self.limit} seconds of --time")
+        if code < 0:
+            note(stream, f"run.py: killed by {signal.Signals(-code).name}")
+            return 128 - code
+        return code
+
+    def stop(self):
+        """End what runs and start nothing more; return the logs of what ran."""
+        with self.lock:
+            self.stopped = True
+            running = dict(self.running)
+        end(running)
+        return list(running.values())
+
+
+def end(processes):
+    """Ask the process groups to end, wait a little, and kill what is left."""
+    left = list(processes)
+    patience = time.monotonic() + GRACE_SECONDS
+    for process in left:
+        send(process, signal.SIGTERM)
+    while left and time.monotonic() < patience:
+        time.sleep(0.02)
+        left = [process for process in left if send(process, 0)]
+    for process in left:
+        send(process, signal.SIGKILL)
+
+
+def send(process, number):
+    """Signal a whole process group; False where it is gone."""
+    process.poll()  # an ended leader that nobody waits for would still count
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def note(stream, text):
+    """Write a comment into a log, on a line of its own."""
+    size = os.fstat(stream.fileno()).st_size
+    if size and os.pread(stream.fileno(), 1, size - 1) != b"\n":  # the command did not end its line
+        stream.write(b"\n")
+    stream.write(os.fsencode(f"# {text}".rstrip().replace("\n", "\n# ") + "\n"))
+
+
+def date(moment):
+    return time.strftime("%a %b %d %H:%M:%S %Z %Y", time.localtime(moment))
+
+
+def show_failures(failed, total):
+    """Name the failed jobs' logs in one line, then show the end of the first."""
+    logs = " ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
+    what = "the job failed" if total == 1 else f"{len(failed)} of {total} jobs failed"
+    try:
+        with open(failed[0], "rb") as stream:
+            stream.seek(max(0, os.path.getsize(failed[0]) - 20000))
+            lines = stream.read().decode("utf-8", "replace").splitlines()[-LAST_LINES:]
+    except OSError:  # it could not be written, which was said before
+        lines = []
+    print(f"run.py: {what}: {logs}", *lines, sep="\n  ", file=sys.stderr)
+
+
+def share_gpus(wanted, at_once):
+    """Return what CUDA_VISIBLE_DEVICES is to each of the jobs that run side by side; [] for "as it is"."""
+    if wanted == 0:
+        return [""] * at_once
+    gpus = list_gpus()
+    if len(gpus) < wanted:
+        print(f"run.py: --gpu {wanted}, but {len(gpus)} here: going on with that", file=sys.stderr)
+        wanted = len(gpus)
+    whole = len(gpus) // wanted if wanted else 0
+    return [",".join(gpus[i * wanted : (i + 1) * wanted]) for i in range(min(whole, at_once))]
+
+
+def catch_signals():
+    """Let the first signal that asks run.py to end raise Interrupted."""
+    caught = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+
+    def interrupt(number, frame):
+        for other in caught:
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    for number in caught:  # not what nohup, or a shell's &, wants ignored
+        signal.signal(number, interrupt)
+
+
+def main():
+    options, name, numbers, log, command = parse(sys.argv[1:])
+    num_threads = count("--num-threads", options["--num-threads"], 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    at_once = count("--max-jobs-run", options["--max-jobs-run"] or str(max(1, cores // num_threads)), 1)
+    at_once = min(at_once, len(numbers))
+    limit = seconds(options["--time"]) if options["--time"] else None
+    shares = share_gpus(count("--gpu", options["--gpu"], 0), at_once) if options["--gpu"] else []
+
+    def replace(text, number):
+        return text if number is None else text.replace(name, str(number))
+
+    jobs = [(replace(log, n), [replace(argument, n) for argument in command]) for n in numbers]
+    runner = Runner(num_threads, limit, shares)
+    pool = ThreadPoolExecutor(len(shares) or at_once)
+    catch_signals()
+    try:
+        results = [pool.submit(runner.run, *job) for job in jobs]
+        failed = [job[0] for job, result in zip(jobs, results) if not result.result()]
+        if failed:
+            show_failures(failed, len(jobs))
+            sys.exit(1)
+    except Interrupted as interruption:
+        logs = runner.stop()
+        pool.shutdown(cancel_futures=True)
+        number = interruption.args[0]
+        what = f"killed {len(logs)} running job(s): {' '.join(logs)}" if logs else "no job was running"
+        print(f"run.py: {signal.Signals(number).name}: {what}", file=sys.stderr)
+        sys.exit(128 + number)
+
+
+main()
