@@ -106,7 +106,7 @@ def read_table(path: str | Path) -> dict[str, str]:
         number = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{number}: not UTF-8 text; convert the file") from None
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
-        key, value = (re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1) + [""])[:2]
+        key, value = [*re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1), ""][:2]
         if not key:
             raise UserError(f"{path}:{number}: blank line; remove it")
         if key in table:

@@ -82,7 +82,7 @@ def _fetch_rest(url: str, part: Path, size: int) -> str:
                     return "the server sent another part than was asked for"
             else:
                 start = 0  # it knows no Range and sends the whole file
-            promised = start + int(response.headers.get("Content-Length", size - start))
+            promised = start + (size - start if response.length is None else response.length)
             if promised != size:
                 raise UserError(
                     f"{url}: the file there has {promised} bytes, not {size}: another file, or a page "

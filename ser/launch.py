@@ -48,12 +48,12 @@ def main(argv: list[str] | None = None) -> None:
                 for seed in range(1, args.seeds + 1):
                     folder = Path("exp") / system.name / protocol.name / f"fold{fold}_seed{seed}"
                     runs.append(Run(folder, args.corpus, system, protocol, fold, seed, Path("data/all"), folds, Path("dump"), made))
+    for run in runs:
+        write_run(run)
     missing = [run for run in runs if not run.is_done]
     print(f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True)
     if not missing:
         return
-    for run in missing:
-        write_run(run)
     log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}"
     with whole(log / "runs.list") as stream:
         stream.writelines(f"{run.folder}\n" for run in missing)

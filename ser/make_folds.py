@@ -41,12 +41,12 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{protocol.name}: {protocol.description}")
         for number, parts in enumerate(folds, 1):
             overlap = write_fold(new / f"fold{number}", parts, utt2class, args.data, protocol)
-            print(f"fold {number}: {overlap}")
+            print(f"fold {number}: " + "\n        ".join(overlap))
         if args.dest.exists():
             shutil.rmtree(args.dest)
         new.rename(args.dest)
     if protocol.select == "test":
-        print("NOTE: this protocol picks the model on the test set, as its paper did: its numbers are too good")
+        print("NOTE: this protocol picks the model on the test set: its numbers are too good")
 
 
 def choose(protocol: "Protocol", utt2emo: dict[str, str], path: str) -> dict[str, str]:
@@ -77,8 +77,10 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path) -> list[P
     else:
         utt2group = read_table(data / f"utt2{folds.by}")
         groups = sorted({utt2group[utt] for utt in utts})
-        if folds.number + (protocol.select == "dev") > len(groups):
-            raise UserError(f"{protocol.name}: {folds.number} folds by {folds.by} need more than the {len(groups)} values in {data}/utt2{folds.by}")
+        if folds.number > len(groups):
+            raise UserError(f"{protocol.name}: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds")
+        if protocol.select == "dev" and folds.number < 3:
+            raise UserError(f"{protocol.name}: train, dev and test need 3 folds or more, not {folds.number}")
         blocks = [set(block) for block in np.array_split(groups, folds.number)]
         for number, test_groups in enumerate(blocks):
             dev_groups = blocks[(number + 1) % len(blocks)] if protocol.select == "dev" else set()
@@ -89,8 +91,8 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path) -> list[P
     return [(sorted(train), sorted(dev), sorted(test)) for train, dev, test in result]
 
 
-def write_fold(folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol") -> str:
-    """Write one fold; return (and write) what its parts share, in words."""
+def write_fold(folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol") -> list[str]:
+    """Write one fold; return (and write) its sizes and what its parts share, a line each."""
     names = ("train", "dev", "test")
     for name, utts in zip(names, parts, strict=True):
         write_table(folder / name, {utt: utt2class[utt] for utt in utts})
@@ -98,24 +100,27 @@ def write_fold(folder: Path, parts: Parts, utt2class: dict[str, str], data: Path
         if absent and (utts or name != "dev"):
             raise UserError(f"{protocol.name}: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer folds or other classes")
     train, dev, test = parts
-    sizes = ", ".join(f"{name} {len(utts)}" for name, utts in zip(names, parts, strict=True) if utts)
-    shared = [f"train and test share {count_shared(train, test, data)}"]
+    lines = [", ".join(f"{name} {len(utts)}" for name, utts in zip(names, parts, strict=True) if utts)]
+    lines.append(f"train and test share {count_shared(train, test, data)}")
     if dev:
-        shared.append(f"dev and test share {count_shared(dev, test, data)}")
-        shared.append(f"train and dev share {count_shared(train, dev, data)}")
-    overlap = f"{sizes}; " + "; ".join(shared)
-    (folder / "overlap").write_text(overlap + "\n", encoding="utf-8")
-    return overlap
+        lines.append(f"dev and test share {count_shared(dev, test, data)}")
+        lines.append(f"train and dev share {count_shared(train, dev, data)}")
+    (folder / "overlap").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return lines
 
 
 def count_shared(one: list[str], other: list[str], data: Path) -> str:
-    """How many of `other`'s speakers, sentences and recordings (by their samples) stand in `one` too."""
+    """How many of `other`'s speakers and sentences stand in `one` too, and how many of its recordings
+    have the very samples of one there."""
     sentence = "utt2sent" if (data / "utt2sent").exists() else "text"
     counts = []
-    for noun, name in (("speakers", "utt2spk"), ("sentences", sentence), ("identical recordings", "utt2md5")):
+    for noun, name in (("speakers", "utt2spk"), ("sentences", sentence)):
         table = read_table(data / name)
         values = {table[utt] for utt in other}
         counts.append(f"{len(values & {table[utt] for utt in one})} of {len(values)} {noun}")
+    samples = read_table(data / "utt2md5")
+    twins = {samples[utt] for utt in one}
+    counts.append(f"{sum(samples[utt] in twins for utt in other)} of {len(other)} recordings")
     return ", ".join(counts)
 
 

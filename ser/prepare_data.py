@@ -112,37 +112,38 @@ def identical(recordings: Mapping[str, Recording]) -> list[list[str]]:
 
 
 def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recording]) -> str:
-    """Return a few lines on durations and rates, and a table of counts per speaker and class."""
+    """Return a few lines on durations and rates, and the table of counts per speaker and class."""
     if not utterances:
         return "0 utterances"
     seconds = [recordings[utterance.utt].seconds for utterance in utterances]
     rates = Counter(recordings[utterance.utt].rate for utterance in utterances)
-    genders = Counter(dict((utterance.spk, utterance.gender) for utterance in utterances).values())
-    counts = Counter((utterance.spk, utterance.emo) for utterance in utterances)
-    speakers = sorted({spk for spk, _ in counts})
-    classes = sorted({emo for _, emo in counts})
-    rows = [["", *classes, "all"]]
-    for spk in speakers:
-        row = [counts[spk, emo] for emo in classes]
-        rows.append([spk, *map(str, row), str(sum(row))])
-    totals = [sum(counts[spk, emo] for spk in speakers) for emo in classes]
-    rows.append(["all", *map(str, totals), str(sum(totals))])
-    width = max(len(row[0]) for row in rows)
-    return "\n".join(
-        [
-            f"{len(utterances)} utterances, {len(speakers)} speakers ({genders['f']} f, {genders['m']} m), "
-            f"{len(classes)} classes",
-            f"{sum(seconds) / 3600:.2f} h, {min(seconds):.2f} to {max(seconds):.2f} s, "
-            f"mean {sum(seconds) / len(seconds):.2f} s",
-            "sampling rates: " + ", ".join(f"{rate} Hz {count}" for rate, count in sorted(rates.items())),
-            "",
-        ]
-        + [
-            row[0].ljust(width)
-            + "".join(f" {cell:>{max(5, len(head))}}" for head, cell in zip(rows[0][1:], row[1:]))
-            for row in rows
-        ]
+    genders = Counter({utterance.spk: utterance.gender for utterance in utterances}.values())
+    classes = {utterance.emo for utterance in utterances}
+    return (
+        f"{len(utterances)} utterances, {genders.total()} speakers ({genders['f']} f, {genders['m']} m), "
+        f"{len(classes)} classes\n"
+        f"{sum(seconds) / 3600:.2f} h, {min(seconds):.2f} to {max(seconds):.2f} s, "
+        f"mean {sum(seconds) / len(seconds):.2f} s\n"
+        f"sampling rates: {', '.join(f'{rate} Hz {count}' for rate, count in sorted(rates.items()))}\n"
+        f"\n{_counts(utterances)}"
     )
+
+
+def _counts(utterances: Sequence[Utterance]) -> str:
+    """Return a table of recordings: a row for each speaker, a column for each class."""
+    counts = Counter((utterance.spk, utterance.emo) for utterance in utterances)
+    of_speaker = Counter(utterance.spk for utterance in utterances)
+    of_class = Counter(utterance.emo for utterance in utterances)
+    classes = sorted(of_class)
+    rows: list[list[object]] = [["", *classes, "all"]]
+    rows += [[spk, *(counts[spk, emo] for emo in classes), of_speaker[spk]] for spk in sorted(of_speaker)]
+    rows += [["all", *(of_class[emo] for emo in classes), len(utterances)]]
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for spk, *cells in rows:
+        aligned = [str(cell).rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([str(spk).ljust(widths[0]), *aligned]))
+    return "\n".join(lines)
 
 
 def listed(lists: Mapping[str, Sequence[str]], longest: int | None = None) -> str:

@@ -92,12 +92,17 @@ def write_run(run: Run) -> None:
     }
     if path.exists():
         old = read_yaml(path)
-        changed = [key for key in content if old.get(key) != content[key]]
+        changed = [key for key in content if without_prose(old.get(key)) != without_prose(content[key])]
         if changed:
             raise UserError(f"{path}: made with another {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew")
         return
     with whole(path) as stream:
         yaml.safe_dump({**content, "made": run.made}, stream, sort_keys=False, allow_unicode=True)
+
+
+def without_prose(value: Any) -> Any:
+    """A system or protocol without what changes no result."""
+    return {key: value[key] for key in value if key not in ("description", "paper")} if isinstance(value, dict) else value
 
 
 def provenance(command: str) -> dict[str, Any]:

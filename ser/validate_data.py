@@ -40,6 +40,10 @@ class Line(NamedTuple):
     value: str
 
 
+def _is_word(text: str) -> bool:
+    return len(text.split()) == 1
+
+
 def _is_number(text: str, above: float, below: float = math.inf) -> bool:
     return bool(NUMBER.fullmatch(text)) and above < float(text) < below
 
@@ -54,10 +58,10 @@ VALUES = {
         lambda value: not NOT_WORDS.search(value),
         "words; <s>, </s> and #0 are kept for Kaldi's own use",
     ),
-    "utt2spk": (lambda value: len(value.split()) == 1, "one speaker"),
-    "utt2emo": (lambda value: len(value.split()) == 1, "one class"),
-    "utt2lang": (lambda value: len(value.split()) == 1, "one language"),
-    "utt2uniq": (lambda value: len(value.split()) == 1, "one utterance"),
+    "utt2spk": (_is_word, "one speaker"),
+    "utt2emo": (_is_word, "one class"),
+    "utt2lang": (_is_word, "one language"),
+    "utt2uniq": (_is_word, "one utterance"),
     "utt2dur": (lambda value: _is_number(value, above=0), "seconds, a number above 0"),
     "reco2dur": (lambda value: _is_number(value, above=0), "seconds, a number above 0"),
     "utt2num_frames": (lambda value: re.fullmatch("0*[1-9][0-9]*", value), "a whole number above 0"),
@@ -73,8 +77,8 @@ def main(argv: list[str] | None = None) -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(
         prog="python -m ser.validate_data",
-        description="Check the data directory DIR: everything that Kaldi's validate_data_dir.sh checks, and the "
-        "headers of the recordings. Prints every fault as file:line: what is wrong; what to do.",
+        description="Check the data directory DIR: everything that Kaldi's validate_data_dir.sh checks, and "
+        "the headers of the recordings. Prints every fault as file:line: what is wrong; what to do.",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="data directory, as stage 0 writes it")
     directory = parser.parse_args(argv).dir
@@ -139,7 +143,7 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
             faults.append(Fault(place, "a carriage return (DOS line end)", "take it out"))
         if path.suffix != ".scp" and FOREIGN_SPACE.search(text):  # names of files may have them
             faults.append(Fault(place, "white space other than space and tab", "put a space for it"))
-        key, value = (re.split(r"[ \t]+", text.strip(" \t\r"), maxsplit=1) + [""])[:2]
+        key, value = [*re.split(r"[ \t]+", text.strip(" \t\r"), maxsplit=1), ""][:2]
         if not key:
             faults.append(Fault(place, "blank line", "take it out"))
             continue

@@ -94,6 +94,13 @@ def test_a_recording_cut_short_is_refused(tmp_path, kind):
         audio.read(path)
 
 
+def test_a_recording_cut_short_behind_odd_chunks_is_refused(tmp_path):
+    path = wave(tmp_path / "a.wav", chunk(b"LIST", b"INFO\0") + b"\0", chunk(b"data", PCM))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="a.wav: cut short: 1 bytes are missing"):
+        audio.header(path)
+
+
 def test_a_flac_cut_short_is_refused(tmp_path):
     path = written(tmp_path / "a.flac")
     path.write_bytes(path.read_bytes()[:-100])
@@ -121,6 +128,7 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path, value):
     [
         (b"", "empty file"),
         (b"RIFF", "not a recording"),
+        (b"RIFF\x04\0\0\0WAVE", "not a recording"),
         (b"<html>not found</html>" * 10, "not a recording"),
     ],
 )

@@ -87,7 +87,8 @@ def test_linked_folders_are_followed_and_circles_end(tmp_path):
     root.mkdir()
     os.symlink(tmp_path / "elsewhere", root / "Actor_01")
     os.symlink(root, root / "circle")
-    assert files_below(root, ".wav") == ([root / "Actor_01" / "one.wav"], [])
+    two = touch(root / "two.wav")
+    assert files_below(root, ".wav") == ([root / "Actor_01" / "one.wav", two], [])
 
 
 def test_a_folder_that_is_missing_or_holds_nothing_is_named(tmp_path):

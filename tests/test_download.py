@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         self.knows_range = True
         self.range_shift = 0  # bytes by which the part sent is not the part asked for
         self.breaks_after = []  # bytes of the body, for each request in turn; then it holds
+        self.tells_length = True
         self.stalls = []  # seconds before the body, for each request in turn; then none
         self.answers = []  # HTTP codes in place of the file, for each request in turn
         self.asked = []
@@ -59,7 +60,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(
                 "Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}"
             )
-        self.send_header("Content-Length", str(len(body)))
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if server.stalls:
             self.wfile.flush()
@@ -180,6 +182,23 @@ def test_no_server_at_all(server, dest):
         fetch(url, dest, SIZE, MD5)
 
 
+def test_waits_grow_while_nothing_comes(server, dest, monkeypatch):
+    waits = []
+    monkeypatch.setattr(download, "WAIT", 2.0)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    server.breaks_after = [0, 0, 0, 300_000]
+    fetch(server.url, dest, SIZE, MD5)
+    assert waits == [2, 4, 8, 2]
+
+
+def test_a_server_that_tells_no_length(server, dest):
+    server.tells_length = False
+    server.breaks_after = [300_000]
+    fetch(server.url, dest, SIZE, MD5)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-"]
+
+
 def test_a_busy_server_is_asked_again(server, dest):
     server.answers = [503, 429]
     fetch(server.url, dest, SIZE, MD5)
@@ -198,6 +217,7 @@ def test_a_file_of_another_size_is_refused(server, dest, content):
     server.content = content
     with pytest.raises(UserError, match=f"{server.url}: the file there has {len(content)} bytes, not {SIZE}"):
         fetch(server.url, dest, SIZE, MD5)
+    assert len(server.asked) == 1
     assert names(dest.parent) == []
 
 
@@ -259,6 +279,11 @@ def test_a_log_gets_plain_lines(server, dest, capsys, monkeypatch):
     assert "\r" not in err
     assert err.startswith("corpus.zip: 0.1 of 1.0 MB (6%)\n")
     assert err.endswith("corpus.zip: 1.0 of 1.0 MB (100%)\n")
+
+
+def test_a_quick_download_gets_one_line(server, dest, capsys):
+    fetch(server.url, dest, SIZE, MD5)
+    assert capsys.readouterr().err == "corpus.zip: 1.0 of 1.0 MB (100%)\n"
 
 
 def test_a_terminal_gets_a_bar(server, dest, monkeypatch):
@@ -408,6 +433,16 @@ def test_damaged_archives_leave_nothing(tmp_path):
         with pytest.raises(UserError, match=f"{name}: cannot be unpacked"):
             unpack(tmp_path / name, tmp_path / "inside" / "corpus")
         assert names(tmp_path / "inside") == [], name
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_archive(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_unpack_zip", full)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(zipped(tmp_path / "a.zip", {"a.wav": b"one"}), tmp_path / "corpus")
+    assert names(tmp_path) == ["a.zip"]
 
 
 def test_the_stage_fetches_unpacks_and_ends_with_the_folder(server, tmp_path, monkeypatch, capsys):

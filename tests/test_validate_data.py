@@ -338,10 +338,10 @@ def test_segments_are_refused_since_no_stage_reads_them(data, capsys):
     ],
 )
 def test_recordings_are_opened(data, capsys, content, what):
-    recording = data.parent / "b-1.wav"
+    recording = data.parent / "a-1.wav"
     recording.write_bytes(content(recording.read_bytes()))
     (told,) = faults(data, capsys)
-    assert told.startswith(f"wav.scp:3: b-1: b-1.wav: {what}")
+    assert told.startswith(f"wav.scp:1: a-1: a-1.wav: {what}")
     assert told.endswith("; fetch it again")
 
 

@@ -69,22 +69,28 @@ check_version() {  # PROGRAM REMEDY
 
 # Ends with the one line that says why pip or venv failed.
 explain() {  # WHAT_FAILED ITS_OUTPUT
-  local free wanted reason
-  free=$(df -Pk "$root/tools" "${TMPDIR:-/tmp}" | awk 'NR > 1 && (NR == 2 || $4 < least) {least = $4} END {print least}')
+  local free wanted reason anew="then run tools/install.sh again"
+  free=$(df -Pk "$root/tools" "${TMPDIR:-/tmp}" | awk 'NR == 2 || $4 < least { least = $4 } END { print least }')
   if [[ $2 == *"No space left on device"* || $2 == *"Disk quota exceeded"* ]] || ((free < 5000)); then
     fail "the disk is full ($root/tools or the temporary folder ${TMPDIR:-/tmp}); free some GB, or" \
-      "set TMPDIR to a folder with room, and run tools/install.sh again"
+      "set TMPDIR to a folder with room, $anew"
   fi
   wanted=$(sed -n 's/^ERROR: No matching distribution found for \([^ ;]*\).*/\1/p' <<<"$2" | head -n 1)
-  if [[ $2 =~ (connection broken|establish a new connection|Max retries|timed out|SSLError|ProxyError|not\ a\ trusted) ]] &&
-    [[ -z $wanted || $2 == *"from versions: none"* ]]; then
-    reason=$(grep -oE "\[Errno[^]]*\] [A-Za-z ]+|timed out|SSLError|ProxyError|not a trusted or secure host" <<<"$2" | tail -n 1 || true)
+  if [[ -n $wanted && $2 != *"from versions: none"* ]]; then
+    fail "pip's package index has other versions, but not $wanted for $("$python" --version) on" \
+      "$(uname -sm); use another Python (rm -r $environment, PYTHON=python3.12 tools/install.sh) or" \
+      "mend $requirements, $anew"
+  fi
+  if [[ $2 =~ (connection\ broken|establish\ a\ new\ connection|Max\ retries|SSLError|not\ a\ trusted) ]]; then
+    reason=$(grep -oE '\[Errno[^]]*\] [A-Za-z ]+|timed out|SSLError|ProxyError|not a trusted or secure host' \
+      <<<"$2" | tail -n 1 || true)
     fail "pip cannot reach its package index${reason:+ ($reason)}; mend the network or the proxy, or" \
-      "name a mirror (pip config set global.index-url URL), and run tools/install.sh again"
+      "name a mirror (pip config set global.index-url URL), $anew"
   fi
   if [ -n "$wanted" ]; then
-    fail "pip's package index has no $wanted for $("$python" --version) on $(uname -sm); use another" \
-      "Python (rm -r $environment; PYTHON=python3.12 tools/install.sh) or mend $requirements"
+    fail "pip finds no version of $wanted for $("$python" --version) on $(uname -sm): its package index" \
+      "is out of reach or has none; look at the network and the mirror ($python -m pip config list), or" \
+      "use another Python (rm -r $environment, PYTHON=python3.12 tools/install.sh)"
   fi
   reason=$(grep -E '^(ERROR|Error)' <<<"$2" | head -n 1 || true)
   fail "$1 failed: ${reason:-${2##*$'\n'}}"
@@ -138,7 +144,9 @@ if command -v flock >/dev/null; then
   if ! flock -n 9; then
     echo "waiting for another tools/install.sh to end"
     flock 9
-    all_is_there && exit
+    if all_is_there; then
+      exit
+    fi
   fi
 fi
 

@@ -15,6 +15,7 @@ Here every utterance is spoken by a fresh fork of a process that has only just s
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -300,6 +301,7 @@ def _serve() -> None:
     os.chdir(espeakng_loader.get_data_path())  # espeak-ng cuts a path off after 160 characters
     if library.espeak_Initialize(synchronous, 0, b".", dont_exit) != SPOKEN_RATE:
         sys.exit("espeak-ng does not start")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # an interrupted caller wants no more: no traceback
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -308,7 +310,7 @@ def _serve() -> None:
             sys.stdout.buffer.flush()
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
-            sys.exit("espeak-ng died")
+            sys.exit(1)  # the caller sees that the answer is missing
 
 
 def _say(

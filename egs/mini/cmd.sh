@@ -1,0 +1,3 @@
+# Where jobs run; egs/ravdess/cmd.sh says more.
+feature_cmd="run.py"
+train_cmd="run.py"
