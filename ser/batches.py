@@ -10,7 +10,7 @@ from torch import Tensor
 from ser.archive import Features
 from ser.normalisation import Statistics, normalise
 
-SORTED_TOGETHER = 50  # batches: enough to leave little padding, few enough to keep an epoch random
+MOST_PADDING = 0.09  # share of an epoch's frames
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,24 @@ class Batch:
 
 
 def random_batches(lengths: Mapping[str, int], size: int, rng: np.random.Generator) -> list[list[str]]:
-    """Every utterance once, in random batches of `size` and like lengths (the last may be smaller).
+    """Every utterance once, in random batches of `size` (the last may be smaller) of like lengths.
 
-    Shuffled utterances are sorted by length within stretches of SORTED_TOGETHER batches; then the
-    order of the batches is shuffled.
+    Shuffled utterances are sorted by length within stretches; then the batches are shuffled. Emotions
+    differ in length (sad speech is slow), so sorted batches are unlike the whole corpus, which batch
+    normalisation and gradients feel: stretches are the shortest, doubling from one batch, that leave
+    no more than MOST_PADDING of the frames to padding.
     """
     utts = sorted(lengths)
     shuffled = [utts[place] for place in rng.permutation(len(utts))]
-    batches = []
-    for start in range(0, len(shuffled), size * SORTED_TOGETHER):
-        stretch = sorted(shuffled[start : start + size * SORTED_TOGETHER], key=lambda utt: lengths[utt])
-        batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
-    return [batches[place] for place in rng.permutation(len(batches))]
+    stretch = size
+    while True:
+        batches = []
+        for start in range(0, len(shuffled), stretch):
+            alike = sorted(shuffled[start : start + stretch], key=lambda utt: lengths[utt])
+            batches += [alike[i : i + size] for i in range(0, len(alike), size)]
+        if stretch >= len(shuffled) or padding_share(batches, lengths) <= MOST_PADDING:
+            return [batches[place] for place in rng.permutation(len(batches))]
+        stretch *= 2
 
 
 def sorted_batches(lengths: Mapping[str, int], size: int) -> list[list[str]]:

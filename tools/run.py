@@ -164,7 +164,8 @@ class Runner:
                     start_new_session=True,  # a process group that can be ended as a whole
                 )
             except OSError as error:
-                note(stream, f"run.py: cannot start {command[0]}: {error.strerror}; is it on PATH and executable?")
+                reason = f"{error.strerror}; is it on PATH and executable?"
+                note(stream, f"run.py: cannot start {command[0]}: {reason}")
                 return 127 if isinstance(error, FileNotFoundError) else 126
             self.running[process] = stream.name
         try:
@@ -189,7 +190,7 @@ class Runner:
             self.stopped = True
             running = dict(self.running)
         end(running)
-        return list(running.values())
+        return sorted(running.values())
 
 
 def end(processes):
@@ -241,7 +242,7 @@ def show_failures(failed, total):
 
 
 def share_gpus(wanted, at_once):
-    """Return what CUDA_VISIBLE_DEVICES is to each of the jobs that run side by side; [] for "as it is"."""
+    """The CUDA_VISIBLE_DEVICES of each of the jobs that run side by side; [] leaves it as it is."""
     if wanted == 0:
         return [""] * at_once
     gpus = list_gpus()
@@ -254,15 +255,16 @@ def share_gpus(wanted, at_once):
 
 def catch_signals():
     """Let the first signal that asks run.py to end raise Interrupted."""
-    caught = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number, frame):
-        for other in caught:
+        for other in asking:
             signal.signal(other, signal.SIG_IGN)
         raise Interrupted(number)
 
-    for number in caught:  # not what nohup, or a shell's &, wants ignored
-        signal.signal(number, interrupt)
+    for number in asking:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and a shell's & want it
+            signal.signal(number, interrupt)
 
 
 def main():

@@ -19,12 +19,14 @@ from ser.layers import BLSTM, Dropout, keras_init, mask, masked_softmax
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """window and hop in frames. pools: one max-pooling, in time and in frequency, a convolution."""
+    """window and hop in frames. pools: one max-pooling, in time and in frequency, a convolution.
+    norm_momentum: share of a batch in the running statistics of the batch normalisation."""
 
     window: Positive
     hop: Positive
     channels: Annotated[list[Positive], Field(min_length=1)]
     pools: Annotated[list[Positive], Field(min_length=1)]
+    norm_momentum: Annotated[float, Field(gt=0, le=1)]
     activation: Literal["elu", "relu"]
     dropout: Share
     hidden_size: Positive  # of one direction of the BLSTM
@@ -112,7 +114,7 @@ class Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, pool: int, config: Config) -> None:
         super().__init__()
         convolution = SingleChannelConvNorm if in_channels == 1 else ConvNorm
-        self.convolution = convolution(in_channels, out_channels)
+        self.convolution = convolution(in_channels, out_channels, config.norm_momentum)
         self.pool = pool
         self.activation = {"elu": F.elu, "relu": F.relu}[config.activation]
         self.dropout = Dropout(config.dropout)
@@ -124,12 +126,12 @@ class Block(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution 3x3 and batch normalisation with Keras' constants."""
+    """Convolution 3x3 and batch normalisation, with Keras' epsilon."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, momentum: float) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=momentum)
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.norm(self.conv(maps))

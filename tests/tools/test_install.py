@@ -39,7 +39,8 @@ def install(repository, *arguments, pip="no-index = true", **variables):
     """Run tools/install.sh with a pip that knows the wheels made here and nothing else."""
     home = repository.parent / "home"
     (home / "pip").mkdir(parents=True, exist_ok=True)
-    (home / "pip/pip.conf").write_text(f"[global]\nretries = 1\nfind-links = {repository.parent}/wheels\n{pip}\n")
+    wheels = repository.parent / "wheels"
+    (home / "pip/pip.conf").write_text(f"[global]\nretries = 1\nfind-links = {wheels}\n{pip}\n")
     mine = ("PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA")  # the tester's own settings
     environment = {key: value for key, value in os.environ.items() if not key.startswith(mine)}
     environment |= {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "PYTHON": sys.executable} | variables
@@ -188,9 +189,8 @@ def fake_python(folder, script):
 
 @pytest.mark.parametrize("version", ["3.8.18", "3.9.2", "2.7.18"])
 def test_an_old_python_is_named(tmp_path, version):
-    line = error_line(
-        install(make_repository(tmp_path / "repository"), **fake_python(tmp_path / "bin", f"echo Python {version}"))
-    )
+    python = fake_python(tmp_path / "bin", f"echo Python {version}")
+    line = error_line(install(make_repository(tmp_path / "repository"), **python))
     assert f"python3 is Python {version}, but Python 3.10 or newer is needed" in line
 
 
@@ -200,17 +200,20 @@ def test_a_missing_python_is_named(tmp_path):
 
 
 def test_a_python_without_venv_is_named(tmp_path):
-    script = '[ "$1" = --version ] && echo Python 3.12.1'
-    line = error_line(
-        install(make_repository(tmp_path / "repository"), **fake_python(tmp_path / "bin", script))
-    )
+    python = fake_python(tmp_path / "bin", '[ "$1" = --version ] && echo Python 3.12.1')
+    line = error_line(install(make_repository(tmp_path / "repository"), **python))
     assert "comes without venv" in line and "python3-venv" in line
+
+
+FULL_DISK = """case "$*" in
+  *--version) echo Python 3.12.1 ;;
+  *install*) echo "ERROR: Could not install packages: [Errno 28] No space left on device" >&2; exit 1 ;;
+esac"""
 
 
 def test_a_full_disk_is_named(tmp_path):
     repository = make_repository(tmp_path / "repository")
-    full = 'case "$*" in *--version) echo Python 3.12.1 ;; *install*) echo "ERROR: [Errno 28] No space left on device" >&2; exit 1 ;; esac'
-    fake_python(repository / "tools/venv/bin", full)
+    fake_python(repository / "tools/venv/bin", FULL_DISK)
     (repository / "tools/venv/bin/python").symlink_to("python3")
     assert "the disk is full" in error_line(install(repository))
 
@@ -225,7 +228,8 @@ def test_the_active_environment_is_used_where_asked_for(repository, tmp_path):
 
 
 def test_active_without_an_active_environment(tmp_path):
-    assert "no environment is active" in error_line(install(make_repository(tmp_path / "repository"), "--active"))
+    repository = make_repository(tmp_path / "repository")
+    assert "no environment is active" in error_line(install(repository, "--active"))
 
 
 def test_active_does_not_replace_an_environment_in_use(repository, tmp_path):
