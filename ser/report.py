@@ -26,6 +26,7 @@ Written by stage 6 from the scores in results/; never edited by hand.
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ser.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it")
+    parser.add_argument("--systems", nargs="*", default=[], type=Path, metavar="YAML", help="further rows: system files of other recipes (those in conf/ are rows always)")
     parser.add_argument("--note", default="", help="a sentence to put first")
     args = parser.parse_args(argv)
 
@@ -35,7 +36,9 @@ def main(argv: list[str] | None = None) -> None:
 
     protocols = [read_protocol(path) for path in sorted(Path("conf/protocols").glob("*.yaml"))]
     protocols.sort(key=lambda protocol: protocol.select != "test")  # the papers' first, as in the table
-    systems = [(path, read_system(path)) for path in sorted(Path("conf").glob("*/*.yaml")) if path.parent.name != "protocols"]
+    own = [path for path in sorted(Path("conf").glob("*/*.yaml")) if path.parent.name != "protocols"]
+    others = [path for path in args.systems if path.resolve() not in {path.resolve() for path in own}]
+    systems = [(path, read_system(path)) for path in own + others]
     runs = {}
     for path, system in systems:
         for protocol in protocols:

@@ -48,7 +48,7 @@ def train(folder: Path) -> None:
     groups = np.array([utt2group[utt] for utt in utts])
     n_jobs = int(os.environ.get("OMP_NUM_THREADS", "1"))
     search = svm.fit(pooled, np.array([targets[utt] for utt in utts]), groups, run.system.model, run.seed, n_jobs)
-    chosen = {**search.best_params_, "inner_ua": 100 * search.best_score_, "seconds": time.monotonic() - started}
+    chosen = {**search.best_params_, "inner_ua": 100 * float(search.best_score_), "seconds": time.monotonic() - started}
     print(f"{run.system.name}: chosen inside the training part: {chosen}")
 
     with whole(folder / "model.skops", "wb") as stream:

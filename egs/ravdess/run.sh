@@ -62,5 +62,5 @@ if at_stage 5 "scoring"; then
 fi
 
 if at_stage 6 "table and figures"; then
-  python -m ser.report --corpus ravdess
+  python -m ser.report --corpus ravdess --systems $systems
 fi

@@ -77,7 +77,12 @@ def installed(tmp_path_factory):
 @pytest.fixture
 def repository(installed, tmp_path):
     shutil.copytree(installed.parent / "wheels", tmp_path / "wheels")
-    return shutil.copytree(installed, tmp_path / "repository", symlinks=True)
+    big = shutil.ignore_patterns("pip", "setuptools", "pkg_resources")  # thousands of files
+    copy = shutil.copytree(installed, tmp_path / "repository", symlinks=True, ignore=big)
+    for folder in (installed / SITE).iterdir():
+        if not (copy / SITE / folder.name).exists():
+            (copy / SITE / folder.name).symlink_to(folder)
+    return copy
 
 
 def assert_all_is_there(repository):
