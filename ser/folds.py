@@ -32,7 +32,7 @@ def read_fold(folder: str | Path) -> Fold:
     folder = Path(folder)
     classes = list(read_table(folder.parent / "classes").values())
     train, dev, test = (read_table(folder / part) for part in ("train", "dev", "test"))
-    overlap = "; ".join((folder / "overlap").read_text(encoding="utf-8").split("\n")[:2])
+    overlap = "; ".join((folder / "overlap").read_text(encoding="utf-8").splitlines()[:2])
     return Fold(classes, train, dev, test, overlap)
 
 
