@@ -8,7 +8,7 @@ import pkgutil
 import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -93,7 +93,7 @@ class Protocol:
     name: str
     description: str
     classes: dict[str, list[str]]
-    folds: RandomFolds | GroupFolds
+    folds: Annotated[RandomFolds | GroupFolds, Field(discriminator="kind")]
     select: Literal["dev", "test", "last"]
 
 
@@ -102,13 +102,19 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"key {key} stands twice", problem_mark=node.start_mark)
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.MarkedYAMLError(problem=f"key {key} stands twice", problem_mark=node.value[place][0].start_mark)
         return super().construct_mapping(node, deep)
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9.]*[eE][-+]?[0-9]+$"), list("-+0123456789"))
+class Dumper(yaml.SafeDumper):
+    """Writes what Loader reads as it was: text such as the commit 45e6789, too."""
+
+
+for reader_or_writer in (Loader, Dumper):
+    exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    reader_or_writer.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -131,6 +137,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def read_system(path: str | Path) -> System:
     """Read a system file, and the file that its `base` names (one level, relative to it)."""
     content = read_yaml(path)
+    if "name" in content:
+        raise UserError(f"{path}: name: remove it: a system is named by its file")
     if "base" in content:
         base_path = Path(path).parent / str(content.pop("base"))
         base = read_yaml(base_path)
@@ -161,11 +169,17 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
 
 def read_protocol(path: str | Path) -> Protocol:
     """Read a protocol file."""
-    protocol = check(Protocol, {"name": Path(path).stem, **read_yaml(path)}, path)
+    content = read_yaml(path)
+    if "name" in content:
+        raise UserError(f"{path}: name: remove it: a protocol is named by its file")
+    protocol = check(Protocol, {"name": Path(path).stem, **content}, path)
     labels = [label for taken in protocol.classes.values() for label in taken]
     for label in labels:
         if labels.count(label) > 1:
             raise UserError(f"{path}: classes: {label} is in more than one class")
+    for name in protocol.classes:
+        if name.split() != [name]:
+            raise UserError(f"{path}: classes: {name!r}: a class is one word, since tables hold it")
     if len(protocol.classes) < 2:
         raise UserError(f"{path}: classes: at least two are needed")
     return protocol
@@ -205,27 +219,32 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         # as JSON: in strict mode pydantic takes a mapping for a dataclass only there
         return TypeAdapter(cls).validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-    key = prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))
+        faults = error.errors(include_url=False)
+    # a misspelt key is also a missing one: name the misspelt
+    fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
+    key = (prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))).removesuffix(".")
     if fault["type"] == "unexpected_keyword_argument":
-        known = known_keys(cls)
+        known = {name.rpartition(".")[2]: name for name in known_keys(cls, prefix) if name != key}
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        remedy = f"did you mean {known[near[0]]}?" if near else f"known: {', '.join(known.values())}"
         raise UserError(f"{path}: {key}: unknown key; {remedy}")
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         raise UserError(f"{path}: {key}: missing")
+    if fault["type"] == "value_error":  # of a __post_init__, which names the key itself
+        raise UserError(f"{path}: {key}: {fault['ctx']['error']}")
+    if fault["type"].startswith("union_tag"):  # "kind", which says what the other keys are
+        tag = fault["ctx"].get("tag")
+        raise UserError(f"{path}: {key}.kind: {f'{tag} is unknown' if tag else 'missing'}; one of random, groups")
     message = fault["msg"][0].lower() + fault["msg"][1:]
     raise UserError(f"{path}: {key}: {message}, not {fault['input']!r}")
 
 
-def known_keys(cls: type) -> list[str]:
-    """Keys of a config dataclass and of the dataclasses inside it."""
-    keys = []
-    for item in fields(cls):
-        keys.append(item.name)
-        inner = [item.type, *getattr(item.type, "__args__", ())]
-        keys += [key for kind in inner if is_dataclass(kind) for key in known_keys(kind)]
-    return keys
+def known_keys(cls: Any, prefix: str) -> list[str]:
+    """Keys of a config dataclass and of the dataclasses inside it: training, training.epochs."""
+    if not is_dataclass(cls):  # a union, a list, or a plain value
+        return [key for inner in get_args(cls) for key in known_keys(inner, prefix)]
+    names = [(prefix + item.name, item.type) for item in fields(cls)]
+    return [key for name, inner in names for key in (name, *known_keys(inner, f"{name}."))]
 
 
 def as_dict(config: Any) -> Any:

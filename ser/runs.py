@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ser.cli import UserError
-from ser.config import Protocol, System, as_dict, check, feature_name, make_system, read_yaml
+from ser.config import Dumper, Protocol, System, as_dict, check, feature_name, make_system, read_yaml
 from ser.datadir import read_table
 from ser.files import whole
 from ser.folds import Fold, read_fold
@@ -97,7 +97,7 @@ def write_run(run: Run) -> None:
             raise UserError(f"{path}: made with another {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew")
         return
     with whole(path) as stream:
-        yaml.safe_dump({**content, "made": run.made}, stream, sort_keys=False, allow_unicode=True)
+        yaml.dump({**content, "made": run.made}, stream, Dumper, sort_keys=False, allow_unicode=True)
 
 
 def without_prose(value: Any) -> Any:

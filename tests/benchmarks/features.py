@@ -45,7 +45,7 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
     def ours(jobs: int) -> list[str]:
-        return [sys.executable, "-m", "ser.dump_features", "--nj", str(jobs), "--systems", args.system, args.data]
+        return [sys.executable, "-m", "ser.dump_features", "--systems", args.system, "--nj", str(jobs), args.data]
 
     ways = {"plain loop": [sys.executable, "-c", PLAIN, args.data, args.system], "1 job": ours(1), "2 jobs": ours(2)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

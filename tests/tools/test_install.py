@@ -77,11 +77,15 @@ def installed(tmp_path_factory):
 @pytest.fixture
 def repository(installed, tmp_path):
     shutil.copytree(installed.parent / "wheels", tmp_path / "wheels")
-    big = shutil.ignore_patterns("pip", "setuptools", "pkg_resources")  # thousands of files
-    copy = shutil.copytree(installed, tmp_path / "repository", symlinks=True, ignore=big)
-    for folder in (installed / SITE).iterdir():
-        if not (copy / SITE / folder.name).exists():
-            (copy / SITE / folder.name).symlink_to(folder)
+    site = installed / SITE
+    shared = [file.name for file in site.iterdir() if not file.name.startswith(("tiny", "small"))]
+
+    def ignore(folder, names):  # pip's thousand files are linked to instead
+        return shared if Path(folder) == site else []
+
+    copy = shutil.copytree(installed, tmp_path / "repository", symlinks=True, ignore=ignore)
+    for name in shared:
+        (copy / SITE / name).symlink_to(site / name)
     return copy
 
 

@@ -1,0 +1,96 @@
+"""Log-mel spectrograms, against librosa's."""
+
+import librosa
+import numpy as np
+import pytest
+
+from ser.features.logmel import Config, extract
+
+RATE = 16000
+SETTINGS = {
+    # the sizes of egs/ravdess' two features, and odd ones
+    "svm": dict(n_fft=512, win_length=400, hop_length=160, n_mels=64, fmin=60.0, fmax=7600.0, window="hamming"),
+    "sherman": dict(n_fft=512, win_length=256, hop_length=128, n_mels=128, fmin=0.0, fmax=4000.0, window="hamming"),
+    "window of n_fft": dict(n_fft=1024, win_length=1024, hop_length=256, n_mels=40, fmin=0.0, fmax=8000.0, window="hann"),
+    "odd sizes": dict(n_fft=600, win_length=401, hop_length=77, n_mels=23, fmin=33.3, fmax=7777.0, window="hann"),
+    "gaps between windows": dict(n_fft=256, win_length=200, hop_length=333, n_mels=13, fmin=0.0, fmax=8000.0, window="hamming"),
+}
+
+
+def make(name, **others):
+    return Config(**({"sample_rate": RATE} | SETTINGS[name] | others))
+
+
+def speech(length, seed=0):
+    """A tone that glides, over noise and a click: float32 (N,)."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(length) / RATE
+    samples = 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2)) * np.exp(-time) + 0.001 * rng.standard_normal(length)
+    samples[length // 3] += 0.5
+    return samples.astype(np.float32)
+
+
+def by_librosa(samples, config):
+    power = librosa.feature.melspectrogram(
+        y=samples, sr=config.sample_rate, n_fft=config.n_fft, hop_length=config.hop_length, win_length=config.win_length,
+        window=config.window, center=True, pad_mode="constant", power=2.0, n_mels=config.n_mels, fmin=config.fmin, fmax=config.fmax,
+    )  # fmt: skip
+    return librosa.power_to_db(power, ref=np.max, top_db=config.top_db).T
+
+
+# a filter that no bin of the FFT falls into stays empty: librosa warns, and gives the floor
+pytestmark = pytest.mark.filterwarnings("ignore:Empty filters detected")
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=.* is too large for input signal")
+@pytest.mark.parametrize("length", [1, 159, 160, 161, 400, 5000, 16000, 33333])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_equal_to_librosa(name, length):
+    config, samples = make(name), speech(length)
+    frames = extract(samples, config)
+    assert frames.dtype == np.float32
+    assert frames.shape == (1 + length // config.hop_length, config.n_mels)
+    np.testing.assert_allclose(frames, by_librosa(samples, config), rtol=0, atol=2e-3)
+    assert frames.max() == 0
+
+
+@pytest.mark.parametrize("top_db", [20.0, 80.0, 300.0])
+def test_the_floor(top_db):
+    config = make("svm", top_db=top_db)
+    samples = speech(8000)
+    samples[3000:6000] = 0
+    frames = extract(samples, config)
+    np.testing.assert_allclose(frames, by_librosa(samples, config), rtol=0, atol=2e-3)
+    assert frames.min() >= -top_db
+    if top_db < 300:
+        assert frames.min() == -top_db
+
+
+@pytest.mark.parametrize("pad", ["front", "end"])
+@pytest.mark.parametrize("length", [100, 7999, 8000, 8001, 20000])
+def test_a_fixed_duration(pad, length):
+    config = make("svm", duration=0.5, pad=pad)
+    samples = speech(length)
+    zeros = np.zeros(max(8000 - length, 0), np.float32)
+    fixed = np.concatenate([zeros, samples] if pad == "front" else [samples, zeros])[:8000]
+    frames = extract(samples, config)
+    assert frames.shape == (1 + 8000 // 160, 64)
+    np.testing.assert_allclose(frames, by_librosa(fixed, config), rtol=0, atol=2e-3)
+
+
+def test_the_loudest_cell_is_0_dB_however_loud_it_was():
+    config, samples = make("svm"), speech(8000)
+    np.testing.assert_allclose(extract(samples, config), extract(samples / 8, config), rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_silence_is_finite(name):
+    frames = extract(np.zeros(4000, np.float32), make(name))
+    assert np.array_equal(frames, np.zeros_like(frames))
+
+
+def test_the_samples_are_left_as_they_are():
+    samples = speech(4000)
+    before = samples.copy()
+    extract(samples, make("svm"))
+    assert np.array_equal(samples, before)

@@ -1,0 +1,257 @@
+"""Stage 1: the folds of a protocol, and what their parts share."""
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+
+from ser import folds, make_folds
+from ser.cli import UserError
+
+SPEAKERS = [f"s{number}" for number in range(1, 8)]
+EMOTIONS = ["angry", "calm", "happy", "sad"]
+SENTENCES = ["1", "2", "3"]
+CLASSES = "{low: [calm, sad], high: [angry]}"  # happy is left out
+PARTS = ("train", "dev", "test")
+
+
+def write_tables(data, rows):
+    """rows: (utt, speaker, emotion, sentence, MD5)."""
+    data.mkdir(exist_ok=True)
+    for column, name in enumerate(("utt2spk", "utt2emo", "utt2sent", "utt2md5"), 1):
+        (data / name).write_text("".join(f"{row[0]} {row[column]}\n" for row in sorted(rows)))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Seven speakers say three sentences in four emotions; each sad recording is its calm one again."""
+    rows = [
+        (f"{spk}-{emo}-{sent}", spk, emo, sent, f"{spk}{sent}{'calm' if emo == 'sad' else emo}")
+        for spk, emo, sent in itertools.product(SPEAKERS, EMOTIONS, SENTENCES)
+    ]
+    write_tables(tmp_path / "data", rows)
+    return tmp_path / "data"
+
+
+def run(data, folds_text, select="dev", classes=CLASSES):
+    """Make folds; return the parts of each fold as they stand in the files: {utt: class}."""
+    protocol = data.parent / "protocol.yaml"
+    protocol.write_text(f"description: d\nclasses: {classes}\nfolds: {folds_text}\nselect: {select}\n")
+    dest = data.parent / "folds/protocol"
+    make_folds.main([str(protocol), str(data), str(dest)])
+    result = []
+    for number in range(1, len(list(dest.glob("fold*"))) + 1):
+        parts = []
+        for part in PARTS:
+            lines = (dest / f"fold{number}" / part).read_text().splitlines()
+            assert lines == sorted(lines)
+            parts.append(dict(line.split(" ") for line in lines))
+        result.append(tuple(parts))
+    return result
+
+
+def table(data, name):
+    return dict(line.split(" ") for line in (data / name).read_text().splitlines())
+
+
+def chosen(data):
+    """What the protocol takes: {utt: class}."""
+    of = {"calm": "low", "sad": "low", "angry": "high"}
+    return {utt: of[emo] for utt, emo in table(data, "utt2emo").items() if emo in of}
+
+
+def fails(data, *arguments, **options):
+    with pytest.raises(UserError) as error:
+        run(data, *arguments, **options)
+    return str(error.value).replace(f"{data.parent}/", "")
+
+
+@pytest.mark.parametrize("number", [3, 5, 7])
+def test_groups_each_speaker_is_tested_once_and_the_parts_share_none(data, number):
+    made = run(data, f"{{kind: groups, by: spk, number: {number}}}")
+    assert len(made) == number
+    utt2spk = table(data, "utt2spk")
+    tested = Counter()
+    for train, dev, test in made:
+        assert {**train, **dev, **test} == chosen(data)
+        speakers = [{utt2spk[utt] for utt in part} for part in (train, dev, test)]
+        assert all(speakers)
+        assert sum(map(len, speakers)) == len(set.union(*speakers)) == len(SPEAKERS)
+        tested.update(speakers[2])
+    assert tested == Counter(SPEAKERS)
+    sizes = sorted(len({utt2spk[utt] for utt in test}) for _, _, test in made)
+    assert sizes[-1] - sizes[0] <= 1  # as even as they can be
+
+
+def test_groups_the_next_folds_test_part_is_the_development_set(data):
+    made = run(data, "{kind: groups, by: spk, number: 3}")
+    assert [dev for _, dev, _ in made] == [made[1][2], made[2][2], made[0][2]]
+
+
+@pytest.mark.parametrize("select", ["test", "last"])
+def test_groups_without_a_development_set(data, select):
+    for train, dev, test in run(data, "{kind: groups, by: sent, number: 2}", select):
+        assert dev == {}
+        assert len(train) + len(test) == len(chosen(data))
+        sentences = table(data, "utt2sent")
+        assert not {sentences[utt] for utt in train} & {sentences[utt] for utt in test}
+
+
+@pytest.mark.parametrize("share", [0.2, 0.25, 0.01])
+@pytest.mark.parametrize("select", ["dev", "test", "last"])
+def test_random_sizes(data, share, select):
+    if share == 0.01:  # one utterance could not hold both classes
+        assert "use fewer folds or other classes" in fails(data, f"{{kind: random, number: 1, test_share: {share}, seed: 1}}", select)
+        return
+    total = len(SPEAKERS) * 3 * len(SENTENCES)
+    held_out = math.ceil(share * total)
+    for train, dev, test in run(data, f"{{kind: random, number: 2, test_share: {share}, seed: 1}}", select):
+        assert {**train, **dev, **test} == chosen(data)
+        assert len(test) == held_out
+        assert len(dev) == (held_out if select == "dev" else 0)
+        assert len(train) + len(dev) + len(test) == total
+
+
+def test_random_the_seed_decides(data):
+    def tests(seed, number=2):
+        return [test for _, _, test in run(data, f"{{kind: random, number: {number}, test_share: 0.3, seed: {seed}}}", "test")]
+
+    first = tests(1)
+    assert first[0] != first[1]
+    assert tests(1) == first
+    assert tests(1, number=3)[:2] == first  # one more fold changes none of the others
+    assert not any(test in first for test in tests(2))
+
+
+def test_random_every_utterance_may_be_drawn(data):
+    drawn = Counter()
+    for _, _, test in run(data, "{kind: random, number: 60, test_share: 0.3, seed: 1}", "test"):
+        drawn.update(test)
+    assert drawn.keys() == chosen(data).keys()
+    assert min(drawn.values()) >= 60 * 0.3 - 4 * math.sqrt(60 * 0.3 * 0.7)
+    assert max(drawn.values()) <= 60 * 0.3 + 4 * math.sqrt(60 * 0.3 * 0.7)
+
+
+def test_classes_are_those_of_the_protocol_in_its_order(data):
+    run(data, "{kind: groups, by: spk, number: 3}", classes="{zeal: [happy], anger: [angry, sad]}")
+    fold = folds.read_fold(data.parent / "folds/protocol/fold2")
+    assert fold.classes == ["zeal", "anger"]
+    assert set(fold.train.values()) == set(fold.dev.values()) == set(fold.test.values()) == {"zeal", "anger"}
+    targets = fold.targets()
+    assert len(targets) == len(SPEAKERS) * 3 * len(SENTENCES)
+    assert {targets[utt] for utt in targets if "happy" in utt} == {0}
+    assert {targets[utt] for utt in targets if "happy" not in utt} == {1}
+
+
+def test_overlap_of_sets_written_out(tmp_path, capsys):
+    a, b, c = "a-1 a-2 a-3 a-4".split(), "b-1 b-2 b-3".split(), "c-1 c-2 c-3 c-4".split()
+    sentences = {"a-1": "x", "a-2": "x", "a-3": "y", "a-4": "z", "b-1": "x", "b-2": "v", "b-3": "w"}
+    sentences |= {"c-1": "y", "c-2": "y", "c-3": "w", "c-4": "u"}
+    audio = {utt: utt for utt in a + b + c} | {"c-1": "a-1", "c-2": "a-1", "b-1": "c-4"}  # twins
+    rows = [(utt, utt[0], "p" if index % 2 else "q", sentences[utt], audio[utt]) for part in (a, b, c) for index, utt in enumerate(part)]
+    write_tables(tmp_path / "data", rows)
+    run(tmp_path / "data", "{kind: groups, by: spk, number: 3}", classes="{p: [p], q: [q]}")
+    lines = (tmp_path / "folds/protocol/fold1/overlap").read_text().splitlines()
+    # fold 1 tests on a (x y z; audio a-1 to a-4), selects on b (x v w; c-4 b-2 b-3), trains on c (y w u; a-1 a-1 c-3 c-4)
+    assert lines == [
+        "train 4, dev 3, test 4",
+        "train and test share 0 of 1 speakers, 1 of 3 sentences, 1 of 4 recordings",  # y; a-1
+        "dev and test share 0 of 1 speakers, 1 of 3 sentences, 0 of 4 recordings",  # x
+        "train and dev share 0 of 1 speakers, 1 of 3 sentences, 1 of 3 recordings",  # w; c-4
+    ]
+    printed = capsys.readouterr().out
+    assert "fold 1: " + "\n        ".join(lines) + "\n" in printed
+    assert folds.read_fold(tmp_path / "folds/protocol/fold1").overlap == "; ".join(lines[:2])
+
+
+def test_overlap_of_a_random_split(data):
+    made = run(data, "{kind: random, number: 3, test_share: 0.2, seed: 3}", "test")
+    for number, (train, _, test) in enumerate(made, 1):
+        counts = []
+        for name in ("utt2spk", "utt2sent"):
+            of = table(data, name)
+            tested = {of[utt] for utt in test}
+            counts += [sum(any(of[utt] == value for utt in train) for value in tested), len(tested)]
+        of = table(data, "utt2md5")
+        twins = [utt for utt in test if any(of[utt] == of[other] for other in train)]
+        assert twins  # or it would test nothing
+        counts += [len(twins), len(test)]
+        lines = (data.parent / f"folds/protocol/fold{number}/overlap").read_text().splitlines()
+        assert lines == [
+            f"train {len(train)}, test {len(test)}",
+            "train and test share {} of {} speakers, {} of {} sentences, {} of {} recordings".format(*counts),
+        ]
+
+
+def test_sentences_are_told_by_their_words_where_they_have_no_number(data):
+    (data / "text").write_text("".join(f"{utt} the same words\n" for utt in table(data, "utt2emo")))
+    (data / "utt2sent").unlink()
+    run(data, "{kind: groups, by: spk, number: 3}")
+    assert ", 1 of 1 sentences, " in (data.parent / "folds/protocol/fold1/overlap").read_text()
+
+
+def test_a_protocol_that_selects_on_the_test_set_is_told_of(data, capsys):
+    run(data, "{kind: groups, by: spk, number: 3}", "dev")
+    assert "NOTE" not in capsys.readouterr().out
+    run(data, "{kind: groups, by: spk, number: 3}", "test")
+    assert "NOTE: this protocol picks the model on the test set" in capsys.readouterr().out
+
+
+def test_a_label_that_the_corpus_lacks(data):
+    message = fails(data, "{kind: groups, by: spk, number: 3}", classes="{low: [sad], high: [angri]}")
+    assert message == "protocol.yaml: classes: no utterance is labelled angri; the corpus has angry, calm, happy, sad"
+
+
+def test_too_many_and_too_few_folds(data):
+    assert (
+        fails(data, "{kind: groups, by: spk, number: 8}")
+        == "protocol: 8 folds by spk, but data/utt2spk has 7 values; use fewer folds"
+    )
+    assert fails(data, "{kind: groups, by: spk, number: 2}") == "protocol: train, dev and test need 3 folds or more, not 2"
+    assert len(run(data, "{kind: groups, by: spk, number: 2}", "test")) == 2
+
+
+def test_groups_of_a_table_that_is_not_there(data):
+    assert fails(data, "{kind: groups, by: session, number: 3}") == "data/utt2session: no such table; run the stage that writes it"
+
+
+def test_a_class_that_a_part_lacks(data):
+    rows = [(f"{spk}-1", spk, emo, "1", spk) for spk, emo in zip(SPEAKERS, ["angry", "sad", "angry", "angry", "sad", "angry", "sad"], strict=True)]
+    write_tables(data, rows)
+    message = fails(data, "{kind: groups, by: spk, number: 7}", classes="{low: [sad], high: [angry]}")
+    assert message == "protocol: fold1: dev has no utterance of high; use fewer folds or other classes"
+
+
+def test_nothing_left_to_train(data):
+    message = fails(data, "{kind: random, number: 1, test_share: 0.5, seed: 1}", "dev")
+    assert "train has no utterance of" in message
+
+
+def test_folds_are_replaced_whole_or_not_at_all(data):
+    run(data, "{kind: groups, by: spk, number: 7}")
+    dest = data.parent / "folds/protocol"
+
+    def content():
+        return {path.relative_to(dest): path.read_text() for path in dest.rglob("*") if path.is_file()}
+
+    old = content()
+    assert len(old) == 7 * 4 + 1
+    fails(data, "{kind: groups, by: spk, number: 8}")
+    fails(data, "{kind: random, number: 1, test_share: 0.01, seed: 1}")  # fails while it writes
+    assert content() == old
+    run(data, "{kind: groups, by: spk, number: 3}")
+    assert len(content()) == 3 * 4 + 1  # of the seven none is left
+    assert [path.name for path in dest.parent.iterdir()] == ["protocol"]
+    assert folds.fold_numbers(dest) == [1, 2, 3]
+
+
+def test_folds_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match="no folds here; run stage 1"):
+        folds.fold_numbers(tmp_path)
+
+
+def test_ten_folds_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 2, 1):
+        (tmp_path / f"fold{number}").mkdir()
+    assert folds.fold_numbers(tmp_path) == [1, 2, 10]
