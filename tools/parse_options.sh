@@ -7,7 +7,7 @@
 # The recipe's options are the assignments at the start of a line, in lower case, above the line that
 # sources this file. `--some-name value` and `--some-name=value` set some_name; where its default is a
 # whole number, or true or false, the value must be one too. `--help` prints the comment at the top of
-# the recipe, and the options. What is no option stays in "$@" for the recipe, from there on.
+# the recipe, and the options. What is no option is an error: recipes take nothing else.
 
 _options_fail() {
   printf 'error: %s: %s\n' "$0" "$1" >&2
@@ -85,5 +85,6 @@ while [[ ${1-} == -?* ]]; do
     shift 2
   fi
 done
+[ $# -eq 0 ] || _options_fail "takes options alone, not '$1'; --help lists them"
 unset -v _option _option_file _option_names _option_comments _option_defaults
 unset -f _options_fail _options_read _options_help _options_find _options_set

@@ -74,9 +74,9 @@ def test_values_arrive_unchanged(recipe, value):
     assert values(recipe, f"--cmd={value}")[2] == value
 
 
-def test_what_is_no_option_is_left_to_the_recipe(recipe):
-    left = ["a b", "--stage", "3"]
-    assert values(recipe, "--stage", "2", *left) == ["2", *DEFAULTS[1:], *left]
+def test_what_is_no_option_is_an_error(recipe):
+    result = call(recipe, "--stage", "2", "a b", "--stop-stage", "3")
+    assert "takes options alone, not 'a b'" in error_line(result)
 
 
 @pytest.mark.parametrize(
