@@ -53,8 +53,13 @@ class Features:
     def __getitem__(self, utt: str) -> np.ndarray:
         """(T, D) float32. Raises UserError where the index or the archive lacks the utterance."""
         try:
-            return kaldiio.load_mat(self.index[utt])
+            place = self.index[utt]
         except KeyError:
             raise UserError(f"{self.scp}: no features of {utt}; run stage 2 again") from None
-        except (OSError, ValueError, AssertionError, EOFError) as error:
-            raise UserError(f"{self.index[utt]}: cannot read the features of {utt} ({error}); run stage 2 again") from None
+        try:
+            return kaldiio.load_mat(place)
+        except Exception as error:  # kaldiio tells a broken archive by many kinds
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{place}: cannot read the features of {utt} ({reason}); run stage 2 again"
+            ) from None

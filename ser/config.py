@@ -104,7 +104,9 @@ class Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                raise yaml.MarkedYAMLError(problem=f"key {key} stands twice", problem_mark=node.value[place][0].start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key} stands twice", problem_mark=node.value[place][0].start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -190,7 +192,11 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        same_kind = isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        same_kind = (
+            isinstance(value, dict)
+            and isinstance(old, dict)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        )
         merged[key] = merge(old, value) if same_kind else value
     return merged
 
@@ -222,7 +228,9 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         faults = error.errors(include_url=False)
     # a misspelt key is also a missing one: name the misspelt
     fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
-    key = (prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))).removesuffix(".")
+    key = (
+        prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))
+    ).removesuffix(".")
     if fault["type"] == "unexpected_keyword_argument":
         known = {name.rpartition(".")[2]: name for name in known_keys(cls, prefix) if name != key}
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
@@ -234,7 +242,9 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         raise UserError(f"{path}: {key}: {fault['ctx']['error']}")
     if fault["type"].startswith("union_tag"):  # "kind", which says what the other keys are
         tag = fault["ctx"].get("tag")
-        raise UserError(f"{path}: {key}.kind: {f'{tag} is unknown' if tag else 'missing'}; one of random, groups")
+        raise UserError(
+            f"{path}: {key}.kind: {f'{tag} is unknown' if tag else 'missing'}; one of random, groups"
+        )
     message = fault["msg"][0].lower() + fault["msg"][1:]
     raise UserError(f"{path}: {key}: {message}, not {fault['input']!r}")
 

@@ -17,11 +17,21 @@ from ser.datadir import read_table, write_table
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ser.dump_features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", nargs="+", default=[], metavar="YAML", help="system files whose features are needed")
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.dump_features",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--systems", nargs="+", default=[], metavar="YAML", help="system files whose features are needed"
+    )
     parser.add_argument("--nj", type=int, default=1, help="number of parallel jobs (default 1)")
     parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")
-    parser.add_argument("--job", type=int, help="do one job of those that a call with --systems laid out; DUMP is the feature's folder")
+    parser.add_argument(
+        "--job",
+        type=int,
+        help="do one job of those that a call with --systems laid out; DUMP is the feature's folder",
+    )
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("dump", type=Path, metavar="DUMP", help="folder of all features")
     args = parser.parse_args(argv)
@@ -31,7 +41,9 @@ def main(argv: list[str] | None = None) -> None:
 
     from ser.config import feature_name, read_system
 
-    features = {feature_name(feature): feature for feature in (read_system(path).feature for path in args.systems)}
+    features = {
+        feature_name(feature): feature for feature in (read_system(path).feature for path in args.systems)
+    }
     for name, feature in features.items():
         dump(args.data, args.dump / name, feature, args.nj, args.cmd)
 
@@ -47,6 +59,7 @@ def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str) -> None:
     if (folder / "feats.scp").exists() and read_table(folder / "feats.scp").keys() == wavs.keys():
         print(f"{folder}: all {len(wavs)} utterances are there")
         return
+    (folder / "feats.scp").unlink(missing_ok=True)  # it would point into archives that are made again
     nj = min(nj, len(wavs))
     parts = folder / f"split{nj}"
     durations = read_table(data / "utt2dur")
@@ -95,7 +108,9 @@ def dump_part(parts: Path, job: int) -> None:
             samples, _ = audio.read(path, config.sample_rate)
             matrix = module.extract(samples, config)
             if not len(matrix) or not np.isfinite(matrix).all():
-                raise UserError(f"{path}: {utt} gives {'no frames' if not len(matrix) else 'non-finite values'}; mend or leave out the recording")
+                raise UserError(
+                    f"{path}: {utt} gives {'no frames' if not len(matrix) else 'non-finite values'}; mend or leave out the recording"
+                )
             yield utt, matrix
 
     frames = write_archive(parts / f"feats.{job}.ark", matrices())

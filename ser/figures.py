@@ -23,7 +23,15 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path
     picture = axes.imshow(shares, cmap="Greys", vmin=0, vmax=100)
     for row, column in np.ndindex(counts.shape):
         colour = "white" if shares[row, column] > 55 else "black"
-        axes.text(column, row, f"{shares[row, column]:.0f}\n({counts[row, column]})", ha="center", va="center", color=colour, fontsize=9)
+        axes.text(
+            column,
+            row,
+            f"{shares[row, column]:.0f}\n({counts[row, column]})",
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=9,
+        )
     axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted class")
@@ -33,7 +41,9 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path
     keep(figure, path)
     with whole(path.with_suffix(".txt")) as stream:
         stream.write(f"# {title}: utterances, row true, column predicted\ntrue {' '.join(classes)}\n")
-        stream.writelines(f"{name} {' '.join(map(str, row))}\n" for name, row in zip(classes, counts, strict=True))
+        stream.writelines(
+            f"{name} {' '.join(map(str, row))}\n" for name, row in zip(classes, counts, strict=True)
+        )
 
 
 def learning_curves(logs: Mapping[str, Log], selected_on: str, title: str, path: Path) -> None:

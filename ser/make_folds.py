@@ -22,7 +22,11 @@ Parts = tuple[list[str], list[str], list[str]]  # train, dev, test
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ser.make_folds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.make_folds",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("protocol", metavar="PROTOCOL", help="protocol file (YAML)")
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder of this protocol's folds")
@@ -53,7 +57,9 @@ def choose(protocol: "Protocol", utt2emo: dict[str, str], path: str) -> dict[str
     """Class of every utterance that the protocol takes; a label that the corpus lacks is an error."""
     labels = {label: name for name, taken in protocol.classes.items() for label in taken}
     for label in labels.keys() - set(utt2emo.values()):
-        raise UserError(f"{path}: classes: no utterance is labelled {label}; the corpus has {', '.join(sorted(set(utt2emo.values())))}")
+        raise UserError(
+            f"{path}: classes: no utterance is labelled {label}; the corpus has {', '.join(sorted(set(utt2emo.values())))}"
+        )
     return {utt: labels[emo] for utt, emo in utt2emo.items() if emo in labels}
 
 
@@ -72,13 +78,19 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path) -> list[P
             order = np.random.default_rng([folds.seed, number]).permutation(len(utts))
             shuffled = [utts[place] for place in order]
             n_dev = held_out if protocol.select == "dev" else 0
-            test, dev, train = shuffled[:held_out], shuffled[held_out : held_out + n_dev], shuffled[held_out + n_dev :]
+            test, dev, train = (
+                shuffled[:held_out],
+                shuffled[held_out : held_out + n_dev],
+                shuffled[held_out + n_dev :],
+            )
             result.append((train, dev, test))
     else:
         utt2group = read_table(data / f"utt2{folds.by}")
         groups = sorted({utt2group[utt] for utt in utts})
         if folds.number > len(groups):
-            raise UserError(f"{protocol.name}: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds")
+            raise UserError(
+                f"{protocol.name}: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
+            )
         if protocol.select == "dev" and folds.number < 3:
             raise UserError(f"{protocol.name}: train, dev and test need 3 folds or more, not {folds.number}")
         blocks = [set(block) for block in np.array_split(groups, folds.number)]
@@ -91,14 +103,18 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path) -> list[P
     return [(sorted(train), sorted(dev), sorted(test)) for train, dev, test in result]
 
 
-def write_fold(folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol") -> list[str]:
+def write_fold(
+    folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol"
+) -> list[str]:
     """Write one fold; return (and write) its sizes and what its parts share, a line each."""
     names = ("train", "dev", "test")
     for name, utts in zip(names, parts, strict=True):
         write_table(folder / name, {utt: utt2class[utt] for utt in utts})
         absent = set(protocol.classes) - {utt2class[utt] for utt in utts}
         if absent and (utts or name != "dev"):
-            raise UserError(f"{protocol.name}: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer folds or other classes")
+            raise UserError(
+                f"{protocol.name}: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer folds or other classes"
+            )
     train, dev, test = parts
     lines = [", ".join(f"{name} {len(utts)}" for name, utts in zip(names, parts, strict=True) if utts)]
     lines.append(f"train and test share {count_shared(train, test, data)}")

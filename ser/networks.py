@@ -66,10 +66,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run stage 4") from None
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); remove it and run stage 4 again") from None
+        raise UserError(
+            f"{path}: not a whole safetensors file ({error}); remove it and run stage 4 again"
+        ) from None
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]
+) -> None:
     """Write the network, the optimiser's state and notes."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
@@ -80,7 +84,13 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
 def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Put network and optimiser into a checkpoint's state; return its notes."""
     tensors, notes = load(path)
-    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")})
+    network.load_state_dict(
+        {
+            name.removeprefix("network."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("network.")
+        }
+    )
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):

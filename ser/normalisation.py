@@ -29,7 +29,9 @@ def train_statistics(kind: str, features: Features, utts: Iterable[str]) -> Stat
         if kind == "cell":
             length = length or len(matrix)
             if len(matrix) != length:
-                raise UserError(f"{features.scp}: {utt} has {len(matrix)} frames, others {length}; normalisation: cell needs a feature with a `duration`")
+                raise UserError(
+                    f"{features.scp}: {utt} has {len(matrix)} frames, others {length}; normalisation: cell needs a feature with a `duration`"
+                )
             count, total, squares = count + 1, total + matrix, squares + matrix**2
         else:
             count, total, squares = count + len(matrix), total + matrix.sum(0), squares + (matrix**2).sum(0)

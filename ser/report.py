@@ -24,9 +24,20 @@ Written by stage 6 from the scores in results/; never edited by hand.
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ser.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it")
-    parser.add_argument("--systems", nargs="*", default=[], type=Path, metavar="YAML", help="further rows: system files of other recipes (those in conf/ are rows always)")
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it"
+    )
+    parser.add_argument(
+        "--systems",
+        nargs="*",
+        default=[],
+        type=Path,
+        metavar="YAML",
+        help="further rows: system files of other recipes (those in conf/ are rows always)",
+    )
     parser.add_argument("--note", default="", help="a sentence to put first")
     args = parser.parse_args(argv)
 
@@ -40,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     others = [path for path in args.systems if path.resolve() not in {path.resolve() for path in own}]
     systems = [(path, read_system(path)) for path in own + others]
     runs = {}
-    for path, system in systems:
+    for _, system in systems:
         for protocol in protocols:
             files = sorted(Path("results", system.name, protocol.name).glob("*.txt"))
             runs[system.name, protocol.name] = {file.stem: read_scores(file) for file in files}
@@ -66,7 +77,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def describe(protocol: "Protocol", of_systems: list[dict[str, "Scores"]]) -> list[str]:
     """What a protocol is, and what its parts share, as counted by stage 1 and kept with the scores."""
-    mark = " **The test set selects the networks' epoch: their numbers are too good.**" if protocol.select == "test" else ""
+    mark = (
+        " **The test set selects the networks' epoch: their numbers are too good.**"
+        if protocol.select == "test"
+        else ""
+    )
     lines = [f"- Protocol **{protocol.name}**: {protocol.description}.{mark}"]
     folds_of: dict[str, set[str]] = {}
     for runs in of_systems:
@@ -75,7 +90,12 @@ def describe(protocol: "Protocol", of_systems: list[dict[str, "Scores"]]) -> lis
     return lines + [f"  - fold {', '.join(sorted(folds))}: {overlap}" for overlap, folds in folds_of.items()]
 
 
-def table(corpus: str, systems: list[tuple[Path, "System"]], protocols: list["Protocol"], runs: dict[tuple[str, str], dict[str, "Scores"]]) -> list[str]:
+def table(
+    corpus: str,
+    systems: list[tuple[Path, "System"]],
+    protocols: list["Protocol"],
+    runs: dict[tuple[str, str], dict[str, "Scores"]],
+) -> list[str]:
     """The lines of the table: a row a system, the paper's numbers first, then a protocol after the other."""
     header = ["system", "paper's table", "paper WA"]
     for protocol in protocols:
@@ -100,7 +120,10 @@ def table(corpus: str, systems: list[tuple[Path, "System"]], protocols: list["Pr
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     if any(protocol.select == "test" for protocol in protocols):
-        lines += ["", "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part."]
+        lines += [
+            "",
+            "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part.",
+        ]
     return lines
 
 
@@ -108,11 +131,17 @@ def cells(scored: list["Scores"]) -> list[str]:
     """WA, UA and number of runs of one system under one protocol."""
     from ser import metrics
 
-    confusions = [metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes)) for scores in scored]
+    confusions = [
+        metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes)) for scores in scored
+    ]
     folds = {scores.about["fold"] for scores in scored}
     total = int(scored[0].about["fold"].split(" of ")[1])
     part = "" if len(folds) == total else f" ({len(folds)} of {total} folds)"
-    return [interval([metrics.wa(one) for one in confusions]), interval([metrics.ua(one) for one in confusions]), f"{len(scored)}{part}"]
+    return [
+        interval([metrics.wa(one) for one in confusions]),
+        interval([metrics.ua(one) for one in confusions]),
+        f"{len(scored)}{part}",
+    ]
 
 
 def interval(values: list[float]) -> str:
@@ -134,7 +163,10 @@ def draw(system: "System", protocol: "Protocol", runs: dict[str, "Scores"]) -> l
     from ser import figures, metrics
 
     first = next(iter(runs.values()))
-    counts = sum(metrics.confusion_matrix(scores.true, scores.predicted, len(first.classes)) for scores in runs.values())
+    counts = sum(
+        metrics.confusion_matrix(scores.true, scores.predicted, len(first.classes))
+        for scores in runs.values()
+    )
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
     paths = [Path("figures", f"{system.name}_{protocol.name}_confusion.png")]
     figures.confusion(counts, first.classes, title, paths[0])

@@ -74,7 +74,9 @@ def read_run(folder: str | Path) -> Run:
             made=content["made"],
         )
     except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]}: missing; remove the folder and run stage 4 again") from None
+        raise UserError(
+            f"{path}: {error.args[0]}: missing; remove the folder and run stage 4 again"
+        ) from None
 
 
 def write_run(run: Run) -> None:
@@ -94,7 +96,9 @@ def write_run(run: Run) -> None:
         old = read_yaml(path)
         changed = [key for key in content if without_prose(old.get(key)) != without_prose(content[key])]
         if changed:
-            raise UserError(f"{path}: made with another {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew")
+            raise UserError(
+                f"{path}: made with another {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew"
+            )
         return
     with whole(path) as stream:
         yaml.dump({**content, "made": run.made}, stream, Dumper, sort_keys=False, allow_unicode=True)
@@ -102,13 +106,19 @@ def write_run(run: Run) -> None:
 
 def without_prose(value: Any) -> Any:
     """A system or protocol without what changes no result."""
-    return {key: value[key] for key in value if key not in ("description", "paper")} if isinstance(value, dict) else value
+    return (
+        {key: value[key] for key in value if key not in ("description", "paper")}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def provenance(command: str) -> dict[str, Any]:
     """What a run was made with: command line, git commit, machine, versions."""
     root = Path(__file__).parent.parent
-    git = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
+    git = subprocess.run(
+        ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
+    )
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

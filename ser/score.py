@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ser.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: a GPU where there is one (default)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="auto: a GPU where there is one (default)",
+    )
     args = parser.parse_args(argv)
 
     for system in args.systems:
@@ -80,7 +87,9 @@ def score(folder: Path, result: Path, device: str) -> None:
     print(f"{result}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
 
 
-def score_network(run: "Run", fold: "Fold", utts: list[str], device: str) -> tuple["np.ndarray", dict[str, object]]:
+def score_network(
+    run: "Run", fold: "Fold", utts: list[str], device: str
+) -> tuple["np.ndarray", dict[str, object]]:
     """Posteriors (N, classes) of `utts`, and what to say about the run."""
     import numpy as np
     import torch
@@ -89,10 +98,17 @@ def score_network(run: "Run", fold: "Fold", utts: list[str], device: str) -> tup
     from ser.archive import Features
 
     features = Features(run.features)
-    network = networks.build(run.system, features.dimension, len(fold.classes)).to(networks.device(device)).eval()
-    weights, _ = networks.load(run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors"))
+    network = (
+        networks.build(run.system, features.dimension, len(fold.classes)).to(networks.device(device)).eval()
+    )
+    weights, _ = networks.load(
+        run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
+    )
     network.load_state_dict(weights)
-    statistics = {name: value.numpy() for name, value in networks.load(run.folder / "normalisation.safetensors")[0].items()}
+    statistics = {
+        name: value.numpy()
+        for name, value in networks.load(run.folder / "normalisation.safetensors")[0].items()
+    }
     row = {utt: number for number, utt in enumerate(utts)}
     posteriors = np.empty((len(utts), len(fold.classes)))
     settings = run.system.training
@@ -111,7 +127,9 @@ def score_network(run: "Run", fold: "Fold", utts: list[str], device: str) -> tup
     }
 
 
-def score_svm(run: "Run", fold: "Fold", utts: list[str], device: str) -> tuple["np.ndarray", dict[str, object]]:
+def score_svm(
+    run: "Run", fold: "Fold", utts: list[str], device: str
+) -> tuple["np.ndarray", dict[str, object]]:
     """The same of an SVM."""
     import numpy as np
     import skops.io

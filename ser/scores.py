@@ -4,7 +4,6 @@ Lines `# key: value` say what made them; the line `# utt true predicted <classes
 then a line an utterance, with the posterior of each class.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 

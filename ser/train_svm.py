@@ -13,8 +13,14 @@ from ser.files import whole
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ser.train_svm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--job", type=int, help="RUN is a list of runs' folders, one a line: train the one on this line")
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.train_svm",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--job", type=int, help="RUN is a list of runs' folders, one a line: train the one on this line"
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     args = parser.parse_args(argv)
 
@@ -47,8 +53,14 @@ def train(folder: Path) -> None:
     utt2group = run.read_groups()
     groups = np.array([utt2group[utt] for utt in utts])
     n_jobs = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    search = svm.fit(pooled, np.array([targets[utt] for utt in utts]), groups, run.system.model, run.seed, n_jobs)
-    chosen = {**search.best_params_, "inner_ua": 100 * float(search.best_score_), "seconds": time.monotonic() - started}
+    search = svm.fit(
+        pooled, np.array([targets[utt] for utt in utts]), groups, run.system.model, run.seed, n_jobs
+    )
+    chosen = {
+        **search.best_params_,
+        "inner_ua": 100 * float(search.best_score_),
+        "seconds": time.monotonic() - started,
+    }
     print(f"{run.system.name}: chosen inside the training part: {chosen}")
 
     with whole(folder / "model.skops", "wb") as stream:

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ser.config import Positive, PositiveFloat, strict
+from ser.config import PositiveFloat, strict
 
 FUNCTIONALS = {
     "mean": lambda frames: frames.mean(0),
@@ -36,7 +36,9 @@ def pool(frames: np.ndarray, config: Config) -> np.ndarray:
     return np.concatenate([FUNCTIONALS[name](frames) for name in config.functionals])
 
 
-def fit(pooled: np.ndarray, targets: np.ndarray, groups: np.ndarray, config: Config, seed: int, n_jobs: int) -> GridSearchCV:
+def fit(
+    pooled: np.ndarray, targets: np.ndarray, groups: np.ndarray, config: Config, seed: int, n_jobs: int
+) -> GridSearchCV:
     """Choose cost and gamma by UA in cross-validation over `pooled` (N, F * D), then fit on all of it.
 
     groups (N,): utterances of one group stay on one side of an inner split. Classes are weighted by

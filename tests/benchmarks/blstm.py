@@ -22,8 +22,12 @@ FEATURES, HIDDEN, BATCH = 40, 128, 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", help="table with the columns utt and samples_16k (default: log-normal, like IEMOCAP's)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--lengths", help="table with the columns utt and samples_16k (default: log-normal, like IEMOCAP's)"
+    )
     parser.add_argument("--batches", type=int, default=3, help="batches timed (default 3)")
     args = parser.parse_args()
 
@@ -46,7 +50,9 @@ def main() -> None:
         frames += int(sizes.sum())
         for name, way in ways.items():
             seconds[name] += timed(way, batch, sizes)
-    print(f"{len(chosen)} batches of {BATCH}, {frames} frames, {FEATURES} -> {HIDDEN}, {torch.get_num_threads()} threads")
+    print(
+        f"{len(chosen)} batches of {BATCH}, {frames} frames, {FEATURES} -> {HIDDEN}, {torch.get_num_threads()} threads"
+    )
     for name, spent in seconds.items():
         print(f"{name:7} {spent:8.2f} s   packed takes {seconds['packed'] / spent:5.1f} times this")
 

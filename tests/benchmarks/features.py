@@ -37,17 +37,34 @@ for utt, path in read_table(data + "/wav.scp").items():
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", help="data directory")
     parser.add_argument("system", help="system file, for its feature")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each, in turn; the median counts (default 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of each, in turn; the median counts (default 3)"
+    )
     args = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
     def ours(jobs: int) -> list[str]:
-        return [sys.executable, "-m", "ser.dump_features", "--systems", args.system, "--nj", str(jobs), args.data]
+        return [
+            sys.executable,
+            "-m",
+            "ser.dump_features",
+            "--systems",
+            args.system,
+            "--nj",
+            str(jobs),
+            args.data,
+        ]
 
-    ways = {"plain loop": [sys.executable, "-c", PLAIN, args.data, args.system], "1 job": ours(1), "2 jobs": ours(2)}
+    ways = {
+        "plain loop": [sys.executable, "-c", PLAIN, args.data, args.system],
+        "1 job": ours(1),
+        "2 jobs": ours(2),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds + 1):  # the first round warms the file cache up and is not counted
         for name, command in ways.items():
@@ -57,7 +74,9 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - started)
     medians = {name: sorted(spent[1:])[args.rounds // 2] for name, spent in seconds.items()}
     for name, median in medians.items():
-        print(f"{name:10} {median:6.1f} s   {medians['plain loop'] / median:4.2f} times the plain loop's speed")
+        print(
+            f"{name:10} {median:6.1f} s   {medians['plain loop'] / median:4.2f} times the plain loop's speed"
+        )
 
 
 if __name__ == "__main__":

@@ -24,14 +24,18 @@ class PlainBlock(nn.Module):
     def __init__(self, block: sherman.Block) -> None:
         super().__init__()
         self.conv, self.norm = block.convolution.conv, block.convolution.norm
-        self.rest = nn.Sequential(nn.ELU(), nn.MaxPool2d(block.pool, ceil_mode=True), nn.Dropout(block.dropout.share))
+        self.rest = nn.Sequential(
+            nn.ELU(), nn.MaxPool2d(block.pool, ceil_mode=True), nn.Dropout(block.dropout.share)
+        )
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return self.rest(self.norm(self.conv(maps.contiguous())))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("system", help="system file of Sherman et al.'s network")
     parser.add_argument("--steps", type=int, default=5, help="steps timed; the median counts (default 5)")
     args = parser.parse_args()
@@ -46,7 +50,9 @@ def main() -> None:
             seconds[name, precision] = median_step(network, batch, precision, args.steps)
     slowest = seconds["plain", "float32"]
     for (name, precision), spent in seconds.items():
-        print(f"{name:6} {precision:9} {spent:6.2f} s a step   {slowest / spent:4.1f} times plain float32, {torch.get_num_threads()} threads")
+        print(
+            f"{name:6} {precision:9} {spent:6.2f} s a step   {slowest / spent:4.1f} times plain float32, {torch.get_num_threads()} threads"
+        )
 
 
 def median_step(network: nn.Module, batch: Batch, precision: str, steps: int) -> float:
