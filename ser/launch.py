@@ -50,12 +50,9 @@ def main(argv: list[str] | None = None) -> None:
     for protocol in map(read_protocol, args.protocols):
         folds = Path("data/folds") / protocol.name
         numbers = fold_numbers(folds)
-        chosen = (
-            numbers
-            if args.folds == "all"
-            else [int(number) for number in args.folds.split(",") if number.isdigit()]
-        )
-        if not chosen or set(chosen) - set(numbers):
+        words = set(map(str, numbers) if args.folds == "all" else args.folds.split(","))
+        chosen = [number for number in numbers if str(number) in words]
+        if words - set(map(str, numbers)):
             raise UserError(
                 f"--folds {args.folds}: {protocol.name} has folds {numbers[0]} to {numbers[-1]}; write all, or numbers as 1,2"
             )

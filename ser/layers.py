@@ -26,9 +26,8 @@ def keras_init(module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
             if name.startswith("weight_ih"):  # Keras draws the four gates as one matrix
                 nn.init.xavier_uniform_(parameter)
-            elif name.startswith("weight_hh"):
-                for gate in parameter.chunk(4):
-                    nn.init.orthogonal_(gate)
+            elif name.startswith("weight_hh"):  # the recurrences too: H orthonormal vectors of 4 H values
+                nn.init.orthogonal_(parameter)
             else:
                 nn.init.zeros_(parameter)
                 if name.startswith("bias_ih"):  # PyTorch's order: input, forget, cell, output

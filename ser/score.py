@@ -82,8 +82,9 @@ def score(folder: Path, result: Path, device: str) -> None:
     if epochs.exists():
         result.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(epochs, result.with_suffix(".epochs.jsonl"))
-    write_scores(result, Scores(about, fold.classes, utts, true, posteriors))
-    confusion = metrics.confusion_matrix(true, posteriors.argmax(1), len(fold.classes))
+    predicted = posteriors.argmax(1)
+    write_scores(result, Scores(about, fold.classes, utts, true, predicted, posteriors))
+    confusion = metrics.confusion_matrix(true, predicted, len(fold.classes))
     print(f"{result}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
 
 

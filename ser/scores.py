@@ -21,12 +21,8 @@ class Scores:
     classes: list[str]
     utts: list[str]
     true: np.ndarray
+    predicted: np.ndarray
     posteriors: np.ndarray
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The class of the highest posterior."""
-        return self.posteriors.argmax(1)
 
 
 def write_scores(path: Path, scores: Scores) -> None:
@@ -44,8 +40,8 @@ def read_scores(path: Path) -> Scores:
     """Read what write_scores wrote. Raises UserError naming the line that is not as it should be."""
     about: dict[str, str] = {}
     classes: list[str] = []
-    utts, true, posteriors = [], [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+    utts, true, predicted, posteriors = [], [], [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
         try:
             if line.startswith("# utt true predicted "):
                 classes = line.split()[4:]
@@ -53,12 +49,13 @@ def read_scores(path: Path) -> Scores:
                 key, value = line[2:].split(": ", 1)
                 about[key] = value
             else:
-                utt, name, _, *values = line.split()
+                utt, true_name, predicted_name, *values = line.split()
                 utts.append(utt)
-                true.append(classes.index(name))
+                true.append(classes.index(true_name))
+                predicted.append(classes.index(predicted_name))
                 posteriors.append(np.array(values, float).reshape(len(classes)))
         except ValueError:
             raise UserError(f"{path}:{number}: not a line of scores; run stage 5 again") from None
     if not utts:
         raise UserError(f"{path}: holds no scores; run stage 5 again")
-    return Scores(about, classes, utts, np.array(true), np.array(posteriors))
+    return Scores(about, classes, utts, np.array(true), np.array(predicted), np.array(posteriors))

@@ -13,6 +13,8 @@ from ser import config
 from ser.cli import UserError
 
 EGS = Path(__file__).resolve().parents[1] / "egs"
+PACKAGE = Path(config.__file__).parent
+KINDS = {part: ", ".join(sorted(path.stem for path in PACKAGE.glob(f"{part}/[a-z]*.py"))) for part in ("features", "models")}
 FEATURE = """\
 feature:
   kind: logmel
@@ -163,10 +165,10 @@ SYSTEM_FAULTS = {
     "key twice": (NETWORK, "  epochs: 3\n", "  epochs: 3\n  epochs: 4\n", ":29: not valid YAML: key epochs stands twice"),
     "section twice": (SVM, "model:", "description: b\nmodel:", ":13: not valid YAML: key description stands twice"),
     "not YAML": (SVM, "cost: [1, 3]", "cost: [1, 3", ":17: not valid YAML: expected ',' or ']', but got ':'"),
-    "unknown feature": (SVM, "kind: logmel", "kind: mfc", ": feature.kind: mfc is unknown; one of logmel"),
-    "unknown model": (SVM, "kind: svm", "kind: tree", ": model.kind: tree is unknown; one of sherman, svm"),
-    "model without a kind": (SVM, "  kind: svm\n", "", ": model.kind: missing; one of sherman, svm"),
-    "model that is a word": (NETWORK, NETWORK[NETWORK.index("model:") : NETWORK.index("training:")], "model: svm\n", ": model.kind: missing; one of sherman, svm"),
+    "unknown feature": (SVM, "kind: logmel", "kind: mfc", f": feature.kind: mfc is unknown; one of {KINDS['features']}"),
+    "unknown model": (SVM, "kind: svm", "kind: tree", f": model.kind: tree is unknown; one of {KINDS['models']}"),
+    "model without a kind": (SVM, "  kind: svm\n", "", f": model.kind: missing; one of {KINDS['models']}"),
+    "model that is a word": (NETWORK, NETWORK[NETWORK.index("model:") : NETWORK.index("training:")], "model: svm\n", f": model.kind: missing; one of {KINDS['models']}"),
     "network without training": (NETWORK, NETWORK[NETWORK.index("training:") :], "", ": training: missing: a network needs it"),
     "svm with training": (
         SVM,

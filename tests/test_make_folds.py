@@ -127,7 +127,7 @@ def test_random_the_seed_decides(data):
 def test_random_every_utterance_may_be_drawn(data):
     drawn = Counter()
     for _, _, test in run(data, "{kind: random, number: 60, test_share: 0.3, seed: 1}", "test"):
-        drawn.update(test)
+        drawn.update(list(test))
     assert drawn.keys() == chosen(data).keys()
     assert min(drawn.values()) >= 60 * 0.3 - 4 * math.sqrt(60 * 0.3 * 0.7)
     assert max(drawn.values()) <= 60 * 0.3 + 4 * math.sqrt(60 * 0.3 * 0.7)

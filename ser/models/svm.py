@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from ser.cli import UserError
 from ser.config import PositiveFloat, strict
 
 FUNCTIONALS = {
@@ -23,7 +24,8 @@ FUNCTIONALS = {
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
     """cost and gamma: values to choose from; gamma is divided by the number of functionals, so that
-    1 is scikit-learn's "scale" for features of unit variance. inner_folds: of the choice."""
+    1 is scikit-learn's "scale" for features of unit variance. inner_folds: of the choice; as many as
+    there are groups where those are fewer."""
 
     functionals: Annotated[list[Literal["mean", "deviation", "min", "max"]], Field(min_length=1)]
     cost: Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -46,8 +48,11 @@ def fit(
     """
     machine = make_pipeline(StandardScaler(), SVC(class_weight="balanced", break_ties=True, cache_size=500))
     grid = {"svc__C": config.cost, "svc__gamma": [gamma / pooled.shape[1] for gamma in config.gamma]}
-    splits = StratifiedGroupKFold(config.inner_folds, shuffle=True, random_state=seed)
-    search = GridSearchCV(machine, grid, scoring="balanced_accuracy", cv=splits, n_jobs=n_jobs)
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        raise UserError("the training part is one group, and the choice of cost and gamma needs two; use fewer folds")
+    splits = StratifiedGroupKFold(min(config.inner_folds, n_groups), shuffle=True, random_state=seed)
+    search = GridSearchCV(machine, grid, scoring="balanced_accuracy", cv=splits, n_jobs=n_jobs, error_score="raise")
     return search.fit(pooled, targets, groups=groups)
 
 

@@ -1,0 +1,110 @@
+"""A toy recipe, which several tests run: two classes that a tiny network tells apart in a second."""
+
+from pathlib import Path
+
+import pytest
+
+CLASSES = ("low", "high")
+SPEAKERS = {"a": 14, "b": 14, "c": 10, "d": 12}  # utterances of each
+PARTS = {"train": "ab", "dev": "c", "test": "d"}  # of fold 1; of fold 2 the other way round
+FEATURE = {
+    "kind": "logmel", "sample_rate": 8000, "n_fft": 256, "win_length": 200, "hop_length": 80, "n_mels": 6,
+    "fmin": 0, "fmax": 4000, "window": "hann",
+}  # fmt: skip
+NETWORK = {
+    "kind": "sherman", "window": 8, "hop": 4, "channels": [4, 6], "pools": [2, 2], "norm_momentum": 0.3, "activation": "elu",
+    "dropout": 0.1, "hidden_size": 4, "attention_size": 4, "state_l1": 0.001,
+}  # fmt: skip
+TRAINING = {"epochs": 3, "batch_size": 8, "learning_rate": 0.01}
+SVM = {"kind": "svm", "functionals": ["mean", "deviation"], "cost": [1, 10], "gamma": [0.3, 1], "inner_folds": 2}
+
+
+class Recipe:
+    """A recipe's folder after stage 2, made without the code that is tested. `folder` is where the
+    test stands; systems are tiny.yaml (a network) and svm.yaml, protocols selects_on_{dev,test,last}.yaml."""
+
+    def __init__(self, folder: Path) -> None:
+        import kaldiio
+        import numpy as np
+        import yaml
+
+        from ser.config import feature_name, read_system
+
+        self.folder = folder
+        rng = np.random.default_rng(0)
+        self.matrices, self.classes = {}, {}
+        for speaker, number in SPEAKERS.items():
+            for place in range(number):
+                utt = f"{speaker}-{place:02d}"
+                self.classes[utt] = CLASSES[place % 3 == 0]  # twice as many are low
+                matrix = rng.standard_normal((rng.integers(5, 25), 6)) - 30
+                matrix[:, :3] += 1.2 * (self.classes[utt] == "low")
+                matrix[:, 3:] += 1.2 * (self.classes[utt] == "high")
+                self.matrices[utt] = matrix.astype(np.float32)
+
+        self.write_yaml("conf/toy/tiny.yaml", description="a tiny network", feature=FEATURE, normalisation="global", model=NETWORK, training=TRAINING)
+        self.write_yaml("conf/toy/svm.yaml", description="a machine", feature=FEATURE, normalisation="none", model=SVM)
+        classes = {"low": ["calm"], "high": ["angry"]}
+        for select in ("dev", "test", "last"):
+            groups = {"kind": "groups", "by": "spk", "number": 4}
+            self.write_yaml(f"conf/protocols/selects_on_{select}.yaml", description=f"toy, {select}", classes=classes, folds=groups, select=select)
+            for fold, order in ((1, 1), (2, -1)):
+                place = folder / f"data/folds/selects_on_{select}/fold{fold}"
+                place.mkdir(parents=True)
+                for part, speakers in zip(PARTS, list(PARTS.values())[::order], strict=True):
+                    utts = [utt for utt in self.classes if utt[0] in speakers and (select == "dev" or part != "dev")]
+                    (place / part).write_text("".join(f"{utt} {self.classes[utt]}\n" for utt in utts))
+                (place / "overlap").write_text(f"sizes of fold {fold}\ntrain and test share nothing\ndev and test share nothing\n")
+            (place.parent / "classes").write_text("0 low\n1 high\n")
+
+        (folder / "data/all").mkdir()
+        (folder / "data/all/utt2spk").write_text("".join(f"{utt} {utt[0]}\n" for utt in self.classes))
+        dump = folder / "dump" / feature_name(read_system(folder / "conf/toy/tiny.yaml").feature)
+        dump.mkdir(parents=True)
+        with kaldiio.WriteHelper(f"ark,scp:{dump}/feats.ark,{dump}/feats.scp") as writer:
+            for utt, matrix in self.matrices.items():
+                writer(utt, matrix)
+        (dump / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in self.matrices.items()))
+        self.yaml = yaml
+
+    def write_yaml(self, name: str, **content) -> None:
+        import yaml
+
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def part(self, name: str) -> list[str]:
+        """The utterances of a part of fold 1."""
+        return [utt for utt in self.classes if utt[0] in PARTS[name]]
+
+    def lay_out(self, name: str, select: str = "dev", system: str = "tiny", seed: int = 1, fold: int = 1, model=None, **training) -> Path:
+        """Make a run's folder exp/<name>, ready to train; return it. training: changes to TRAINING."""
+        from dataclasses import replace
+
+        from ser.config import make_system, read_protocol
+        from ser.runs import Run, write_run
+
+        content = self.yaml.safe_load((self.folder / f"conf/toy/{system}.yaml").read_text()) | {"name": system, "paper": []}
+        content["model"] |= model or {}
+        content["training"] = content.get("training") and content["training"] | training
+        protocol = read_protocol(self.folder / f"conf/protocols/selects_on_{select}.yaml")
+        made = {"command": "a test", "commit": "0", "machine": "this", "versions": {"python": "3"}}
+        run = Run(
+            folder=self.folder / "exp" / name, corpus="toy", system=make_system(content, "toy"), protocol=protocol, fold=fold, seed=seed,
+            data=Path("data/all"), folds=Path("data/folds") / protocol.name, dump=Path("dump"), made=made,
+        )  # fmt: skip
+        write_run(replace(run))
+        return run.folder
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> Recipe:
+    """The toy recipe, in whose folder the test stands. Torch has one thread, as in a job."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    yield Recipe(tmp_path)
+    torch.set_num_threads(threads)

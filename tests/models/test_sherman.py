@@ -1,0 +1,271 @@
+"""Sherman et al.'s network, against the same thing written out plainly."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ser.config import read_system
+from ser.models.sherman import Block, Config, Network, SingleChannelConvNorm, cut, patch_moments
+
+RAVDESS = Path(__file__).resolve().parents[2] / "egs/ravdess/conf/sherman/cnn4_blstm_attention.yaml"
+SMALL = Config(
+    window=12, hop=5, channels=[3, 4], pools=[2, 3], norm_momentum=0.3, activation="elu", dropout=0.0,
+    hidden_size=5, attention_size=6, state_l1=0.01,
+)  # fmt: skip
+BANDS, CLASSES = 7, 3
+LENGTHS = [40, 12, 3, 31, 17]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def shake(module):
+    """Give a module weights, scales and statistics that hide nothing: biases not 0, scales below 0."""
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 2)
+            elif value.is_floating_point() and "bias_hh" not in name:
+                value.uniform_(-0.8, 0.8)
+    return module.double()
+
+
+def padded(lengths=LENGTHS):
+    """frames (B, T, BANDS), with what must not be heard beyond each length; lengths (B,)."""
+    frames = torch.randn(len(lengths), max(lengths), BANDS, dtype=torch.float64)
+    for row, length in zip(frames, lengths, strict=True):
+        row[length:] = 1e3
+    return frames, torch.tensor(lengths)
+
+
+def windows_of(frames, window, hop):
+    """The windows of one utterance (T, D), cut in a loop."""
+    frames = [list(frame) for frame in frames.tolist()]
+    while len(frames) < window:
+        frames.append([0.0] * len(frames[0]))
+    return [frames[start : start + window] for start in range(0, len(frames) - window + 1, hop)]
+
+
+class Plain(nn.Module):
+    """The network as the paper tells it: convolution, normalisation, activation, pooling; torch's own
+    layers; one utterance after the other, but for the batch normalisation."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.config = network.config
+        self.layers = nn.ModuleList()
+        sizes = [1, *self.config.channels]
+        for block, size, out in zip(network.blocks, sizes, sizes[1:], strict=False):
+            conv, norm = nn.Conv2d(size, out, 3, padding="same"), nn.BatchNorm2d(out, eps=1e-3, momentum=self.config.norm_momentum)
+            conv.load_state_dict(block.convolution.conv.state_dict())
+            norm.load_state_dict(block.convolution.norm.state_dict())
+            self.layers.append(nn.Sequential(conv, norm))
+        ahead, back = network.blstm.ahead, network.blstm.back
+        self.blstm = nn.LSTM(ahead.input_size, ahead.hidden_size, batch_first=True, bidirectional=True)
+        weights = {name: value for name, value in ahead.state_dict().items()}
+        self.blstm.load_state_dict(weights | {f"{name}_reverse": value for name, value in back.state_dict().items()})
+        self.project, self.energy = (network.attention[place].weight.detach() for place in (0, 2))
+        self.output = network.output
+        self.double()
+
+    def forward(self, frames, lengths):
+        per_utterance = [windows_of(row[:length], self.config.window, self.config.hop) for row, length in zip(frames, lengths, strict=True)]
+        maps = torch.tensor([window for windows in per_utterance for window in windows], dtype=torch.float64)[:, None]
+        for layer, pool in zip(self.layers, self.config.pools, strict=True):
+            maps = {"elu": F.elu, "relu": F.relu}[self.config.activation](layer(maps))
+            spare = [-size % pool for size in maps.shape[2:]]
+            maps = F.max_pool2d(F.pad(maps, (0, spare[1], 0, spare[0]), value=-torch.inf), pool)
+        vectors = maps.flatten(1).split([len(windows) for windows in per_utterance])
+        scores, l1 = [], 0
+        for utterance in vectors:
+            states, (final, _) = self.blstm(utterance[None])
+            energies = (torch.tanh(states[0] @ self.project.T) @ self.energy[0]) / self.config.attention_size**0.5
+            weights = torch.exp(energies) / torch.exp(energies).sum()
+            context = sum(weight * state for weight, state in zip(weights, states[0], strict=True))
+            last = torch.cat((final[0, 0], final[1, 0]))
+            scores.append(self.output(torch.cat((context, last))))
+            l1 += states.abs().sum() + last.abs().sum()
+        return torch.stack(scores), self.config.state_l1 * l1 / len(frames)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_the_network_is_the_plain_one(activation, training):
+    network = shake(Network(replace(SMALL, activation=activation), BANDS, CLASSES))
+    plain = Plain(network).train(training)
+    network.train(training)
+    frames, lengths = padded()
+    scores, penalty = network(frames, lengths)
+    expected, expected_penalty = plain(frames, lengths)
+    assert scores.shape == (len(LENGTHS), CLASSES)
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(penalty, expected_penalty.float(), check_dtype=False)
+    assert penalty > 0
+    for block, (_, norm) in zip(network.blocks, plain.layers, strict=True):  # of the real windows alone
+        torch.testing.assert_close(block.convolution.norm.running_mean, norm.running_mean)
+        torch.testing.assert_close(block.convolution.norm.running_var, norm.running_var)
+        assert block.convolution.norm.num_batches_tracked == norm.num_batches_tracked
+
+
+def test_the_networks_gradients_are_the_plain_ones():
+    network = shake(Network(SMALL, BANDS, CLASSES)).train()
+    plain = Plain(network).train()
+    frames, lengths = padded()
+    upstream = torch.randn(len(LENGTHS), CLASSES, dtype=torch.float64)
+    (network(frames, lengths)[0] * upstream).sum().backward()
+    (plain(frames, lengths)[0] * upstream).sum().backward()
+    for block, (conv, norm) in zip(network.blocks, plain.layers, strict=True):
+        torch.testing.assert_close(block.convolution.conv.weight.grad, conv.weight.grad)
+        torch.testing.assert_close(block.convolution.norm.weight.grad, norm.weight.grad)
+        torch.testing.assert_close(block.convolution.norm.bias.grad, norm.bias.grad)
+    for direction, suffix in ((network.blstm.ahead, ""), (network.blstm.back, "_reverse")):
+        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"):
+            torch.testing.assert_close(getattr(direction, name).grad, getattr(plain.blstm, name + suffix).grad)
+
+
+def test_an_utterance_gives_in_a_batch_what_it_gives_alone():
+    network = shake(Network(SMALL, BANDS, CLASSES)).eval()
+    frames, lengths = padded()
+    scores, _ = network(frames, lengths)
+    for row, length in enumerate(LENGTHS):
+        own, _ = network(frames[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(scores[row], own[0])
+    assert not torch.allclose(scores[0], scores[1])
+
+
+@pytest.mark.parametrize(("window", "hop"), [(12, 5), (12, 12), (4, 9), (1, 1), (50, 3)])
+def test_windows_are_those_of_a_loop(window, hop):
+    frames, lengths = padded()
+    windows, n_windows = cut(frames, lengths, window, hop)
+    for row, length in enumerate(LENGTHS):
+        expected = torch.tensor(windows_of(frames[row, :length], window, hop), dtype=torch.float64)
+        assert n_windows[row] == len(expected)
+        assert torch.equal(windows[row, : n_windows[row]], expected)
+    assert windows.shape == (len(LENGTHS), max(n_windows), window, BANDS)
+
+
+def test_attention_is_that_of_numpy():
+    network = shake(Network(SMALL, BANDS, CLASSES))
+    states, lengths = torch.randn(3, 6, 10, dtype=torch.float64), [6, 1, 4]
+    weights = network.attend(states, torch.tensor(lengths)).detach().numpy()
+    project, energy = (network.attention[place].weight.detach().numpy() for place in (0, 2))
+    for row, length in enumerate(lengths):
+        energies = [np.tanh(project @ state) @ energy[0] / np.sqrt(6) for state in states[row, :length].numpy()]
+        expected = np.exp(energies) / np.exp(energies).sum()
+        np.testing.assert_allclose(weights[row, :length], expected, rtol=1e-5)
+        assert not weights[row, length:].any()
+
+
+def test_the_papers_number_of_parameters():
+    """1.180 M: Keras counts the batch normalisation's running mean and variance too, and the paper's
+    number leaves out the output layer."""
+    network = Network(read_system(RAVDESS).model, 128, 7)
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    output = 7 * (4 * 256) + 7
+    running = 2 * (64 + 64 + 128 + 128)
+    assert trained - output + running == 1_180_352
+    assert network.output.weight.shape == (7, 4 * 256)
+
+
+def test_bfloat16_changes_little():
+    network = Network(SMALL, BANDS, CLASSES).eval()
+    frames, lengths = padded()
+    scores, penalty = network(frames.float(), lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, rounded_penalty = network(frames.float(), lengths)
+    assert penalty.dtype is rounded_penalty.dtype is torch.float32
+    torch.testing.assert_close(rounded.float(), scores, rtol=0.05, atol=0.05)
+    assert not torch.equal(rounded.float(), scores)  # it did round
+
+
+def test_dropout_stands_in_every_block_and_only_in_training():
+    network = Network(replace(SMALL, dropout=0.5), BANDS, CLASSES)
+    frames, lengths = padded()
+    frames = frames.float()
+    assert not torch.equal(network(frames, lengths)[0], network(frames, lengths)[0])
+    network.eval()
+    assert torch.equal(network(frames, lengths)[0], network(frames, lengths)[0])
+    maps = torch.randn(20, 1, 12, 8)
+    for block in network.train().blocks:
+        maps = block(maps)
+        assert 0.4 < (maps == 0).float().mean() < 0.6
+
+
+class TestBlock:
+    """Pooling before the activation is the paper's order, done sooner."""
+
+    @pytest.mark.parametrize("activation", ["elu", "relu"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize(("size", "pool"), [((12, 8), 2), ((12, 8), 4), ((7, 5), 2), ((9, 7), 4)])
+    def test_it_is_the_papers_order(self, activation, channels, size, pool):
+        block = shake(Block(channels, 6, pool, replace(SMALL, activation=activation))).train()
+        maps = torch.randn(5, channels, *size, dtype=torch.float64)
+        conv, norm = block.convolution.conv, block.convolution.norm
+        normal = F.batch_norm(F.conv2d(maps, conv.weight, conv.bias, padding=1), None, None, norm.weight, norm.bias, training=True, eps=1e-3)
+        active = torch.where(normal > 0, normal, torch.expm1(normal) if activation == "elu" else 0)
+        spare = [-length % pool for length in size]
+        rows = F.pad(active, (0, spare[1], 0, spare[0]), value=-torch.inf).unfold(2, pool, pool).unfold(3, pool, pool)
+        torch.testing.assert_close(block(maps), rows.amax((4, 5)))
+
+
+class TestSingleChannelConvNorm:
+    """The first convolution with its normalisation, against Conv2d and BatchNorm2d."""
+
+    @pytest.fixture
+    def both(self):
+        ours = shake(SingleChannelConvNorm(1, 9, 0.3))
+        theirs = nn.Sequential(nn.Conv2d(1, 9, 3, padding=1), nn.BatchNorm2d(9, eps=1e-3, momentum=0.3)).double()
+        theirs[0].load_state_dict(ours.conv.state_dict())
+        theirs[1].load_state_dict(ours.norm.state_dict())
+        with torch.no_grad():
+            assert (ours.norm.weight < 0).any()
+        return ours, theirs
+
+    @pytest.mark.parametrize("shape", [(6, 1, 12, 8), (1, 1, 5, 3), (2, 1, 1, 4)])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_outputs_gradients_and_statistics(self, both, training, shape):
+        ours, theirs = (layer.train(training) for layer in both)
+        for _ in range(3):  # the statistics run
+            maps = (torch.randn(shape, dtype=torch.float64) + 2).requires_grad_()
+            output, expected = ours(maps), theirs(maps)
+            torch.testing.assert_close(output, expected)
+            upstream = torch.randn_like(expected)
+            leaves = [maps, ours.conv.weight, ours.norm.weight, ours.norm.bias]
+            gradients = torch.autograd.grad((output * upstream).sum(), leaves + [ours.conv.bias], allow_unused=True)
+            leaves = [maps, theirs[0].weight, theirs[1].weight, theirs[1].bias]
+            expected_gradients = torch.autograd.grad((expected * upstream).sum(), leaves + [theirs[0].bias])
+            bias, expected_bias = gradients[-1], expected_gradients[-1]
+            if bias is None:  # in training the normalisation takes the bias out again
+                assert training
+                bias = torch.zeros_like(expected_bias)
+            torch.testing.assert_close(bias, expected_bias)
+            for gradient, expected_gradient in zip(gradients[:-1], expected_gradients[:-1], strict=True):
+                torch.testing.assert_close(gradient, expected_gradient)
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            torch.testing.assert_close(getattr(ours.norm, name), getattr(theirs[1], name))
+            assert getattr(ours.norm, name).grad_fn is None  # no batch is remembered in them
+
+    def test_it_is_the_first_blocks(self):
+        network = Network(SMALL, BANDS, CLASSES)
+        assert [type(block.convolution).__name__ for block in network.blocks] == ["SingleChannelConvNorm", "ConvNorm"]
+
+    def test_single_precision_is_enough(self):
+        """Log-mel features after normalisation: a mean near 0, a deviation near 1."""
+        ours = SingleChannelConvNorm(1, 16, 0.01)
+        theirs = nn.Sequential(ours.conv, nn.BatchNorm2d(16, eps=1e-3))
+        maps = torch.randn(8, 1, 128, 128) * 1.5 + 0.3
+        torch.testing.assert_close(ours(maps), theirs(maps), rtol=1e-4, atol=1e-4)
+
+    def test_patch_moments(self):
+        maps = torch.randn(3, 1, 4, 5, dtype=torch.float64)
+        patches = F.unfold(maps, 3, padding=1).transpose(1, 2).reshape(-1, 9)
+        mean, covariance = patch_moments(maps)
+        torch.testing.assert_close(mean, patches.mean(0))
+        torch.testing.assert_close(covariance, torch.cov(patches.T, correction=0))

@@ -1,0 +1,123 @@
+"""The SVM baseline: its functionals, the choice of its settings, its posteriors."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.metrics import recall_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from ser.cli import UserError
+from ser.models import svm
+from ser.models.svm import Config
+
+
+def config(**others):
+    return Config(**({"functionals": ["mean"], "cost": [0.1, 1.0, 10.0], "gamma": [0.05, 0.5, 5.0], "inner_folds": 3} | others))
+
+
+def data(n_classes=3, per_group=12, n_groups=6, spread=1.3, seed=0):
+    """Noisy classes in eight dimensions; (N, 8), classes (N,), groups (N,)."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_groups), per_group)
+    targets = np.tile(np.arange(n_classes), -(-len(groups) // n_classes))[: len(groups)]
+    centres = rng.standard_normal((n_classes, 8))
+    return centres[targets] + spread * rng.standard_normal((len(groups), 8)), targets, groups
+
+
+def test_functionals_are_numpys():
+    frames = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    pooled = svm.pool(frames, config(functionals=["max", "mean", "min", "deviation"]))
+    expected = [
+        [max(column) for column in frames.T],
+        [sum(column) / 30 for column in frames.T],
+        [min(column) for column in frames.T],
+        [np.sqrt(sum((value - sum(column) / 30) ** 2 for value in column) / 30) for column in frames.T],
+    ]
+    np.testing.assert_allclose(pooled, np.concatenate(expected), rtol=1e-5, atol=1e-6)
+    assert svm.pool(frames, config(functionals=["deviation"])).shape == (4,)
+
+
+def test_the_settings_are_those_of_the_best_inner_cross_validation():
+    pooled, targets, groups = data(per_group=20)
+    kept = (targets == 0) | (np.arange(len(targets)) % 3 == 0)  # classes of unlike size, or UA would be WA
+    pooled, targets, groups = pooled[kept], targets[kept], groups[kept]
+    search = svm.fit(pooled, targets, groups, config(), seed=7, n_jobs=1)
+    scores = {}
+    for cost, gamma in itertools.product([0.1, 1.0, 10.0], [0.05, 0.5, 5.0]):
+        recalls = []
+        for train, test in StratifiedGroupKFold(3, shuffle=True, random_state=7).split(pooled, targets, groups):
+            scaler = StandardScaler().fit(pooled[train])
+            machine = SVC(C=cost, gamma=gamma / 8, class_weight="balanced", break_ties=True).fit(scaler.transform(pooled[train]), targets[train])
+            recalls.append(recall_score(targets[test], machine.predict(scaler.transform(pooled[test])), average="macro"))
+        scores[cost, gamma] = np.mean(recalls)
+    best = max(scores, key=scores.get)
+    assert sorted(scores.values())[-1] > sorted(scores.values())[-2] + 0.005  # no tie
+    assert search.best_params_ == {"svc__C": best[0], "svc__gamma": best[1] / 8}
+    assert search.best_score_ == pytest.approx(scores[best])
+
+    whole = StandardScaler().fit(pooled)  # fitted again on all that there is
+    machine = SVC(C=best[0], gamma=best[1] / 8, class_weight="balanced").fit(whole.transform(pooled), targets)
+    other, _, _ = data(seed=1)
+    assert (search.predict(other) == machine.predict(whole.transform(other))).mean() > 0.98
+
+
+def test_groups_stay_on_one_side():
+    """Each group is a point of its own with a class by chance: only who hears a group in training
+    knows its class."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 5)
+    targets = rng.integers(2, size=40)[groups]
+    pooled = 5 * rng.standard_normal((40, 8))[groups] + 0.1 * rng.standard_normal((200, 8))
+    apart = svm.fit(pooled, targets, groups, config(), seed=1, n_jobs=1)
+    mixed = svm.fit(pooled, targets, np.arange(200), config(), seed=1, n_jobs=1)
+    assert mixed.best_score_ > 0.95
+    assert apart.best_score_ < 0.75
+
+
+@pytest.mark.parametrize("n_groups", [2, 4, 5])
+def test_fewer_groups_than_inner_folds(n_groups):
+    """Five inner folds of four speakers: a fold without any would make every score undefined, and the
+    choice none."""
+    pooled, targets, groups = data(n_groups=n_groups, per_group=30)
+    search = svm.fit(pooled, targets, groups, config(inner_folds=5), seed=1, n_jobs=1)
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all()
+    assert search.best_score_ == scores.max() > scores.min()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+def test_posteriors_rank_the_classes_as_the_machine_does(n_classes):
+    pooled, targets, groups = data(n_classes, per_group=14)
+    machine = svm.fit(pooled, targets, groups, config(cost=[1.0], gamma=[1.0]), seed=1, n_jobs=1).best_estimator_
+    other, _, _ = data(n_classes, per_group=140, spread=3, seed=2)  # far from all classes too
+    posteriors = svm.posteriors(machine, other)
+    assert posteriors.shape == (len(other), n_classes)
+    np.testing.assert_allclose(posteriors.sum(1), 1)
+    assert (posteriors > 0).all()
+    assert np.array_equal(posteriors.argmax(1), machine.predict(other))
+    assert len(set(posteriors.argmax(1))) == n_classes
+
+
+def test_two_classes_are_the_sigmoid_of_twice_the_decision():
+    pooled, targets, groups = data(2)
+    machine = svm.fit(pooled, targets, groups, config(cost=[1.0], gamma=[1.0]), seed=1, n_jobs=1).best_estimator_
+    decisions = machine.decision_function(pooled)
+    np.testing.assert_allclose(svm.posteriors(machine, pooled)[:, 1], 1 / (1 + np.exp(-2 * decisions)))
+
+
+def test_rare_classes_count_as_much():
+    """One class has nine tenths of the utterances and overlaps the other: without weights it takes all."""
+    rng = np.random.default_rng(0)
+    targets = (np.arange(600) % 10 == 0).astype(int)
+    pooled = rng.standard_normal((600, 8)) + 0.5 * targets[:, None]
+    machine = svm.fit(pooled, targets, np.arange(600) // 10, config(cost=[0.1], gamma=[0.5]), seed=1, n_jobs=1).best_estimator_
+    assert machine.predict(pooled)[targets == 1].mean() > 0.5
+
+
+def test_one_group_leaves_no_choice():
+    pooled, targets, groups = data(n_groups=1)
+    with pytest.raises(UserError, match="the training part is one group"):
+        svm.fit(pooled, targets, groups, config(), seed=1, n_jobs=1)

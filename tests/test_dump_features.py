@@ -1,0 +1,187 @@
+"""Stage 2: features in parallel jobs, gone on with after a fault."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+import ser
+from ser import dump_features
+from ser.cli import UserError
+from ser.config import feature_name, read_system
+from ser.features import logmel
+
+ROOT = Path(ser.__file__).parents[1]
+RUN = f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py"
+RATE = 8000
+FEATURE = "{kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 8, fmin: 0, fmax: 4000, window: hann}"
+LENGTHS = {f"a-{number}": 900 + 700 * number for number in range(5)}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a data directory of five recordings and a system."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    data = Path("data")
+    data.mkdir()
+    for utt, length in LENGTHS.items():
+        soundfile.write(f"{utt}.wav", 0.1 * rng.standard_normal(length), RATE)
+    (data / "wav.scp").write_text("".join(f"{utt} {tmp_path}/{utt}.wav\n" for utt in LENGTHS))
+    (data / "utt2dur").write_text("".join(f"{utt} {length / RATE}\n" for utt, length in LENGTHS.items()))
+    Path("conf").mkdir()
+    write_system("a", FEATURE)
+    return tmp_path
+
+
+def write_system(name, feature):
+    model = "{kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}"
+    Path(f"conf/{name}.yaml").write_text(f"description: d\nnormalisation: none\nfeature: {feature}\nmodel: {model}\n")
+
+
+def folder_of(name="a"):
+    return Path("dump", feature_name(read_system(f"conf/{name}.yaml").feature))
+
+
+def dump(nj=1, systems=("conf/a.yaml",), cmd=RUN):
+    dump_features.main(["--systems", *systems, "--nj", str(nj), "--cmd", cmd, "data", "dump"])
+
+
+def is_right(folder):
+    """Whether the matrices are those that logmel gives for each recording, and utt2num_frames tells their sizes."""
+    settings = {key: value for key, value in yaml.safe_load(FEATURE).items() if key != "kind"}
+    config = logmel.Config(**settings | {"fmin": 0.0, "fmax": 4000.0})
+    matrices = dict(kaldiio.load_scp(str(folder / "feats.scp")))
+    expected = {utt: logmel.extract(soundfile.read(f"{utt}.wav", dtype="float32")[0], config) for utt in sorted(LENGTHS)}
+    return (
+        list(matrices) == list(expected)
+        and all(np.array_equal(matrices[utt], expected[utt]) for utt in expected)
+        and frames_of(folder) == {utt: 1 + length // 80 for utt, length in LENGTHS.items()}
+    )
+
+
+def frames_of(folder):
+    return {line.split()[0]: int(line.split()[1]) for line in (folder / "utt2num_frames").read_text().splitlines()}
+
+
+def test_any_number_of_jobs_gives_the_same_matrices(place):
+    dump(3)  # two are in the next test
+    assert is_right(folder_of())
+    assert len(list(folder_of().glob("split3/feats.*.ark"))) == 3
+    assert len(list((folder_of() / "log").iterdir())) == 3
+    shutil.rmtree("dump")
+    lay_out(1)
+    in_process(folder_of(), 1)
+    dump(1, cmd="true")
+    assert is_right(folder_of())
+
+
+def test_one_failing_recording_and_going_on(place, capfd):
+    good = Path("a-0.wav").read_bytes()  # the shortest: with two jobs it is in the first one's part
+    Path("a-0.wav").write_bytes(good[:100])
+    with pytest.raises(UserError) as error:
+        dump(2)
+    assert str(error.value).startswith(f"{folder_of()}: a job failed; mend what its log names")
+    shown = capfd.readouterr().err
+    assert "log/dump.1.log" in shown
+    assert f"error: {place}/a-0.wav: cut short" in shown
+    assert "Traceback" not in shown
+    assert f"error: {place}/a-0.wav: cut short" in (folder_of() / "log/dump.1.log").read_text()
+    assert not (folder_of() / "feats.scp").exists()
+    assert not (folder_of() / "split2/feats.1.ark").exists()
+
+    finished = folder_of() / "split2/feats.2.ark"
+    before = finished.stat()
+    Path("a-0.wav").write_bytes(good)
+    dump(2)
+    assert (finished.stat().st_ino, finished.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert is_right(folder_of())
+
+    capfd.readouterr()
+    dump(2, cmd="false")  # no job is started for what is all there
+    assert capfd.readouterr().out == f"{folder_of()}: all 5 utterances are there\n"
+
+
+def in_process(folder, nj):
+    """Do the jobs that a call laid out here, without starting Python again."""
+    for job in range(1, nj + 1):
+        dump_features.main(["--job", str(job), "data", str(folder / f"split{nj}")])
+
+
+def lay_out(nj, systems=("conf/a.yaml",)):
+    with pytest.raises(UserError):
+        dump(nj, systems, "false")
+
+
+def test_a_part_whose_recordings_changed_is_made_again(place):
+    lay_out(1)
+    in_process(folder_of(), 1)
+    dump(1, cmd="true")
+    soundfile.write("b-0.wav", np.ones(400) / 2, RATE)
+    with open("data/wav.scp", "a") as wavs, open("data/utt2dur", "a") as durations:
+        wavs.write(f"b-0 {place}/b-0.wav\n")
+        durations.write("b-0 0.05\n")
+    lay_out(1)
+    assert not (folder_of() / "feats.scp").exists()  # it would point into an archive that is about to change
+    in_process(folder_of(), 1)
+    dump(1, cmd="true")
+    assert frames_of(folder_of()).keys() == LENGTHS.keys() | {"b-0"}
+    assert len(kaldiio.load_scp(str(folder_of() / "feats.scp"))["b-0"]) == 1 + 400 // 80
+
+
+def test_the_jobs_are_of_like_length(place):
+    lay_out(2)
+    wavs = [line.split()[0] for job in (1, 2) for line in (folder_of() / f"split2/wav.{job}.scp").read_text().splitlines()]
+    assert sorted(wavs) == sorted(LENGTHS)
+    sums = [
+        sum(LENGTHS[line.split()[0]] for line in (folder_of() / f"split2/wav.{job}.scp").read_text().splitlines()) for job in (1, 2)
+    ]
+    assert max(sums) - min(sums) <= max(LENGTHS.values())
+
+
+def test_more_jobs_than_recordings(place):
+    lay_out(9)
+    assert sorted(path.name for path in folder_of().iterdir()) == ["feature.yaml", "split5"]
+
+
+def test_a_feature_that_two_systems_share_is_made_once(place, capfd):
+    write_system("b", FEATURE)
+    lay_out(1)
+    in_process(folder_of(), 1)
+    capfd.readouterr()
+    dump(systems=("conf/a.yaml", "conf/b.yaml"), cmd="true")
+    assert capfd.readouterr().out == f"{folder_of()}: 5 utterances\n"
+    write_system("c", FEATURE.replace("n_mels: 8", "n_mels: 9"))
+    lay_out(1, ("conf/a.yaml", "conf/c.yaml"))
+    assert sorted(Path("dump").iterdir()) == sorted([folder_of("a"), folder_of("c")])
+    assert capfd.readouterr().out == f"{folder_of()}: all 5 utterances are there\n"
+
+
+def test_the_settings_stand_beside_the_features(place):
+    lay_out(1)
+    told = yaml.safe_load((folder_of() / "feature.yaml").read_text())
+    assert told == yaml.safe_load(FEATURE) | {"top_db": 80.0, "duration": None, "pad": "end"}
+
+
+def test_a_recording_at_another_rate_is_resampled(place):
+    soundfile.write("a-0.wav", np.zeros(16000), 16000)
+    lay_out(1)
+    in_process(folder_of(), 1)
+    assert len(kaldiio.load_scp(str(folder_of() / "split1/feats.1.scp"))["a-0"]) == 1 + 8000 // 80
+
+
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
+def test_features_that_are_not_finite(place):
+    soundfile.write("a-3.wav", np.full(1000, 1e30), RATE, subtype="FLOAT")
+    lay_out(1)
+    with pytest.raises(UserError) as error:
+        in_process(folder_of(), 1)
+    assert str(error.value) == f"{place}/a-3.wav: a-3 gives non-finite values; mend or leave out the recording"
+    assert not (folder_of() / "split1/frames.1").exists()
+    assert not list((folder_of() / "split1").glob("feats*"))

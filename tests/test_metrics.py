@@ -1,0 +1,34 @@
+"""WA and UA, against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from ser import metrics
+
+
+@pytest.mark.parametrize("n_classes", [2, 4, 7])
+@pytest.mark.parametrize("skill", [0, 0.6, 1])
+def test_as_scikit_learn_has_them(n_classes, skill):
+    rng = np.random.default_rng(n_classes)
+    true = rng.choice(n_classes, 500, p=rng.dirichlet(np.full(n_classes, 2)))  # classes of unlike size
+    predicted = np.where(rng.random(500) < skill, true, rng.integers(n_classes, size=500))
+    assert set(true) == set(range(n_classes))
+    confusion = metrics.confusion_matrix(true, predicted, n_classes)
+    assert np.array_equal(confusion, sklearn_metrics.confusion_matrix(true, predicted, labels=range(n_classes)))
+    assert metrics.wa(confusion) == pytest.approx(100 * sklearn_metrics.accuracy_score(true, predicted))
+    assert metrics.ua(confusion) == pytest.approx(100 * sklearn_metrics.recall_score(true, predicted, average="macro"))
+
+
+def test_by_hand():
+    confusion = np.array([[3, 1], [0, 1]])  # 4 of 5 right; recalls 3/4 and 1
+    assert metrics.wa(confusion) == pytest.approx(80)
+    assert metrics.ua(confusion) == pytest.approx(87.5)
+
+
+def test_a_class_without_utterances_has_no_recall():
+    true, predicted = np.array([0, 0, 2]), np.array([0, 1, 2])
+    confusion = metrics.confusion_matrix(true, predicted, 4)
+    assert confusion.shape == (4, 4)
+    assert metrics.ua(confusion) == pytest.approx(75)
+    assert metrics.wa(confusion) == pytest.approx(200 / 3)

@@ -1,0 +1,221 @@
+"""Stage 6: the table and the figures, from made-up scores whose numbers are known."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ser import report
+from ser.report import interval
+
+FEATURE = "{kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 6, fmin: 0, fmax: 4000, window: hann}"
+MODEL = "{kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}"
+CLASSES = ["low", "high"]
+# class of the truth and the prediction, of four utterances: WA and UA by hand
+RUNS = {
+    "llhh lllh": (75.0, 75.0),  # recalls 1 and 1/2
+    "lllh lhlh": (75.0, 250 / 3),  # 2/3 and 1
+    "lllh lllh": (100.0, 100.0),
+    "lllh lllL": (75.0, 50.0),  # 1 and 0
+    "lhhh hlll": (0.0, 0.0),
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A recipe with three systems and three protocols, and no scores."""
+    monkeypatch.chdir(tmp_path)
+    papers = {
+        "alpha": "paper:\n  - {corpus: toy, table: II, wa: 61.5}\n  - {corpus: other, table: IX, wa: 99}\n  - {corpus: toy, table: III, wa: 70}\n",
+        "beta": "paper:\n  - {corpus: other, table: IX, wa: 99}\n",
+        "gamma": "",
+    }
+    for number, (name, paper) in enumerate(papers.items()):
+        path = Path(f"conf/{'ab'[number % 2]}/{name}.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"description: the {name}\n{paper}feature: {FEATURE}\nnormalisation: none\nmodel: {MODEL}\n")
+    Path("conf/protocols").mkdir()
+    for name, select in (("apart", "dev"), ("paper", "test"), ("plain", "last")):
+        folds = "{kind: groups, by: spk, number: 3}"
+        Path(f"conf/protocols/{name}.yaml").write_text(
+            f"description: about {name}\nclasses: {{low: [calm], high: [angry]}}\nfolds: {folds}\nselect: {select}\n"
+        )
+    return tmp_path
+
+
+def write_scores(system, protocol, run, answers, **about):
+    """Scores as stage 5 writes them: `answers` are the first letters of the true and the predicted classes."""
+    fold = run[4]
+    about = {"fold": f"{fold} of 3", "seed": 1, "overlap": f"sizes {fold}; shared {fold}", "train_seconds": 90} | about
+    lines = [f"# {key}: {value}" for key, value in about.items()] + [f"# utt true predicted {' '.join(CLASSES)}"]
+    names = {"l": "low", "h": "high", "L": "low"}
+    for place, (true, predicted) in enumerate(zip(*answers.split(), strict=True)):
+        posteriors = "0.900000 0.100000" if names[predicted] == "low" else "0.400000 0.600000"
+        lines.append(f"u-{place} {names[true]} {names[predicted]} {posteriors}")
+    path = Path("results", system, protocol, f"{run}.txt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def rows(*options):
+    """Write the report; return the table's rows as {system: {column: cell}}; columns of one name are numbered."""
+    report.main(["--corpus", "toy", *options])
+    lines = [line.strip("| ").split(" | ") for line in Path("RESULTS.md").read_text().splitlines() if line.startswith("| ")]
+    header = []
+    for name in lines[0]:
+        header.append(name if name not in header else f"{name} {sum(one.startswith(name) for one in header) + 1}")
+    assert all(len(line) == len(header) for line in lines)
+    return {re.match(r"\*\*(.*)\*\*", line[0])[1]: dict(zip(header, line, strict=True)) for line in lines[2:]}
+
+
+def test_nothing_was_run(place, capsys):
+    table = rows()
+    assert list(table) == ["alpha", "gamma", "beta"]  # by folder of conf/
+    assert table["alpha"] == {
+        "system": "**alpha**: the alpha",
+        "paper's table": "II; III",
+        "paper WA": "61.5; 70",
+        "paper† WA": "not run", "paper† UA": "not run", "runs": "0",
+        "apart WA": "not run", "apart UA": "not run", "runs 2": "0",
+        "plain WA": "not run", "plain UA": "not run", "runs 3": "0",
+        "parameters": "–",
+        "minutes a run": "–",
+        "command": "`./run.sh --stage 2 --systems conf/a/alpha.yaml`",
+    }  # fmt: skip
+    assert (table["beta"]["paper's table"], table["beta"]["paper WA"]) == ("–", "–")  # another corpus' numbers
+    text = Path("RESULTS.md").read_text()
+    assert text.startswith("# Results: toy\n")
+    assert "None yet." in text
+    assert not Path("figures").exists()
+    out = capsys.readouterr().out
+    assert "not run" in out
+    assert out.endswith(f"{place / 'RESULTS.md'}\n")
+
+
+@pytest.mark.parametrize("answers", RUNS)
+def test_one_run(place, answers):
+    write_scores("alpha", "apart", "fold1_seed1", answers)
+    wa, ua = RUNS[answers]
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["apart UA"], row["runs 2"]) == (f"{wa:.1f}", f"{ua:.1f}", "1 (1 of 3 folds)")
+    assert (row["paper† WA"], row["runs"]) == ("not run", "0")
+    assert row["minutes a run"] == "1.5"
+
+
+def test_mean_and_interval_over_runs(place):
+    answers = list(RUNS)[:3]
+    for fold, one in enumerate(answers, 1):
+        write_scores("beta", "paper", f"fold{fold}_seed1", one, train_seconds=60 * fold, parameters=1234567)
+    row = rows()["beta"]
+    # WA 75, 75, 100: mean 83.33, deviation 14.43, Student's t for 2 degrees of freedom 4.3027
+    assert row["paper† WA"] == "83.3 ± 35.9"
+    # UA 75, 83.33, 100: mean 86.11, deviation 12.73
+    assert row["paper† UA"] == "86.1 ± 31.6"
+    assert row["runs"] == "3"  # every fold: nothing to add
+    assert row["minutes a run"] == "2.0"
+    assert row["parameters"] == "1,234,567"
+
+
+def test_seeds_are_runs_and_missing_folds_are_told(place):
+    for run in ("fold1_seed1", "fold1_seed2", "fold3_seed1"):
+        write_scores("beta", "apart", run, "llhh lllh")
+    row = rows()["beta"]
+    assert (row["apart WA"], row["runs 2"]) == ("75.0 ± 0.0", "3 (2 of 3 folds)")
+
+
+@pytest.mark.parametrize("number", [2, 3, 10])
+def test_the_interval_is_scipys(number):
+    values = list(np.random.default_rng(number).uniform(40, 90, number))
+    low, high = stats.t.interval(0.95, number - 1, np.mean(values), stats.sem(values))
+    mean, half = map(float, interval(values).split(" ± "))
+    assert mean == pytest.approx((low + high) / 2, abs=0.051)
+    assert half == pytest.approx((high - low) / 2, abs=0.051)
+    assert interval(values[:1]) == f"{values[0]:.1f}"
+
+
+def test_protocols_are_described_and_marked(place):
+    write_scores("alpha", "paper", "fold1_seed1", "llhh lllh")
+    for run in ("fold1_seed1", "fold2_seed1"):
+        write_scores("alpha", "apart", run, "llhh lllh", overlap="all alike")
+    rows()
+    lines = Path("RESULTS.md").read_text().splitlines()
+    paper = lines.index("- Protocol **paper**: about paper. **The test set selects the networks' epoch: their numbers are too good.**")
+    assert lines[paper + 1] == "  - fold 1: sizes 1; shared 1"
+    apart = lines.index("- Protocol **apart**: about apart.")
+    assert apart > paper
+    assert lines[apart + 1] == "  - fold 1, 2: all alike"
+    assert "- Protocol **plain**: about plain." in lines
+    assert [line for line in lines if line.startswith("†")] == [
+        "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part."
+    ]
+    assert Path("RESULTS.md").read_text().count("†") == 1 + 2
+
+
+def test_no_mark_where_no_test_set_selects(place):
+    Path("conf/protocols/paper.yaml").unlink()
+    rows()
+    assert "†" not in Path("RESULTS.md").read_text()
+
+
+def test_a_note_comes_first(place):
+    rows("--note", "It is synthetic.")
+    assert Path("RESULTS.md").read_text().splitlines()[2] == "It is synthetic."
+
+
+def test_the_confusion_matrix_sums_the_runs(place, capsys):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    write_scores("alpha", "apart", "fold2_seed1", "lllh lhlh")
+    rows()
+    picture = Path("figures/alpha_apart_confusion.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.with_suffix(".txt").read_text() == (
+        "# alpha, protocol apart, 2 runs: utterances, row true, column predicted\ntrue low high\nlow 4 1\nhigh 1 2\n"
+    )
+    assert sorted(path.name for path in Path("figures").iterdir()) == [picture.name, picture.with_suffix(".txt").name]
+    assert f"![alpha_apart_confusion]({picture})" in Path("RESULTS.md").read_text()
+    assert f"{place / picture}\n" in capsys.readouterr().out
+
+
+LOG = [
+    {"epoch": 1, "train_loss": 2.0, "train_wa": 30.0, "dev_loss": 2.5, "dev_wa": 25.0, "dev_ua": 20.0, "seconds": 1.25},
+    {"epoch": 2, "train_loss": 1.0, "train_wa": 60.0, "dev_loss": 1.5, "dev_wa": 50.0, "dev_ua": 45.0, "seconds": 1.0},
+]
+
+
+@pytest.mark.parametrize(("protocol", "log"), [("apart", LOG), ("plain", [{key: line[key] for key in line if "dev" not in key} for line in LOG])])
+def test_learning_curves(place, protocol, log):
+    for run in ("fold1_seed1", "fold2_seed1"):
+        path = write_scores("alpha", protocol, run, "llhh lllh")
+        path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    rows()
+    picture = Path(f"figures/alpha_{protocol}_curves.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    title, header, *lines = picture.with_suffix(".txt").read_text().splitlines()
+    assert title == f"# alpha, protocol {protocol}, 2 runs"
+    assert header.split() == ["run", *log[0]]
+    expected = [[run, *map(float, line.values())] for run in ("fold1_seed1", "fold2_seed1") for line in log]
+    assert [[run, *map(float, values)] for run, *values in map(str.split, lines)] == expected
+
+
+def test_rows_of_other_recipes(place):
+    Path("elsewhere").mkdir()
+    text = Path("conf/b/beta.yaml").read_text()
+    Path("elsewhere/delta.yaml").write_text(text)
+    table = rows("--systems", "elsewhere/delta.yaml", "conf/b/beta.yaml")
+    assert list(table) == ["alpha", "gamma", "beta", "delta"]  # each once
+    assert table["delta"]["command"] == "`./run.sh --stage 2 --systems elsewhere/delta.yaml`"
+
+
+def test_the_same_scores_give_the_same_bytes(place):
+    path = write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
+
+    def content():
+        rows()
+        return {path: path.read_bytes() for path in [Path("RESULTS.md"), *Path("figures").iterdir()]}
+
+    assert content() == content()
