@@ -4,6 +4,7 @@ Call it in the recipe's folder: it reads data/folds and dump, and writes exp/<sy
 """
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     if not missing:
         return
-    log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}"
+    log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
     with whole(log / "runs.list") as stream:
         stream.writelines(f"{run.folder}\n" for run in missing)
     print(f"logs: {log}/train.*.log", flush=True)
