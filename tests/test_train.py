@@ -160,6 +160,24 @@ def test_a_checkpoint_that_is_broken_is_named(recipe):
         train(folder, "cpu")
 
 
+def test_each_epoch_has_an_order_of_its_own(recipe, monkeypatch):
+    """And a network that learns drops values out and normalises by the batch; one that is asked does not."""
+    order, modes, forward = [], [], networks.forward
+
+    def listen(network, batch, precision):
+        order.append(tuple(batch.utts))
+        modes.append((network.training, torch.is_grad_enabled()))
+        return forward(network, batch, precision)
+
+    monkeypatch.setattr(networks, "forward", listen)
+    done(recipe.lay_out("run", epochs=3))
+    epochs = [order[start : start + 4] for start in range(0, 18, 6)]  # each 4 batches to learn from, 2 to be asked
+    assert len(order) == 18
+    assert all(sorted(sum(epoch, ())) == recipe.part("train") for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert modes == ([(True, True)] * 4 + [(False, False)] * 2) * 3
+
+
 def test_a_run_that_is_done_is_left_alone(recipe, capsys):
     folder = done(recipe.lay_out("run", epochs=1))
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
