@@ -20,6 +20,7 @@ Written by stage 6 from the scores in results/; never edited by hand.
 - **WA**, weighted accuracy: the share of all test utterances that are right. **UA**, unweighted
   accuracy (UAR): the mean of the classes' recalls. Both in per cent.
 - Mean and 95 % interval (Student's t) over runs; a run is one fold with one seed. One run has no interval.
+- "not run": no scores yet; the row's command makes them.
 """
 
 

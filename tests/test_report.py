@@ -69,6 +69,7 @@ def rows(*options):
     for name in lines[0]:
         header.append(name if name not in header else f"{name} {sum(one.startswith(name) for one in header) + 1}")
     assert all(len(line) == len(header) for line in lines)
+    assert len({line[0] for line in lines}) == len(lines)  # each system once
     return {re.match(r"\*\*(.*)\*\*", line[0])[1]: dict(zip(header, line, strict=True)) for line in lines[2:]}
 
 
@@ -168,12 +169,12 @@ def test_a_note_comes_first(place):
 
 def test_the_confusion_matrix_sums_the_runs(place, capsys):
     write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
-    write_scores("alpha", "apart", "fold2_seed1", "lllh lhlh")
+    write_scores("alpha", "apart", "fold2_seed1", "lllh lllL")
     rows()
     picture = Path("figures/alpha_apart_confusion.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.with_suffix(".txt").read_text() == (
-        "# alpha, protocol apart, 2 runs: utterances, row true, column predicted\ntrue low high\nlow 4 1\nhigh 1 2\n"
+        "# alpha, protocol apart, 2 runs: utterances, row true, column predicted\ntrue low high\nlow 5 0\nhigh 2 1\n"
     )
     assert sorted(path.name for path in Path("figures").iterdir()) == [picture.name, picture.with_suffix(".txt").name]
     assert f"![alpha_apart_confusion]({picture})" in Path("RESULTS.md").read_text()
@@ -206,7 +207,7 @@ def test_rows_of_other_recipes(place):
     text = Path("conf/b/beta.yaml").read_text()
     Path("elsewhere/delta.yaml").write_text(text)
     table = rows("--systems", "elsewhere/delta.yaml", "conf/b/beta.yaml")
-    assert list(table) == ["alpha", "gamma", "beta", "delta"]  # each once
+    assert list(table) == ["alpha", "gamma", "beta", "delta"]
     assert table["delta"]["command"] == "`./run.sh --stage 2 --systems elsewhere/delta.yaml`"
 
 
