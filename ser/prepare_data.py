@@ -194,6 +194,9 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
             stream.write(report)
         dest.mkdir(exist_ok=True)
         (dest / "wav.scp").unlink(missing_ok=True)
+        for stale in [*dest.glob("utt2*"), *dest.glob("spk2*")]:  # of another corpus or an older call
+            if stale.name not in tables:
+                stale.unlink()
         for name in sorted([*tables, "report.txt"], key=lambda name: name == "wav.scp"):
             os.replace(Path(workplace, name), dest / name)
 

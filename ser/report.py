@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser import cli
+from ser.cli import UserError
 
 if TYPE_CHECKING:
     from ser.config import Protocol, System
@@ -56,6 +57,12 @@ def main(argv: list[str] | None = None) -> None:
         for protocol in protocols:
             files = sorted(Path("results", system.name, protocol.name).glob("*.txt"))
             runs[system.name, protocol.name] = {file.stem: read_scores(file) for file in files}
+            for run, scores in runs[system.name, protocol.name].items():
+                if scores.about["corpus"] != args.corpus:
+                    raise UserError(
+                        f"results/{system.name}/{protocol.name}/{run}.txt: of {scores.about['corpus']}, "
+                        f"not {args.corpus}; remove results/, which was copied from another recipe"
+                    )
 
     lines = [f"# Results: {args.corpus}", "", *([args.note, ""] if args.note else []), INTRODUCTION]
     for protocol in protocols:
@@ -98,7 +105,7 @@ def table(
     runs: dict[tuple[str, str], dict[str, "Scores"]],
 ) -> list[str]:
     """The lines of the table: a row a system, the paper's numbers first, then a protocol after the other."""
-    header = ["system", "paper's table", "paper WA"]
+    header = ["system", "paper's table", "published WA"]
     for protocol in protocols:
         marked = f"{protocol.name}{'†' if protocol.select == 'test' else ''}"
         header += [f"{marked} WA", f"{marked} UA", "runs"]
@@ -117,7 +124,7 @@ def table(
         minutes = [float(one["train_seconds"]) / 60 for one in about]
         row.append(", ".join(f"{int(number):,}" for number in parameters) or "–")
         row.append(f"{sum(minutes) / len(minutes):.1f}" if minutes else "–")
-        row.append(f"`./run.sh --stage 2 --systems {path}`")
+        row.append(f"`./run.sh --systems {path}`")
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     if any(protocol.select == "test" for protocol in protocols):

@@ -4,6 +4,8 @@ EXP/<system>/<protocol>/fold<k>_seed<s>/ holds run.yaml (all that made it) and w
 the file `done` appears when training has ended.
 """
 
+import hashlib
+import json
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -47,6 +49,23 @@ class Run:
         """Folder of the system's feature."""
         return self.dump / feature_name(self.system.feature)
 
+    @property
+    def split(self) -> str:
+        """Fingerprint of the fold's utterances and classes, as they are on disk now."""
+        folder = self.folds / f"fold{self.fold}"
+        digest = hashlib.sha256()
+        for path in (self.folds / "classes", *(folder / part for part in ("train", "dev", "test"))):
+            digest.update(json.dumps(sorted(read_table(path).items())).encode())
+        return digest.hexdigest()[:16]
+
+    def refuse_other_split(self) -> None:
+        """Raise UserError where the fold is no longer the one that the run was laid out for."""
+        if read_yaml(self.folder / "run.yaml").get("split") != self.split:
+            raise UserError(
+                f"{self.folder}: made with other utterances in {self.folds}/fold{self.fold}; "
+                "remove or rename the folder and run it anew"
+            )
+
     def read_fold(self) -> Fold:
         return read_fold(self.folds / f"fold{self.fold}")
 
@@ -86,6 +105,7 @@ def write_run(run: Run) -> None:
         "corpus": run.corpus,
         "fold": run.fold,
         "seed": run.seed,
+        "split": run.split,
         "data": str(run.data),
         "folds": str(run.folds),
         "dump": str(run.dump),

@@ -56,6 +56,7 @@ def score(folder: Path, result: Path, device: str) -> None:
     from ser.scores import Scores, write_scores
 
     run = read_run(folder)
+    run.refuse_other_split()
     fold = run.read_fold()
     utts = sorted(fold.test)
     model = score_svm if run.system.training is None else score_network

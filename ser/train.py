@@ -51,6 +51,7 @@ def train(folder: Path, device_name: str = "auto") -> None:
     if run.is_done:
         print(f"{folder}: done already")
         return
+    run.refuse_other_split()
     settings = run.system.training
     device = networks.device(device_name)
     fold = run.read_fold()

@@ -44,6 +44,7 @@ def train(folder: Path) -> None:
     if run.is_done:
         print(f"{folder}: done already")
         return
+    run.refuse_other_split()
     started = time.monotonic()
     fold = run.read_fold()
     features = Features(run.features)

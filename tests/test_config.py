@@ -333,7 +333,7 @@ def test_as_dict_is_what_the_file_says(tmp_path):
 
 
 CHANGES = {
-    "sample_rate": 8000, "n_fft": 1024, "win_length": 256, "hop_length": 80, "n_mels": 41, "fmin": 1.0, "fmax": 7999.0,
+    "sample_rate": 22050, "n_fft": 1024, "win_length": 256, "hop_length": 80, "n_mels": 41, "fmin": 1.0, "fmax": 7999.0,
     "window": "hamming", "top_db": 79.0, "duration": 5.0, "pad": "front",
 }  # fmt: skip
 

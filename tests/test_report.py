@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from ser import report
+from ser.cli import UserError
 from ser.report import interval
 
 FEATURE = "{kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 6, fmin: 0, fmax: 4000, window: hann}"
@@ -49,7 +50,7 @@ def place(tmp_path, monkeypatch):
 def write_scores(system, protocol, run, answers, **about):
     """Scores as stage 5 writes them: `answers` are the first letters of the true and the predicted classes."""
     fold = run[4]
-    about = {"fold": f"{fold} of 3", "seed": 1, "overlap": f"sizes {fold}; shared {fold}", "train_seconds": 90} | about
+    about = {"corpus": "toy", "fold": f"{fold} of 3", "seed": 1, "overlap": f"sizes {fold}; shared {fold}", "train_seconds": 90} | about
     lines = [f"# {key}: {value}" for key, value in about.items()] + [f"# utt true predicted {' '.join(CLASSES)}"]
     names = {"l": "low", "h": "high", "L": "low"}
     for place, (true, predicted) in enumerate(zip(*answers.split(), strict=True)):
@@ -79,15 +80,15 @@ def test_nothing_was_run(place, capsys):
     assert table["alpha"] == {
         "system": "**alpha**: the alpha",
         "paper's table": "II; III",
-        "paper WA": "61.5; 70",
+        "published WA": "61.5; 70",
         "paper† WA": "not run", "paper† UA": "not run", "runs": "0",
         "apart WA": "not run", "apart UA": "not run", "runs 2": "0",
         "plain WA": "not run", "plain UA": "not run", "runs 3": "0",
         "parameters": "–",
         "minutes a run": "–",
-        "command": "`./run.sh --stage 2 --systems conf/a/alpha.yaml`",
+        "command": "`./run.sh --systems conf/a/alpha.yaml`",
     }  # fmt: skip
-    assert (table["beta"]["paper's table"], table["beta"]["paper WA"]) == ("–", "–")  # another corpus' numbers
+    assert (table["beta"]["paper's table"], table["beta"]["published WA"]) == ("–", "–")  # another corpus' numbers
     text = Path("RESULTS.md").read_text()
     assert text.startswith("# Results: toy\n")
     assert "None yet." in text
@@ -208,7 +209,7 @@ def test_rows_of_other_recipes(place):
     Path("elsewhere/delta.yaml").write_text(text)
     table = rows("--systems", "elsewhere/delta.yaml", "conf/b/beta.yaml")
     assert list(table) == ["alpha", "gamma", "beta", "delta"]
-    assert table["delta"]["command"] == "`./run.sh --stage 2 --systems elsewhere/delta.yaml`"
+    assert table["delta"]["command"] == "`./run.sh --systems elsewhere/delta.yaml`"
 
 
 def test_the_same_scores_give_the_same_bytes(place):
@@ -220,3 +221,9 @@ def test_the_same_scores_give_the_same_bytes(place):
         return {path: path.read_bytes() for path in [Path("RESULTS.md"), *Path("figures").iterdir()]}
 
     assert content() == content()
+
+
+def test_results_of_another_corpus_are_refused(place):
+    write_scores("alpha", "paper", "fold1_seed1", "llhh lllh", corpus="other")
+    with pytest.raises(UserError, match=r"fold1_seed1\.txt: of other, not toy; remove results/"):
+        report.main(["--corpus", "toy"])

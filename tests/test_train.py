@@ -385,3 +385,12 @@ def test_what_is_saved_is_read_again(tmp_path):
     assert notes == {"log": [{"loss": 0.1}]}
     with pytest.raises(UserError, match=r"y\.safetensors: no such file; run stage 4"):
         networks.load(tmp_path / "y.safetensors")
+
+
+def test_a_run_of_other_utterances_is_refused(recipe):
+    """Scored on a fold that has changed, a model could be tested on what it was trained on."""
+    folder = recipe.lay_out("old")
+    test = recipe.folder / "data/folds/selects_on_dev/fold1/test"
+    test.write_text("".join(test.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(UserError, match="made with other utterances in .*fold1; remove or rename"):
+        train(folder)

@@ -20,8 +20,9 @@ nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
 
 set -euo pipefail
+. "$(dirname "$0")/../../tools/parse_options.sh"
+[ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
 cd "$(dirname "$0")"
-. ../../tools/parse_options.sh
 . ../../path.sh
 . ./cmd.sh
 

@@ -28,6 +28,12 @@ class Config:
     duration: PositiveFloat | None = None  # longer is cut at the end, shorter filled with zeros
     pad: Literal["front", "end"] = "end"
 
+    def __post_init__(self) -> None:
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length {self.win_length} should be at most n_fft, {self.n_fft}")
+        if not self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(f"fmin {self.fmin:g} < fmax {self.fmax:g} <= half the sample_rate should hold")
+
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """Log-mel spectrogram of one utterance.

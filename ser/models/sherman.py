@@ -2,7 +2,7 @@
 
 Windows of the spectrogram go through convolutions that turn each into a vector; a BLSTM reads the
 vectors; attention sums its states; a linear layer scores the classes. Where the text and the authors'
-code disagree, the code is the default of egs/ravdess/conf/sherman, and its README says why.
+code disagree, egs/ravdess/conf/sherman has both readings, and its README says which is which.
 """
 
 from typing import Annotated, Literal
