@@ -114,9 +114,10 @@ def score_network(
     row = {utt: number for number, utt in enumerate(utts)}
     posteriors = np.empty((len(utts), len(fold.classes)))
     settings = run.system.training
+    targets = fold.targets()
     with torch.inference_mode():
         for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
-            batch = batches.load(chosen, features, statistics, fold.targets())
+            batch = batches.load(chosen, features, statistics, targets)
             scores, _ = networks.forward(network, batch, settings.precision)
             posteriors[[row[utt] for utt in chosen]] = scores.softmax(1).cpu().numpy()
 
