@@ -30,66 +30,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from jobs import Interrupted, catch_signals, count, parse, seconds, show_failures
+
+OPTIONS = ("--max-jobs-run", "--num-threads", "--gpu", "--time", "--mem")
 GRACE_SECONDS = 5  # between the request to end and the kill
-LAST_LINES = 10  # of the first failed job's log that are shown
-
-
-class Interrupted(Exception):
-    """A signal asks run.py to end; its number is the argument."""
-
-
-def fail(message):
-    print(f"run.py: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def count(option, text, least):
-    if not re.fullmatch(r"\d+", text) or int(text) < least:
-        fail(f"{option} needs a whole number from {least}, not '{text}'")
-    return int(text)
-
-
-def seconds(text):
-    """The length of a SLURM time: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not match:
-        fail(f"--time needs minutes, H:M:S or D-H:M:S, not '{text}'")
-    days, *clock = match.groups()
-    first, second, third = (int(part or 0) for part in clock)
-    if days is None and clock[2] is None:  # M or M:S
-        return first * 60 + second
-    return int(days or 0) * 86400 + first * 3600 + second * 60 + third
-
-
-def parse(arguments):
-    """Return (options, name of the job variable or None, job numbers, log, command)."""
-    options = {"--max-jobs-run": None, "--num-threads": "1", "--gpu": None, "--time": None, "--mem": None}
-    name, numbers = None, [None]
-    while arguments and (arguments[0].startswith("-") or re.match(r"[A-Za-z_]\w*=[^/]*$", arguments[0])):
-        first = arguments.pop(0)
-        array = re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?::(\d+))?", first)
-        if first in ("-h", "--help"):
-            print(__doc__, end="")
-            sys.exit(0)
-        if array:
-            name, start, end = array[1], int(array[2]), int(array[3] or array[2])
-            if not 1 <= start <= end:  # Grid Engine's rule, so that an array runs everywhere
-                fail(f"{first}: the range must start at 1 or more and must not be empty")
-            numbers = range(start, end + 1)
-        elif not first.startswith("-"):
-            fail(f"{first} is neither a range of jobs, as JOB=1:10 is, nor a log")
-        elif first not in options:
-            fail(f"unknown option {first}; known are {' '.join(options)}")
-        elif not arguments:
-            fail(f"{first} needs a value")
-        else:
-            options[first] = arguments.pop(0)
-    if len(arguments) < 2:
-        fail("a log and a command are needed; run.py --help shows how")
-    log, *command = arguments
-    if len(numbers) > 1 and name not in log:
-        fail(f"{len(numbers)} jobs would share one log, {log}; put {name} into its name")
-    return options, name, numbers, log, command
 
 
 def list_gpus():
@@ -228,19 +172,6 @@ def date(moment):
     return time.strftime("%a %b %d %H:%M:%S %Z %Y", time.localtime(moment))
 
 
-def show_failures(failed, total):
-    """Name the failed jobs' logs in one line, then show the end of the first."""
-    logs = " ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
-    what = "the job failed" if total == 1 else f"{len(failed)} of {total} jobs failed"
-    try:
-        with open(failed[0], "rb") as stream:
-            stream.seek(max(0, os.path.getsize(failed[0]) - 20000))
-            lines = stream.read().decode("utf-8", "replace").splitlines()[-LAST_LINES:]
-    except OSError:  # it could not be written, which was said before
-        lines = []
-    print(f"run.py: {what}: {logs}", *lines, sep="\n  ", file=sys.stderr)
-
-
 def share_gpus(wanted, at_once):
     """The CUDA_VISIBLE_DEVICES of each of the jobs that run side by side; [] leaves it as it is."""
     if wanted == 0:
@@ -253,28 +184,14 @@ def share_gpus(wanted, at_once):
     return [",".join(gpus[i * wanted : (i + 1) * wanted]) for i in range(min(whole, at_once))]
 
 
-def catch_signals():
-    """Let the first signal that asks run.py to end raise Interrupted."""
-    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(number, frame):
-        for other in asking:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    for number in asking:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and a shell's & want it
-            signal.signal(number, interrupt)
-
-
 def main():
-    options, name, numbers, log, command = parse(sys.argv[1:])
-    num_threads = count("--num-threads", options["--num-threads"], 1)
+    options, name, numbers, log, command = parse(sys.argv[1:], __doc__, OPTIONS)
+    num_threads = count("--num-threads", options.get("--num-threads", "1"), 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    at_once = count("--max-jobs-run", options["--max-jobs-run"] or str(max(1, cores // num_threads)), 1)
+    at_once = count("--max-jobs-run", options.get("--max-jobs-run") or str(max(1, cores // num_threads)), 1)
     at_once = min(at_once, len(numbers))
-    limit = seconds(options["--time"]) if options["--time"] else None
-    shares = share_gpus(count("--gpu", options["--gpu"], 0), at_once) if options["--gpu"] else []
+    limit = seconds(options["--time"]) if "--time" in options else None
+    shares = share_gpus(count("--gpu", options["--gpu"], 0), at_once) if "--gpu" in options else []
 
     def replace(text, number):
         return text if number is None else text.replace(name, str(number))

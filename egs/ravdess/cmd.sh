@@ -1,4 +1,5 @@
-# Where jobs run: the only place that knows. Any runner with the contract of Kaldi's run.pl will do:
-#   runner [options] [JOB=1:N] LOG COMMAND...
-feature_cmd="run.py"
-train_cmd="run.py --mem 4G"
+# Where jobs run: the only place that knows. run.py: on this machine. slurm.py, gridengine.py: on a cluster
+# (`slurm.py --help` says where its site's options stand). Kaldi's run.pl, slurm.pl and queue.pl do, too.
+cmd=${SER_CMD:-run.py}
+feature_cmd="$cmd"
+train_cmd="$cmd --mem 4G"

@@ -131,6 +131,7 @@ def test_a_log_that_cannot_be_written_is_a_failed_job(tmp_path):
     assert result.stderr.splitlines() == [
         "run.py: file/a.log: File exists",
         "run.py: the job failed: file/a.log",
+        "  there is no such log: the job did not start",
     ]
 
 

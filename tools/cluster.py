@@ -1,0 +1,197 @@
+"""What the runners for clusters share: a site's options, the script of a job, and the logs it left.
+
+A site's options are lines of a small file, in the manner of Kaldi's conf/queue.conf:
+
+  command sbatch --partition=long --account=speech    # how jobs are submitted here
+  option gpu=* --partition=gpu --gres=gpu:$0           # what --gpu N means here; $0 is N
+  option gpu=0                                         # for this value nothing is added
+  default time=1-0                                     # where the command line says nothing
+  setup module load cuda                               # a line of shell, run before the job's command
+
+An `option` here replaces all that the runner says of that option. The file is --config FILE;
+conf/NAME of the folder where the runner is called (the recipe) where it is there; or else tools/NAME.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+from jobs import PROGRAM, Interrupted, catch_signals, count, fail, parse, seconds, show_failures
+
+# What no site changes, and the runner itself sees to
+ARRAY_OPTIONS = ("--max-jobs-run", "--config")
+LAG_SECONDS = 5  # until the end of a log that another machine wrote is seen here
+
+
+class Site:
+    """What a site's file, or the runner's own lines, say."""
+
+    def __init__(self, lines, place):
+        self.command, self.options, self.defaults, self.setup = [], {}, {}, []
+        for number, line in enumerate(lines, 1):
+            word, _, rest = line.strip().partition(" ")
+            match = re.fullmatch(r"(\w+)=(\S+)\s*(.*)", rest.strip())
+            try:
+                if not word or word.startswith("#"):
+                    continue
+                elif word == "setup":
+                    self.setup.append(rest)
+                elif word == "command" and rest:
+                    self.command = shlex.split(rest, comments=True)
+                elif word == "option" and match:
+                    arguments = shlex.split(match[3], comments=True)
+                    self.options.setdefault(match[1], {})[match[2]] = arguments
+                elif word == "default" and match:
+                    self.defaults[match[1]] = match[2]
+                else:
+                    raise ValueError("neither command, option, default nor setup, as --help shows them")
+            except ValueError as error:
+                fail(f"{place}:{number}: '{line.strip()}': {error}")
+
+    def update(self, other):
+        """Let the lines of another file come before these."""
+        self.command = other.command or self.command
+        self.options |= other.options
+        self.defaults |= other.defaults
+        self.setup += other.setup
+
+    def arguments(self, values):
+        """What the scheduler's command is given for {"mem": "4G"}."""
+        result = []
+        for name, value in {**self.defaults, **values}.items():
+            if name not in self.options:
+                known = [*self.options, *(option[2:].replace("-", "_") for option in ARRAY_OPTIONS)]
+                fail(f"unknown option --{name.replace('_', '-')}; known are {' '.join(known)}")
+            for_values = self.options[name]
+            if value not in for_values and "*" not in for_values:
+                fail(f"--{name.replace('_', '-')} {value}: this site knows {' '.join(for_values)} alone")
+            words = for_values.get(value, for_values.get("*"))
+            result += [word.replace("$0", clock(value) if name == "time" else value) for word in words]
+        return result
+
+
+def clock(time_limit):
+    """H:MM:SS, which both schedulers read alike, of any time that --time takes."""
+    minutes, rest = divmod(seconds(time_limit), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def read_site(own_lines, path, name):
+    """The runner's own lines, and those of the site's file."""
+    site = Site(own_lines.splitlines(), PROGRAM)
+    if path is None:
+        places = (os.path.join("conf", name), os.path.join(os.path.dirname(os.path.realpath(__file__)), name))
+        path = next(filter(os.path.exists, places), None)
+    if path is not None:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                site.update(Site(stream, path))
+        except (OSError, UnicodeDecodeError) as error:
+            fail(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}")
+    return site
+
+
+def quote(text, name):
+    """A word of shell: `text` as it stands, but for every `name`, which becomes the job's number."""
+    pieces = text.split(name) if name else [text]
+    return '"$job"'.join(shlex.quote(piece) if piece else "" for piece in pieces) or "''"
+
+
+def script(setup, job, name, log, command, num_threads, without_gpu):
+    """The script of a job: Kaldi's head and foot around the command. `job` is a shell expression."""
+    head = shlex.join(command).replace("\n", "\n# ")
+    lines = [
+        "#!/bin/bash",
+        f"job={job}",
+        *setup,
+        f"export OMP_NUM_THREADS={num_threads} MKL_NUM_THREADS={num_threads}",
+        *(["export CUDA_VISIBLE_DEVICES="] if without_gpu else []),
+        "trap : TERM  # a job that is asked to end still writes the last lines",
+        f'printf \'# %s\\n\' {quote(head, name)} "Started at $(LC_ALL=C date) on $(hostname)"; echo "#"',
+        "SECONDS=0",
+        f"{' '.join(quote(word, name) for word in command)} </dev/null",
+        "code=$? elapsed=$SECONDS",
+        f'[ -z "$(tail -c 1 {quote(log, name)})" ] || echo',
+        f'echo "# Accounting: time=$elapsed threads={num_threads}"',
+        'echo "# Ended (code $code) at $(LC_ALL=C date), elapsed time $elapsed seconds"',
+        "exit $code",
+    ]
+    return os.fsencode("\n".join(lines) + "\n")
+
+
+def exit_code(log):
+    """The exit code that a job's log ends with; None where there is none."""
+    try:
+        os.listdir(os.path.dirname(log))  # lets a network file system look anew
+        with open(log, "rb") as stream:
+            stream.seek(max(0, os.path.getsize(log) - 20000))
+            codes = re.findall(rb"^# Ended \(code (\d+)\)", stream.read(), re.M)
+    except FileNotFoundError:
+        return None
+    return int(codes[-1]) if codes else None
+
+
+def main(usage, own_lines, config, to_arguments, task, cancel):
+    """Run the jobs of the command line through a scheduler; end as a runner does.
+
+    own_lines: what a site's file may replace. config: the name of that file. to_arguments(numbers,
+    at_once, title, log, name): what the scheduler's command is given for the array and the log.
+    task: the environment variable with a job's number. cancel(first line that the command printed):
+    ends what was submitted.
+    """
+    options, name, numbers, log, command = parse(sys.argv[1:], usage, None)
+    values = {option[2:].replace("-", "_"): value for option, value in options.items()}
+    site = read_site(own_lines, values.pop("config", None), config)
+    at_once = count("--max-jobs-run", values.pop("max_jobs_run", str(len(numbers))), 1)
+    num_threads = count("--num-threads", values.setdefault("num_threads", "1"), 1)
+    count("--gpu", values.get("gpu", "0"), 0)
+    arguments = site.arguments(values)
+
+    log = os.path.abspath(log)
+    logs = [log if number is None else log.replace(name, str(number)) for number in numbers]
+    for path in logs:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.exists(path):  # of an earlier call; its last line would count
+            os.remove(path)
+    stem = os.path.basename(log).replace(name or "\n", "").removesuffix(".log")
+    title = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")
+    arguments += to_arguments(numbers, at_once, title or "job", log, name)
+    job = f"${task}" if numbers != [None] else ""
+    text = script(site.setup, job, name, log, command, num_threads, values.get("gpu") == "0")
+
+    catch_signals()
+    said = b""
+    try:
+        process = subprocess.Popen(
+            [*site.command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr
+        )
+    except OSError as error:
+        fail(f"{site.command[0]}: {error.strerror}; is this a machine of the cluster?")
+    try:
+        process.stdin.write(text)
+        process.stdin.close()
+        said = process.stdout.readline()
+        process.stdout.read()
+        process.wait()
+    except Interrupted as interruption:
+        process.terminate()
+        said += process.stdout.read()
+        process.wait()
+        cancel(said.decode().split("\n")[0])
+        print(f"{PROGRAM}: stopped; the jobs {' '.join(said.decode().split()[:1])} were cancelled", file=sys.stderr)
+        sys.exit(128 + interruption.args[0])
+    if not said and process.returncode:  # what it said of the reason stands above
+        fail(f"{site.command[0]} did not take the jobs")
+
+    patience = time.monotonic() + LAG_SECONDS
+    codes = {path: exit_code(path) for path in logs}
+    while None in codes.values() and time.monotonic() < patience:
+        time.sleep(0.5)
+        codes |= {path: exit_code(path) for path, code in codes.items() if code is None}
+    failed = [os.path.relpath(path) for path, code in codes.items() if code != 0]
+    if failed:
+        show_failures(failed, len(logs))
+        sys.exit(1)

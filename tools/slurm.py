@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Run a command, or an array of them, through SLURM, with a log each (the contract of Kaldi's slurm.pl).
+
+usage: slurm.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
+
+  slurm.py --mem 4G exp/log/train.log python -m ser.train --seed 1
+  slurm.py --gpu 1 --max-jobs-run 8 JOB=1:20 exp/log/train.JOB.log python -m ser.train --job JOB runs.list
+
+JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments. What
+the command prints goes into the log. slurm.py waits for all jobs (`sbatch --array --wait`), and ends
+with exit status 1 where one failed. Ctrl-C cancels them. The log, the command and the folder it is
+called in must be seen by every machine of the cluster.
+
+options:
+  --max-jobs-run N  at most N jobs of the array side by side (default: as many as SLURM allows)
+  --num-threads N   --cpus-per-task, and OMP_NUM_THREADS and MKL_NUM_THREADS of each job (default: 1)
+  --gpu N           --gres=gpu:N; 0 hides the GPUs
+  --mem M           --mem, of each job, as 4G
+  --time T          --time; minutes, H:M:S or D-H:M:S
+  --config FILE     the site's own options (default: conf/slurm.conf, or tools/slurm.conf, if there)
+  --NAME VALUE      any other option that the site's file says the meaning of
+
+The site's file has lines such as these:
+  command sbatch --partition=long --account=speech
+  option gpu=* --partition=gpu --gres=gpu:$0
+  default time=1-0
+  setup module load cuda
+"""
+
+import subprocess
+
+import cluster
+
+OWN_LINES = """\
+command sbatch
+option mem=* --mem=$0
+option num_threads=* --cpus-per-task=$0
+option gpu=0
+option gpu=* --gres=gpu:$0
+option time=* --time=$0
+"""
+
+
+def to_arguments(numbers, at_once, title, log, name):
+    pattern = log.replace("%", "%%")
+    array = []
+    if name:
+        pattern = pattern.replace(name, "%a")
+        array = [f"--array={numbers[0]}-{numbers[-1]}%{at_once}"]
+    return [
+        "--parsable", "--wait", *array, f"--job-name={title}", f"--output={pattern}", "--open-mode=append",
+    ]  # fmt: skip
+
+
+def cancel(said):
+    if said:
+        subprocess.run(["scancel", said.split(";")[0]], check=False)
+
+
+cluster.main(__doc__, OWN_LINES, "slurm.conf", to_arguments, "SLURM_ARRAY_TASK_ID", cancel)
