@@ -1,6 +1,7 @@
 """How every command ends: quietly, or with one line that names what is wrong and what to do."""
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 
@@ -9,22 +10,29 @@ class UserError(Exception):
     """Something the user can mend; the message names file, place and remedy in one line."""
 
 
+def explain(error: BaseException) -> str | None:
+    """The line that says what the user can mend; None for a fault of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; free some space and run the same command again"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
 def run(main: Callable[[], None]) -> None:
     """Call `main`; turn what a user can mend into one line on standard error and exit status 1."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as Ctrl-C: tidily
     try:
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `... | head`
         sys.exit(141)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            remedy = "; free some space and run the same command again"
-        elif error.filename is None:  # not about a file of the user's: a fault of ours
+    except Exception as error:
+        line = explain(error)
+        if line is None:
             raise
-        else:
-            remedy = ""
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror}{remedy}")
+        sys.exit(f"error: {line}")

@@ -4,6 +4,8 @@ Call it in the recipe's folder: it reads data/folds and dump, and writes exp/<sy
 """
 
 import argparse
+import datetime
+import itertools
 import os
 import shlex
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 from ser import cli
 from ser.cli import UserError
 from ser.files import whole
+from ser.worker import State, read_state
 
 COMMANDS = {"svm": "ser.train_svm", "network": "ser.train"}
 
@@ -81,27 +84,98 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True
     )
-    if not missing:
-        return
-    log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
-    with whole(log / "runs.list") as stream:
-        stream.writelines(f"{run.folder}\n" for run in missing)
-    print(f"logs: {log}/train.*.log", flush=True)
-    runner = [
-        *args.cmd.split(),
-        "--num-threads",
-        str(args.num_threads),
-        "--max-jobs-run",
-        str(args.nj),
-        f"JOB=1:{len(missing)}",
-        f"{log}/train.JOB.log",
-    ]
-    job = [sys.executable, "-m", COMMANDS[args.trainer], "--job", "JOB", f"{log}/runs.list"]
-    if subprocess.run(runner + job).returncode:
-        failed = [str(run.folder) for run in missing if not run.is_done]
+    for features in {run.features for run in missing}:
+        if not (features / "feats.scp").exists():
+            raise UserError(f"{features}: no features here; run stage 2")
+    if missing:
+        cmd = [*args.cmd.split(), "--num-threads", str(args.num_threads), "--max-jobs-run", str(args.nj)]
+        folders = [run.folder for run in missing]
+        log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
+        run_all(COMMANDS[args.trainer], folders, log, cmd, args.nj)
+
+
+def run_all(command: str, folders: list[Path], log: Path, cmd: list[str], nj: int) -> None:
+    """Train the runs in `folders` by `nj` jobs; raise UserError at the end where some failed."""
+    runs = log / "runs.list"
+    with whole(runs) as stream:
+        stream.writelines(f"{folder}\n" for folder in folders)
+    progress = Progress(runs, folders)
+    for attempt in itertools.count(1):
+        logs = log / ("train.JOB.log" if attempt == 1 else f"train_again{attempt}.JOB.log")
+        print(f"logs: {str(logs).replace('JOB', '*')}", flush=True)
+        waiting = progress.count("waiting")
+        array = [f"JOB=1:{min(nj, waiting)}", str(logs)]
+        with subprocess.Popen([*cmd, *array, sys.executable, "-m", command, "--list", str(runs)]) as process:
+            try:
+                progress.show_until_end(process)
+            except BaseException:  # Ctrl-C: the runner ends its jobs, and is waited for
+                process.terminate()
+                raise
+        # runs that nobody took: the jobs that should have were killed, by the run that they had then
+        if progress.count("waiting") in (0, waiting):
+            break
+    failed = [str(folder) for folder in folders if not (folder / "done").exists()]
+    if failed:
+        more = " ..." if len(failed) > 5 else ""
         raise UserError(
-            f"{len(failed)} of {len(missing)} runs failed: {' '.join(failed[:5])}; mend what their logs in {log} name and run the same command again"
+            f"{len(failed)} of {len(folders)} runs failed: {' '.join(failed[:5])}{more}; mend what their logs in "
+            f"{log} name and run the same command again"
         )
+
+
+class Progress:
+    """What became of the runs so far: a bar on a terminal, a line for each that ends elsewhere."""
+
+    def __init__(self, runs: Path, folders: list[Path]) -> None:
+        self.runs = runs
+        self.folders = folders
+        self.states = [State("waiting")] * len(folders)
+
+    def count(self, name: str) -> int:
+        return [state.name for state in self.states].count(name)
+
+    def show_until_end(self, process: subprocess.Popen) -> None:
+        """Look at the runs every second until the runner ends."""
+        from tqdm import tqdm
+
+        form = "{percentage:3.0f} %|{bar}| {desc}"
+        with tqdm(total=len(self.folders), bar_format=form, leave=False, disable=None) as bar:
+            ended = False
+            while not ended:
+                try:
+                    process.wait(1)
+                    ended = True
+                except subprocess.TimeoutExpired:
+                    pass
+                old, self.states = self.states, self.look()
+                if ended:  # what still runs has lost its process
+                    killed = State("failed", more="its process ended before it did: killed?")
+                    self.states = [killed if state.name == "running" else state for state in self.states]
+                for folder, before, now in zip(self.folders, old, self.states, strict=True):
+                    if now.name == "failed" and before.name != "failed":
+                        tqdm.write(f"failed: {folder}: {now.more}", file=sys.stdout)
+                bar.n = self.count("done") + self.count("failed")
+                bar.set_description_str(str(self))
+                if bar.disable and [state.name for state in old] != [state.name for state in self.states]:
+                    print(self, flush=True)
+
+    def look(self) -> list[State]:
+        """Read anew what had not ended."""
+        return [
+            state if state.name in ("done", "failed") else read_state(self.runs, number)
+            for number, state in enumerate(self.states, 1)
+        ]
+
+    def __str__(self) -> str:
+        counts = {name: self.count(name) for name in ("done", "running", "failed", "waiting")}
+        text = f"{counts['done']} done, {counts['running']} running, {counts['failed']} failed, {counts['waiting']} left"
+        took = [float(state.more) for state in self.states if state.name == "done"]
+        if not took or not counts["running"]:
+            return text
+        mean = sum(took) / len(took)
+        ages = [time.time() - state.since for state in self.states if state.name == "running"]
+        to_do = mean * counts["waiting"] + sum(max(mean - age, 0) for age in ages)
+        return f"{text}; about {datetime.timedelta(seconds=round(to_do / len(ages)))} to go"
 
 
 if __name__ == "__main__":

@@ -74,27 +74,52 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def save_checkpoint(
     path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]
 ) -> None:
-    """Write the network, the optimiser's state and notes."""
+    """Write the state of the network, of the optimiser and of torch's random numbers, and notes."""
+    state = optimiser.state_dict()
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in state.items()}
-    save(path, tensors, notes)
+    for number, moments in state["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in moments.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    place = next(network.parameters()).device
+    if place.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(place)
+    save(path, tensors, {**notes, "groups": state["param_groups"]})
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put network and optimiser into a checkpoint's state; return its notes."""
+def load_checkpoint(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, run: str
+) -> dict[str, Any]:
+    """Put network, optimiser and torch's random numbers into a checkpoint's state; return its notes.
+
+    Raises UserError where notes["run"] is not `run`.
+    """
     tensors, notes = load(path)
-    network.load_state_dict(
-        {
-            name.removeprefix("network."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("network.")
-        }
-    )
-    state: dict[int, dict[str, Tensor]] = {}
+    if notes.get("run") != run:
+        raise UserError(f"{path}: the checkpoint of another run or system; remove it and run stage 4 again")
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimiser": {}, "random": {}}
     for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    network.load_state_dict(parts["network"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts["optimiser"].items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": notes.pop("groups")})
+    torch.set_rng_state(parts["random"]["cpu"])
+    if "cuda" in parts["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(parts["random"]["cuda"], next(network.parameters()).device)
     return notes
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Put weights that `path` holds into a network. Raises UserError where they are another network's."""
+    own = network.state_dict()
+    wrong = [name for name in own if name not in weights or own[name].shape != weights[name].shape]
+    wrong += [name for name in weights if name not in own]
+    if wrong:
+        raise UserError(
+            f"{path}: holds another network than the run's: {wrong[0]} and {len(wrong) - 1} more do not fit; "
+            "remove or rename the folder and run stage 4 again"
+        )
+    network.load_state_dict(weights)

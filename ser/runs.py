@@ -53,10 +53,28 @@ class Run:
     def split(self) -> str:
         """Fingerprint of the fold's utterances and classes, as they are on disk now."""
         folder = self.folds / f"fold{self.fold}"
-        digest = hashlib.sha256()
-        for path in (self.folds / "classes", *(folder / part for part in ("train", "dev", "test"))):
-            digest.update(json.dumps(sorted(read_table(path).items())).encode())
-        return digest.hexdigest()[:16]
+        paths = (self.folds / "classes", *(folder / part for part in ("train", "dev", "test")))
+        return fingerprint(*(sorted(read_table(path).items()) for path in paths))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that makes the run what it is, as run.yaml has it."""
+        return {
+            "corpus": self.corpus,
+            "fold": self.fold,
+            "seed": self.seed,
+            "split": self.split,
+            "data": str(self.data),
+            "folds": str(self.folds),
+            "dump": str(self.dump),
+            "system": as_dict(self.system),
+            "protocol": as_dict(self.protocol),
+        }
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of what its results follow from."""
+        return fingerprint({key: without_prose(value) for key, value in self.content.items()})
 
     def refuse_other_split(self) -> None:
         """Raise UserError where the fold is no longer the one that the run was laid out for."""
@@ -100,18 +118,7 @@ def read_run(folder: str | Path) -> Run:
 
 def write_run(run: Run) -> None:
     """Write run.yaml; where the folder holds a run made otherwise, say so and leave it alone."""
-    path = run.folder / "run.yaml"
-    content = {
-        "corpus": run.corpus,
-        "fold": run.fold,
-        "seed": run.seed,
-        "split": run.split,
-        "data": str(run.data),
-        "folds": str(run.folds),
-        "dump": str(run.dump),
-        "system": as_dict(run.system),
-        "protocol": as_dict(run.protocol),
-    }
+    path, content = run.folder / "run.yaml", run.content
     if path.exists():
         old = read_yaml(path)
         changed = [key for key in content if without_prose(old.get(key)) != without_prose(content[key])]
@@ -122,6 +129,12 @@ def write_run(run: Run) -> None:
         return
     with whole(path) as stream:
         yaml.dump({**content, "made": run.made}, stream, Dumper, sort_keys=False, allow_unicode=True)
+
+
+def fingerprint(*values: Any) -> str:
+    """16 hexadecimal digits that follow from values of JSON."""
+    text = "".join(json.dumps(value, sort_keys=True) for value in values)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def without_prose(value: Any) -> Any:
@@ -151,8 +164,3 @@ def provenance(command: str) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
         "versions": versions,
     }
-
-
-def pick(path: Path, job: int | None) -> Path:
-    """`path` itself, or line `job` (from 1) of the list of folders that it is."""
-    return path if job is None else Path(path.read_text(encoding="utf-8").split("\n")[job - 1])

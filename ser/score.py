@@ -8,11 +8,11 @@ than their run are left alone.
 import argparse
 import datetime
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser import cli
+from ser.files import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,8 +81,8 @@ def score(folder: Path, result: Path, device: str) -> None:
     true = np.array([targets[utt] for utt in utts])
     epochs = folder / "epochs.jsonl"
     if epochs.exists():
-        result.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(epochs, result.with_suffix(".epochs.jsonl"))
+        with whole(result.with_suffix(".epochs.jsonl"), "wb") as stream:
+            stream.write(epochs.read_bytes())
     predicted = posteriors.argmax(1)
     write_scores(result, Scores(about, fold.classes, utts, true, predicted, posteriors))
     confusion = metrics.confusion_matrix(true, predicted, len(fold.classes))
@@ -100,13 +100,10 @@ def score_network(
     from ser.archive import Features
 
     features = Features(run.features)
-    network = (
-        networks.build(run.system, features.dimension, len(fold.classes)).to(networks.device(device)).eval()
-    )
-    weights, _ = networks.load(
-        run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
-    )
-    network.load_state_dict(weights)
+    network = networks.build(run.system, features.dimension, len(fold.classes))
+    path = run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
+    networks.fill(network, networks.load(path)[0], path)
+    network.to(networks.device(device)).eval()
     statistics = {
         name: value.numpy()
         for name, value in networks.load(run.folder / "normalisation.safetensors")[0].items()

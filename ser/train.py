@@ -1,18 +1,26 @@
 """Stage 4: train the network of one run, from where it stopped if it did.
 
 RUN is a run's folder as ser.launch lays it out. Writes epochs.jsonl (a line an epoch), best.safetensors
-and last.safetensors (weights), normalisation.safetensors, checkpoint.safetensors (to go on from) and,
-at the end, done.
+and last.safetensors (weights), normalisation.safetensors, checkpoint.safetensors (to go on from, within an
+epoch too) and, at the end, done.
 """
 
 import argparse
 import json
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
 from ser.files import whole
+from ser.worker import once, work
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ser.runs import Run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -20,7 +28,10 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m ser.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--job", type=int, help="RUN is a list of runs' folders, one a line: train the one on this line"
+        "--list",
+        action="store_true",
+        help="RUN is a list of runs' folders, one a line, which several processes may share: train those "
+        "that no other takes, one after the other",
     )
     parser.add_argument(
         "--device",
@@ -28,16 +39,29 @@ def main(argv: list[str] | None = None) -> None:
         choices=("auto", "cpu", "cuda"),
         help="auto: a GPU where there is one (default)",
     )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60,
+        metavar="S",
+        help="seconds between checkpoints within an epoch (default 60); there is one after each epoch too",
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     args = parser.parse_args(argv)
 
-    from ser.runs import pick
+    def one(folder: Path) -> None:
+        train(folder, args.device, args.checkpoint_seconds)
 
-    train(pick(args.run, args.job), args.device)
+    work(args.run, one) if args.list else one(args.run)
 
 
-def train(folder: Path, device_name: str = "auto") -> None:
-    """Train one run to its end."""
+def train(folder: Path, device_name: str = "auto", checkpoint_seconds: float = 60) -> None:
+    """Train one run to its end. Raises UserError where another process is at it."""
+    once(folder, lambda run: train_network(run, device_name, checkpoint_seconds))
+
+
+def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> None:
+    """Train the network of a run, and write what becomes of it into the run's folder."""
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -45,14 +69,8 @@ def train(folder: Path, device_name: str = "auto") -> None:
     from ser import batches, metrics, networks
     from ser.archive import Features
     from ser.normalisation import train_statistics
-    from ser.runs import read_run
 
-    run = read_run(folder)
-    if run.is_done:
-        print(f"{folder}: done already")
-        return
-    run.refuse_other_split()
-    settings = run.system.training
+    folder, settings = run.folder, run.system.training
     device = networks.device(device_name)
     fold = run.read_fold()
     n_classes = len(fold.classes)
@@ -77,11 +95,18 @@ def train(folder: Path, device_name: str = "auto") -> None:
         flush=True,
     )
 
-    def one_pass(order: list[list[str]], title: str, learn: bool) -> tuple[float, np.ndarray]:
-        """Go through the batches once; return the mean loss and the confusion matrix."""
+    identity = run.identity
+
+    def save_checkpoint(log: list[dict[str, float]], sums: Sums | None) -> None:
+        notes = {"run": identity, "log": log, "sums": sums and asdict(sums)}
+        networks.save_checkpoint(folder / "checkpoint.safetensors", network, optimiser, notes)
+
+    def one_pass(order: list[list[str]], title: str, sums: Sums, learn: bool) -> None:
+        """Go through the batches that `sums` lacks, and add them to it."""
         network.train(learn)
-        total, confusion = 0.0, np.zeros((n_classes, n_classes), int)
-        for utts in tqdm(order, desc=title, leave=False, disable=None):
+        saved = time.monotonic()
+        for utts in tqdm(order[sums.batches :], desc=title, leave=False, disable=None):
+            started = time.monotonic()
             batch = batches.load(utts, features, statistics, targets)
             with torch.set_grad_enabled(learn):
                 scores, penalty = networks.forward(network, batch, settings.precision)
@@ -96,16 +121,20 @@ def train(folder: Path, device_name: str = "auto") -> None:
                 if settings.clip_norm:
                     torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
                 optimiser.step()
-            total += loss.item() * len(utts)
-            confusion += metrics.confusion_matrix(
-                batch.targets.numpy(), scores.argmax(1).cpu().numpy(), n_classes
-            )
-        return total / sum(map(len, order)), confusion
+            sums.add(loss.item(), batch.targets.tolist(), scores.argmax(1).tolist())
+            sums.seconds += time.monotonic() - started
+            if learn and time.monotonic() - saved >= checkpoint_seconds:
+                save_checkpoint(log, sums)
+                saved = time.monotonic()
 
     log: list[dict[str, float]] = []
-    if (folder / "checkpoint.safetensors").exists():
-        log = networks.load_checkpoint(folder / "checkpoint.safetensors", network, optimiser)["log"]
-        print(f"goes on after epoch {len(log)}", flush=True)
+    resumed = None  # what an interrupted epoch has come to
+    checkpoint = folder / "checkpoint.safetensors"
+    if checkpoint.exists():
+        notes = networks.load_checkpoint(checkpoint, network, optimiser, identity)
+        log, resumed = notes["log"], notes["sums"] and Sums(**notes["sums"])
+        within = f" and {resumed.batches} batches" if resumed else ""
+        print(f"goes on after epoch {len(log)}{within}", flush=True)
     for epoch in range(len(log) + 1, settings.epochs + 1):
         if (
             log
@@ -115,34 +144,74 @@ def train(folder: Path, device_name: str = "auto") -> None:
         ):
             print(f"no better {settings.monitor} in {settings.patience} epochs", flush=True)
             break
-        started = time.monotonic()
         # all that is random in an epoch follows from seed and epoch: a resumed run is the same run
-        torch.manual_seed(run.seed * 1_000_003 + epoch)
         rng = np.random.default_rng([run.seed, epoch])
-        loss, confusion = one_pass(
-            batches.random_batches(train_lengths, settings.batch_size, rng), f"epoch {epoch}", learn=True
-        )
-        line = {"epoch": epoch, "train_loss": loss, "train_wa": metrics.wa(confusion)}
+        order = batches.random_batches(train_lengths, settings.batch_size, rng)
+        if not resumed:  # otherwise the checkpoint has torch's random numbers
+            torch.manual_seed(run.seed * 1_000_003 + epoch)
+        sums = resumed or Sums.empty(n_classes)
+        resumed = None
+        one_pass(order, f"epoch {epoch}", sums, learn=True)
+        line = {"epoch": epoch, "train_loss": sums.mean_loss, "train_wa": metrics.wa(sums.counts)}
+        seconds = sums.seconds
         if dev_lengths:
-            loss, confusion = one_pass(
-                batches.sorted_batches(dev_lengths, settings.batch_size), f"epoch {epoch}, dev", learn=False
-            )
-            line |= {"dev_loss": loss, "dev_wa": metrics.wa(confusion), "dev_ua": metrics.ua(confusion)}
-        line["seconds"] = time.monotonic() - started
+            sums = Sums.empty(n_classes)
+            order = batches.sorted_batches(dev_lengths, settings.batch_size)
+            one_pass(order, f"epoch {epoch}, dev", sums, learn=False)
+            wa, ua = metrics.wa(sums.counts), metrics.ua(sums.counts)
+            line |= {"dev_loss": sums.mean_loss, "dev_wa": wa, "dev_ua": ua}
+            seconds += sums.seconds
+        line["seconds"] = seconds
         log.append(line)
         is_best = bool(dev_lengths) and networks.best_line(log, settings.monitor) is line
         if is_best:
             networks.save(folder / "best.safetensors", network.state_dict())
         with whole(folder / "epochs.jsonl") as stream:
             stream.writelines(json.dumps(line) + "\n" for line in log)
-        networks.save_checkpoint(folder / "checkpoint.safetensors", network, optimiser, {"log": log})
+        save_checkpoint(log, None)
         print(
             " ".join(f"{key} {value:.4g}" for key, value in line.items()), "*" if is_best else "", flush=True
         )
 
     networks.save(folder / "last.safetensors", network.state_dict())
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     (folder / "done").touch()
+    checkpoint.unlink(missing_ok=True)
+
+
+@dataclass
+class Sums:
+    """What the batches of an epoch have come to so far, as a checkpoint keeps it.
+
+    loss: summed over utterances; confusion: counts, a row a true class; seconds: spent on them.
+    """
+
+    batches: int
+    utterances: int
+    loss: float
+    confusion: list[list[int]]
+    seconds: float
+
+    @classmethod
+    def empty(cls, n_classes: int) -> "Sums":
+        return cls(0, 0, 0.0, [[0] * n_classes for _ in range(n_classes)], 0.0)
+
+    def add(self, mean_loss: float, true: list[int], predicted: list[int]) -> None:
+        self.batches += 1
+        self.utterances += len(true)
+        self.loss += mean_loss * len(true)
+        for row, column in zip(true, predicted, strict=True):
+            self.confusion[row][column] += 1
+
+    @property
+    def counts(self) -> "np.ndarray":
+        """The confusion matrix, as ser/metrics.py takes it."""
+        import numpy as np
+
+        return np.array(self.confusion)
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / self.utterances
 
 
 def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:

@@ -6,10 +6,16 @@ RUN is a run's folder as ser.launch lays it out. Writes model.skops, chosen.json
 import argparse
 import json
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.files import whole
+from ser.worker import once, work
+
+if TYPE_CHECKING:
+    from ser.runs import Run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,33 +24,26 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--job", type=int, help="RUN is a list of runs' folders, one a line: train the one on this line"
-    )
+    parser.add_argument("--list", action="store_true", help="as of ser.train")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     args = parser.parse_args(argv)
 
-    from ser.runs import pick
-
-    train(pick(args.run, args.job))
+    work(args.run, train) if args.list else train(args.run)
 
 
 def train(folder: Path) -> None:
-    """Train one run to its end."""
-    import time
+    """Train one run to its end. Raises UserError where another process is at it."""
+    once(folder, train_machine)
 
+
+def train_machine(run: "Run") -> None:
+    """Train the SVM of a run, and write it into the run's folder."""
     import numpy as np
     import skops.io
 
     from ser.archive import Features
     from ser.models import svm
-    from ser.runs import read_run
 
-    run = read_run(folder)
-    if run.is_done:
-        print(f"{folder}: done already")
-        return
-    run.refuse_other_split()
     started = time.monotonic()
     fold = run.read_fold()
     features = Features(run.features)
@@ -64,11 +63,11 @@ def train(folder: Path) -> None:
     }
     print(f"{run.system.name}: chosen inside the training part: {chosen}")
 
-    with whole(folder / "model.skops", "wb") as stream:
+    with whole(run.folder / "model.skops", "wb") as stream:
         skops.io.dump(search.best_estimator_, stream)
-    with whole(folder / "chosen.json") as stream:
+    with whole(run.folder / "chosen.json") as stream:
         json.dump(chosen, stream)
-    (folder / "done").touch()
+    (run.folder / "done").touch()
 
 
 if __name__ == "__main__":

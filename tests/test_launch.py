@@ -1,16 +1,19 @@
 """Stages 3 and 4: which runs there are, which are done, and what becomes of failing ones."""
 
 import itertools
+import shutil
 import stat
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ser import launch, runs
+from ser import launch, runs, train
 from ser.cli import UserError
+from ser.worker import State
 
 ROOT = Path(runs.__file__).parents[1]
 
@@ -61,13 +64,13 @@ def test_all_runs_of_the_svms(place):
 
 
 def test_what_the_runner_is_told(place):
-    start("--nj", "3", "--num-threads", "2", "--seeds", "5", protocols=["dev"])
+    start("--nj", "3", "--num-threads", "2", "--seeds", "5", protocols=["dev"])  # ten runs for three jobs
     queue, name, *arguments, command = Path("called").read_text().splitlines()
     log = Path(command).parent
     assert (queue, name) == ("--queue", "long")
     assert arguments == [
-        "--num-threads", "2", "--max-jobs-run", "3", "JOB=1:10", f"{log}/train.JOB.log",
-        sys.executable, "-m", "ser.train", "--job", "JOB",
+        "--num-threads", "2", "--max-jobs-run", "3", "JOB=1:3", f"{log}/train.JOB.log",
+        sys.executable, "-m", "ser.train", "--list",
     ]  # fmt: skip
     assert log.parent == Path("exp/log")
 
@@ -95,15 +98,16 @@ def test_folds_that_were_not_made(place):
 
 def test_what_is_done_is_not_run_again(place, monkeypatch, capsys):
     monkeypatch.setenv("DONE", "fold1")
-    assert len(start()) == 4
+    with pytest.raises(UserError, match="2 of 4 runs failed"):
+        start()
+    assert len(handed()) == 4
     assert "network: 4 runs, 0 done, 4 to do\n" in capsys.readouterr().out
+    monkeypatch.setenv("DONE", "fold2")
     assert set(start()) == places("tiny", ["dev", "test"], [2], [1])
     assert "network: 4 runs, 2 done, 2 to do\n" in capsys.readouterr().out
-    monkeypatch.setenv("DONE", ".")
-    start()
-    capsys.readouterr()
     assert start() is None
     assert capsys.readouterr().out == "network: 4 runs, 4 done, 0 to do\n"
+    monkeypatch.setenv("DONE", ".")
     assert set(start("--seeds", "2")) == places("tiny", ["dev", "test"], [1, 2], [2])
 
 
@@ -128,6 +132,90 @@ def test_a_failing_job_of_run_py(place, monkeypatch, capfd):
     shown = capfd.readouterr().err
     assert "error: data/all/utt2spk: no such table" in shown
     assert "Traceback" not in shown
+
+
+# stands for run.py where each job is killed in the first run that it takes
+KILLED = """\
+#!/bin/sh
+printf '%s\\n' "$@" > called
+for list in "$@"; do :; done
+n=1; while [ -e "$(dirname "$list")/run$n" ]; do n=$((n + 1)); done
+echo running > "$(dirname "$list")/run$n"
+echo attempt >> attempts
+exit 1
+"""
+
+
+def test_runs_whose_process_was_killed_do_not_stop_the_others(place, capsys):
+    Path("runner").write_text(KILLED)
+    with pytest.raises(UserError, match="4 of 4 runs failed: "):
+        start("--nj", "1")
+    assert Path("attempts").read_text() == "attempt\n" * 4
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if line.startswith("failed: ")] == [
+        f"failed: {folder}: its process ended before it did: killed?" for folder in handed()
+    ]
+    assert shown[-1] == "0 done, 0 running, 4 failed, 0 left"
+
+
+def test_a_runner_that_starts_nothing_is_called_once(place, monkeypatch):
+    Path("runner").write_text("#!/bin/sh\necho attempt >> attempts; exit 2\n")
+    with pytest.raises(UserError, match="4 of 4 runs failed: "):
+        start("--nj", "1")
+    assert Path("attempts").read_text() == "attempt\n"
+
+
+def test_features_that_were_not_dumped(place):
+    shutil.rmtree("dump")
+    with pytest.raises(UserError, match=r"dump/logmel-\w+: no features here; run stage 2"):
+        start()
+    assert not Path("called").exists()
+
+
+def test_a_table_of_runs_one_of_which_fails(place, monkeypatch, capfd):
+    """Two jobs share the runs; what the failing one needs is mended; the same command makes up for it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = ["--seeds", "2", "--nj", "2"]
+    run_py = f"{sys.executable} {ROOT}/tools/run.py"
+    bad = Path("exp/tiny/selects_on_dev/fold1_seed2")
+    bad.mkdir(parents=True)
+    (bad / "checkpoint.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError) as error:
+        start(*command, protocols=["dev"], cmd=run_py)
+    assert str(error.value).startswith(f"1 of 4 runs failed: {bad}; mend what their logs in exp/log/")
+    shown = capfd.readouterr().out.splitlines()
+    reason = f"failed: {bad}: {bad}/checkpoint.safetensors: not a whole safetensors file"
+    assert sum(line.startswith(reason) for line in shown) == 1
+    assert shown[-1].startswith("3 done, 0 running, 1 failed, 0 left")
+    dones = {path: path.stat().st_mtime_ns for path in Path("exp").rglob("done")}
+    assert len(dones) == 3
+
+    (bad / "checkpoint.safetensors").unlink()
+    start(*command, protocols=["dev"], cmd=run_py)
+    shown = capfd.readouterr().out
+    assert "network: 4 runs, 3 done, 1 to do\n" in shown and shown.endswith("1 done, 0 running, 0 failed, 0 left\n")
+    assert all(path.stat().st_mtime_ns == time for path, time in dones.items())
+
+
+def test_a_run_among_others_ends_in_the_same_bytes_as_alone(place, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    start("--nj", "1", protocols=["dev"], cmd=f"{sys.executable} {ROOT}/tools/run.py")
+    alone = place.lay_out("alone", fold=2)
+    train.train(alone, "cpu")
+    for name in ("best", "last", "normalisation"):
+        among = Path(f"exp/tiny/selects_on_dev/fold2_seed1/{name}.safetensors")
+        assert among.read_bytes() == (alone / f"{name}.safetensors").read_bytes()
+
+
+def test_progress(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    progress = launch.Progress(tmp_path / "runs.list", [Path(f"r{n}") for n in range(8)])
+    assert str(progress) == "0 done, 0 running, 0 failed, 8 left"
+    progress.states[:2] = [State("running", 990), State("failed", 900, "why")]
+    assert str(progress) == "0 done, 1 running, 1 failed, 6 left"
+    progress.states[2:5] = [State("done", 900, "60.0"), State("done", 950, "120.0"), State("running", 700)]
+    # 90 s a run: three wait, one has run for 10 s, one for longer than the others: 350 s for two jobs
+    assert str(progress) == "2 done, 2 running, 1 failed, 3 left; about 0:02:55 to go"
 
 
 def test_a_folder_made_with_other_settings_is_refused(place):
@@ -187,9 +275,3 @@ def test_provenance():
     assert made["versions"]["numpy"] == __import__("numpy").__version__
     assert made["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert made["commit"]
-
-
-def test_pick(tmp_path):
-    (tmp_path / "runs.list").write_text("a/b\nc d/e\n")
-    assert runs.pick(tmp_path / "runs.list", 2) == Path("c d/e")
-    assert runs.pick(tmp_path, None) == tmp_path

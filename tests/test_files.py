@@ -1,0 +1,124 @@
+"""ser/files.py: files that appear whole, and work that one process does at a time."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ser.cli import UserError
+from ser.files import alone, whole
+
+ROOT = Path(__file__).parents[1]
+WRITER = """
+import sys, time
+from ser.files import whole
+with whole(sys.argv[1]) as stream:
+    stream.write("half")
+    stream.flush()
+    print("here", flush=True)
+    time.sleep(60)
+"""
+HOLDER = """
+import sys, time
+from pathlib import Path
+from ser.files import alone
+with alone(Path(sys.argv[1]), "the work"):
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def start():
+    """Start a program that prints a line and waits; it ends with the test."""
+    processes = []
+
+    def begin(program, path):
+        process = subprocess.Popen([sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE)
+        processes.append(process)
+        assert process.stdout.readline() == b"here\n"
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole(tmp_path):
+    path = tmp_path / "new/folder/a"
+    with whole(path) as stream:
+        stream.write("é\n")
+        assert not path.exists()
+    assert path.read_bytes() == "é\n".encode() and names(path.parent) == ["a"]
+    with pytest.raises(ValueError), whole(path, "wb") as stream:
+        stream.write(b"other")
+        raise ValueError
+    assert path.read_bytes() == "é\n".encode() and names(path.parent) == ["a"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_its_rights_are_those_of_any_new_file(tmp_path, umask, mode):
+    old = os.umask(umask)
+    try:
+        with whole(tmp_path / "a"):
+            pass
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path, start):
+    path = tmp_path / "a [1]*"
+    for _ in range(2):
+        process = start(WRITER, path)
+        process.kill()
+        process.wait()
+    (leftover,) = names(tmp_path)  # the second writer removed what the first left
+    assert leftover.startswith(".a [1]*.") and leftover.endswith(".partial")
+    with whole(path) as stream:
+        stream.write("whole")
+    assert names(tmp_path) == ["a [1]*"] and path.read_text() == "whole"
+
+
+def test_a_writer_that_lives_is_left_alone(tmp_path, start):
+    path = tmp_path / "a"
+    start(WRITER, path)
+    with whole(path) as stream:
+        stream.write("whole")
+    assert len(names(tmp_path)) == 2 and path.read_text() == "whole"
+
+
+def test_a_writer_that_is_asked_to_end_leaves_nothing(tmp_path, start):
+    process = start("import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n" + WRITER, tmp_path / "a")
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    assert names(tmp_path) == []
+
+
+def test_one_process_at_a_time(tmp_path, start):
+    path = tmp_path / "new/lock"
+    process = start(HOLDER, path)
+    for _ in range(2):
+        with pytest.raises(UserError) as error, alone(path, "the work"):
+            pytest.fail("let in")
+        assert str(error.value).startswith(f"the work is in work by process {process.pid} on ")
+        assert str(error.value).endswith("; left alone")
+    process.kill()
+    process.wait()
+    with alone(path, "the work"):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    assert path.read_text() == ""
+    began = time.monotonic()
+    with alone(path, "the work"):
+        pass
+    assert time.monotonic() - began < 1
