@@ -1,11 +1,11 @@
 """Feature matrices in Kaldi's ark/scp."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
-import kaldiio
 import numpy as np
-from kaldiio.matio import write_array
+from kaldiio.matio import read_matrix_or_vector, write_array
 
 from ser.cli import UserError
 from ser.datadir import read_table, write_table
@@ -37,29 +37,55 @@ class Features:
         self.scp = Path(folder) / "feats.scp"
         self.index = read_table(self.scp)
         self.frames = read_table(Path(folder) / "utt2num_frames")
+        self.remedy = f"remove {folder} and run stage 2 again"  # which leaves alone what seems to be there
+        if not self.index:
+            raise UserError(f"{self.scp}: empty table; {self.remedy}")
 
-    @property
+    @cached_property
     def dimension(self) -> int:
         """Values a frame."""
-        return self[next(iter(self.index))].shape[1]
+        return self._read(next(iter(self.index))).shape[1]
 
     def lengths_of(self, utts: Iterable[str]) -> dict[str, int]:
         """Number of frames of each of `utts`."""
-        try:
-            return {utt: int(self.frames[utt]) for utt in utts}
-        except KeyError as error:
-            raise UserError(f"{self.scp}: no features of {error.args[0]}; run stage 2 again") from None
+        lengths = {}
+        for utt in utts:
+            self._place(utt)
+            if not self.frames.get(utt, "").isdecimal():
+                raise UserError(f"{self.scp.with_name('utt2num_frames')}: no length of {utt}; {self.remedy}")
+            lengths[utt] = int(self.frames[utt])
+        return lengths
 
     def __getitem__(self, utt: str) -> np.ndarray:
-        """(T, D) float32. Raises UserError where the index or the archive lacks the utterance."""
+        """(T, D) float32. Raises UserError where the index or the archive lacks the utterance, or its
+        frames have another number of values than those of the first."""
+        matrix = self._read(utt)
+        if matrix.shape[1] != self.dimension:
+            raise UserError(
+                f"{self.index[utt]}: {utt} has {matrix.shape[1]} values a frame, {next(iter(self.index))} has "
+                f"{self.dimension}; {self.remedy}"
+            )
+        return matrix
+
+    def _read(self, utt: str) -> np.ndarray:
+        """Read as Kaldi's binary matrix and as nothing else: kaldiio.load_mat would also unpickle, and
+        run an entry that is a shell command."""
+        place = self._place(utt)
+        ark, colon, offset = place.rpartition(":")
+        if not (colon and offset.isdecimal()):
+            raise UserError(f"{self.scp}: {utt} has {place!r} and not archive:byte; {self.remedy}")
         try:
-            place = self.index[utt]
-        except KeyError:
-            raise UserError(f"{self.scp}: no features of {utt}; run stage 2 again") from None
-        try:
-            return kaldiio.load_mat(place)
+            with open(ark, "rb") as stream:
+                stream.seek(int(offset))
+                matrix = read_matrix_or_vector(stream)
+            if matrix.ndim != 2:
+                raise ValueError("a vector")
+            return matrix
         except Exception as error:  # kaldiio tells a broken archive by many kinds
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(
-                f"{place}: cannot read the features of {utt} ({reason}); run stage 2 again"
-            ) from None
+            raise UserError(f"{place}: cannot read the features of {utt} ({reason}); {self.remedy}") from None
+
+    def _place(self, utt: str) -> str:
+        if utt not in self.index:
+            raise UserError(f"{self.scp}: no features of {utt}; run stage 2 again")
+        return self.index[utt]

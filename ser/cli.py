@@ -14,11 +14,12 @@ def explain(error: BaseException) -> str | None:
     """The line that says what the user can mend; None for a fault of ours."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; free some space and run the same command again"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        refused = error.errno in (errno.EROFS, errno.EACCES)
+        return f"{error.filename}: {error.strerror}{'; mend its rights or take another place' * refused}"
     return None
 
 

@@ -122,14 +122,17 @@ for reader_or_writer in (Loader, Dumper):
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping. Raises UserError with the line of a fault."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            content = yaml.load(stream, Loader)  # a SafeLoader
+        loader = Loader(Path(path).read_bytes())
+        try:
+            content = loader.get_single_data()
+        finally:
+            loader.dispose()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date, as 2001-13-45
         raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: should hold `key: value` lines")

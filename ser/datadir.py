@@ -90,12 +90,13 @@ def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
     return [first[name] for name in sorted(first)], copies
 
 
-def read_table(path: str | Path) -> dict[str, str]:
+def read_table(path: str | Path, needed: Iterable[str] = ()) -> dict[str, str]:
     """Read `key value...` lines; the value is the rest of the line ("" where there is none).
 
     Key and value are parted by spaces or tabs. A line ends at "\\n" alone: the other characters that
     Unicode counts as line breaks are part of a transcript. Raises UserError, naming file and line,
-    for a missing file, a blank line, a key that stands twice, or bytes that are not UTF-8.
+    for a missing file, a blank line, a key that stands twice, or bytes that are not UTF-8; and where a
+    key that is needed has no line. The keys are in the order of the lines, so the third is line 3.
     """
     table: dict[str, str] = {}
     try:
@@ -112,6 +113,11 @@ def read_table(path: str | Path) -> dict[str, str]:
         if key in table:
             raise UserError(f"{path}:{number}: {key} stands twice; remove one of the lines")
         table[key] = value
+    for key in needed:
+        if key not in table:
+            raise UserError(
+                f"{path}: no line for {key}; add it, or run the stage that writes the table again"
+            )
     return table
 
 

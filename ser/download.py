@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ser.cli import UserError
+from ser.files import workplace
 
 TRIES = 5  # in a row that bring nothing new
 WAIT = 2.0  # seconds before another try, doubled with each that brought nothing
@@ -38,7 +38,6 @@ def fetch(url: str, dest: Path, size: int, md5: str) -> None:
     """
     if dest.is_file() and _size(dest) == size and _md5(dest) == md5:
         return
-    dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(f"{dest.name}.part")
     if _size(part) > size:  # of another file
         part.unlink()
@@ -76,6 +75,11 @@ def _fetch_rest(url: str, part: Path, size: int) -> str:
         request.add_header("Range", f"bytes={start}-")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.headers.get_content_type() == "text/html":
+                raise UserError(
+                    f"{url}: a web page came in place of the file, maybe one that asks to log in; open the "
+                    f"address in a browser, and fetch the file by hand to {part.with_suffix('')}"
+                )
             if response.status == 206:
                 if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                     part.unlink()
@@ -88,6 +92,7 @@ def _fetch_rest(url: str, part: Path, size: int) -> str:
                     f"{url}: the file there has {promised} bytes, not {size}: another file, or a page "
                     "that asks to log in; open the address in a browser"
                 )
+            part.parent.mkdir(parents=True, exist_ok=True)
             with open(part, "ab" if start else "wb") as stream, _progress(part, start, size) as progress:
                 while stream.tell() < size and (block := _read(response)):
                     progress(stream.write(block[: size - stream.tell()]))
@@ -155,10 +160,7 @@ def unpack(archive: Path, dest: Path) -> None:
     if dest.exists():
         return
     print(f"unpacking {archive}", file=sys.stderr)
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.") as workplace:
-        folder = Path(workplace, dest.name)
-        folder.mkdir()
+    with workplace(dest) as folder:
         try:
             if zipfile.is_zipfile(archive):
                 _unpack_zip(archive, folder)
@@ -191,16 +193,16 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
 
 
 def _unpack_tar(archive: Path, folder: Path) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError(f"{archive}: this Python cannot unpack it safely; use Python 3.10.12 or newer")
     with tarfile.open(archive) as members:
-        # Sane owners and rights; Pythons older than 3.10.12 have no filters.
-        members.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
         for member in members:
             _refuse_outside(archive, member.name)
             if member.issym() or member.islnk():
                 _refuse_outside(archive, member.name, member.linkname)
             elif not (member.isfile() or member.isdir()):
                 raise _refused(archive, member.name, "is a device")
-            members.extract(member, folder)
+            members.extract(member, folder, filter="data")  # sane owners and rights
         while members.fileobj.read(BLOCK):  # gzip's checksum comes last
             pass
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ser import cli
+from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import read_table, write_table
+
+ALLOW = "--allow-pipes"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,11 +34,18 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         help="do one job of those that a call with --systems laid out; DUMP is the feature's folder",
     )
+    parser.add_argument(
+        ALLOW,
+        action="store_true",
+        help="run the shell commands that stand in wav.scp, as `sox a.mp3 -t wav - |`",
+    )
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("dump", type=Path, metavar="DUMP", help="folder of all features")
     args = parser.parse_args(argv)
+    if args.nj < 1:
+        parser.error(f"--nj {args.nj}: must be 1 or more")
     if args.job:
-        dump_part(args.dump, args.job)
+        dump_part(args.dump, args.job, args.allow_pipes)
         return
 
     from ser.config import feature_name, read_system
@@ -45,25 +54,28 @@ def main(argv: list[str] | None = None) -> None:
         feature_name(feature): feature for feature in (read_system(path).feature for path in args.systems)
     }
     for name, feature in features.items():
-        dump(args.data, args.dump / name, feature, args.nj, args.cmd)
+        dump(args.data, args.dump / name, feature, args.nj, args.cmd, args.allow_pipes)
 
 
-def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str) -> None:
+def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str, allow_pipes: bool) -> None:
     """Fill one feature's folder through the job runner."""
     import yaml
 
     from ser.config import as_dict
     from ser.files import whole
 
-    wavs = read_table(data / "wav.scp")
+    wavs = read_recordings(data / "wav.scp", allow_pipes)
     if (folder / "feats.scp").exists() and read_table(folder / "feats.scp").keys() == wavs.keys():
         print(f"{folder}: all {len(wavs)} utterances are there")
         return
     (folder / "feats.scp").unlink(missing_ok=True)  # it would point into archives that are made again
     nj = min(nj, len(wavs))
     parts = folder / f"split{nj}"
-    durations = read_table(data / "utt2dur")
-    longest_first = sorted(wavs, key=lambda utt: (-float(durations[utt]), utt))
+    durations = read_table(data / "utt2dur", wavs)
+    try:
+        longest_first = sorted(wavs, key=lambda utt: (-float(durations[utt]), utt))
+    except ValueError as error:
+        raise UserError(f"{data / 'utt2dur'}: {error}; run stage 0 again") from None
     for job in range(1, nj + 1):  # dealt out by length, so that the jobs end together
         part = {utt: wavs[utt] for utt in longest_first[job - 1 :: nj]}
         if not (parts / f"wav.{job}.scp").exists() or read_table(parts / f"wav.{job}.scp") != part:
@@ -72,7 +84,16 @@ def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str) -> None:
     with whole(folder / "feature.yaml") as stream:
         yaml.safe_dump(as_dict(feature), stream)
 
-    job = [sys.executable, "-m", "ser.dump_features", "--job", "JOB", str(data), str(parts)]
+    job = [
+        sys.executable,
+        "-m",
+        "ser.dump_features",
+        "--job",
+        "JOB",
+        *[ALLOW] * allow_pipes,
+        str(data),
+        str(parts),
+    ]
     command = [*cmd.split(), f"JOB=1:{nj}", str(folder / "log" / "dump.JOB.log"), *job]
     if subprocess.run(command).returncode:
         raise UserError(f"{folder}: a job failed; mend what its log names and run the same command again")
@@ -87,12 +108,27 @@ def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str) -> None:
     print(f"{folder}: {len(index)} utterances")
 
 
-def dump_part(parts: Path, job: int) -> None:
+def read_recordings(path: Path, allow_pipes: bool) -> dict[str, str]:
+    """Read wav.scp. Raises UserError where it is empty, or holds a command and these are not allowed."""
+    wavs = read_table(path)
+    if not wavs:
+        raise UserError(f"{path}: empty table; run stage 0 again")
+    for number, (utt, place) in enumerate(wavs.items(), 1):
+        if not place:
+            raise UserError(f"{path}:{number}: {utt} has no recording; add its path")
+        if audio.is_pipe(place) and not allow_pipes:
+            raise UserError(
+                f"{path}:{number}: {utt} is a shell command, {place!r}; put a file in its place, or let it run "
+                f"with {ALLOW}"
+            )
+    return wavs
+
+
+def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     """Compute the features of one job's utterances."""
     import numpy as np
     from tqdm import tqdm
 
-    from ser import audio
     from ser.archive import write_archive
     from ser.config import check, load_kind, read_yaml
 
@@ -101,15 +137,23 @@ def dump_part(parts: Path, job: int) -> None:
     settings = read_yaml(parts.parent / "feature.yaml")
     module = load_kind("feature", settings.pop("kind"), parts.parent / "feature.yaml")
     config = check(module.Config, settings, parts.parent / "feature.yaml")
-    wavs = read_table(parts / f"wav.{job}.scp")
+    scp = parts / f"wav.{job}.scp"
+    wavs = read_recordings(scp, allow_pipes)
 
     def matrices() -> Iterator[tuple[str, np.ndarray]]:
-        for utt, path in tqdm(wavs.items(), desc="features", disable=None):
-            samples, _ = audio.read(path, config.sample_rate)
-            matrix = module.extract(samples, config)
+        for utt, place in tqdm(wavs.items(), desc="features", disable=None):
+            try:
+                recording = audio.run(place) if audio.is_pipe(place) else place
+            except UserError as error:
+                raise UserError(f"{scp}: {utt}: {error}") from None
+            samples, _ = audio.read(recording, config.sample_rate)
+            try:
+                matrix = module.extract(samples, config)
+            except UserError as error:  # of what the feature cannot do with these samples
+                raise UserError(f"{place}: {utt}: {error}; leave out the recording") from None
             if not len(matrix) or not np.isfinite(matrix).all():
                 raise UserError(
-                    f"{path}: {utt} gives {'no frames' if not len(matrix) else 'non-finite values'}; mend or leave out the recording"
+                    f"{place}: {utt} gives {'no frames' if not len(matrix) else 'non-finite values'}; mend or leave out the recording"
                 )
             yield utt, matrix
 

@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, and work that one process does at a time."""
 
+import errno
 import fcntl
 import glob
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ def whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     handle, partial = _partial(path)
     try:
         encoding = None if "b" in mode else "utf-8"
-        with open(handle, mode, encoding=encoding) as stream:
+        with _named(path), open(handle, mode, encoding=encoding) as stream:
             yield stream
             stream.flush()
             os.fsync(handle)
@@ -48,17 +50,51 @@ def alone(path: Path, what: str) -> Iterator[None]:
     `what` is in work and by whom, where another process has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as stream:
+    while True:
+        stream = open(path, "a+b", buffering=0)
         if not _lock(stream.fileno()):
-            stream.seek(0)
-            raise UserError(f"{what} is in work by {stream.read().strip() or 'another process'}; left alone")
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        stream.flush()
+            with stream:
+                stream.seek(0)
+                holder = stream.read().decode().strip() or "another process"
+            raise UserError(f"{what} is in work by {holder}; left alone")
+        if os.fstat(stream.fileno()).st_nlink:
+            break
+        stream.close()  # the process that had it removed it before it was locked here
+    with stream:
         try:
+            with _named(path):
+                stream.truncate(0)
+                stream.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             yield
         finally:
-            stream.truncate(0)
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def workplace(dest: Path) -> Iterator[Path]:
+    """An empty folder beside `dest`, to make there what is then moved to it; gone at the end.
+
+    Raises UserError where another process makes `dest` now.
+    """
+    with alone(dest.with_name(f".{dest.name}.lock"), str(dest)):
+        folder = dest.with_name(f".{dest.name}.partial")
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the file's name into the error of a full disk: write() does not know what it writes to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _lock(handle: int) -> bool:

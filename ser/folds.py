@@ -29,11 +29,32 @@ class Fold:
         }
 
 
-def read_fold(folder: str | Path) -> Fold:
-    """Read FOLDS/fold<k>, as stage 1 wrote it."""
+def read_fold(folder: str | Path, data: str | Path) -> Fold:
+    """Read FOLDS/fold<k>, as stage 1 wrote it or a hand did.
+
+    Raises UserError, naming file and line, for a class that the protocol lacks, an utterance in two
+    parts or not in the data directory `data`; and where there is nothing to train a class on, or to test.
+    """
     folder = Path(folder)
-    classes = list(read_table(folder.parent / "classes").values())
+    numbered = read_table(folder.parent / "classes")
+    classes = [numbered[number] for number in sorted(numbered, key=int)]  # a table has 10 before 2
     train, dev, test = (read_table(folder / part) for part in ("train", "dev", "test"))
+    known = read_table(Path(data) / "utt2spk")
+    part_of: dict[str, str] = {}
+    for part, utts in (("train", train), ("dev", dev), ("test", test)):
+        for number, (utt, name) in enumerate(utts.items(), 1):
+            place = f"{folder / part}:{number}"
+            if name not in classes:
+                raise UserError(f"{place}: {utt} has the class {name!r}; one of {', '.join(classes)}")
+            if part_of.setdefault(utt, part) != part:
+                raise UserError(f"{place}: {utt} stands in {part_of[utt]} too; take one of the lines out")
+            if utt not in known:
+                raise UserError(f"{place}: {utt} is not in {data}; take the line out or run stage 1 again")
+    for name in classes:
+        if name not in train.values():
+            raise UserError(f"{folder / 'train'}: no utterance of {name}; add some or run stage 1 again")
+    if not test:
+        raise UserError(f"{folder / 'test'}: no utterance; add some or run stage 1 again")
     overlap = "; ".join((folder / "overlap").read_text(encoding="utf-8").splitlines()[:2])
     return Fold(classes, train, dev, test, overlap)
 

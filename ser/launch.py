@@ -88,13 +88,15 @@ def main(argv: list[str] | None = None) -> None:
         if not (features / "feats.scp").exists():
             raise UserError(f"{features}: no features here; run stage 2")
     if missing:
-        cmd = [*args.cmd.split(), "--num-threads", str(args.num_threads), "--max-jobs-run", str(args.nj)]
+        threads = ["--num-threads", str(args.num_threads)]  # said twice: Kaldi's runners do not tell the jobs
+        cmd = [*args.cmd.split(), *threads, "--max-jobs-run", str(args.nj)]
+        trainer = [sys.executable, "-m", COMMANDS[args.trainer], *threads]
         folders = [run.folder for run in missing]
         log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
-        run_all(COMMANDS[args.trainer], folders, log, cmd, args.nj)
+        run_all(trainer, folders, log, cmd, args.nj)
 
 
-def run_all(command: str, folders: list[Path], log: Path, cmd: list[str], nj: int) -> None:
+def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], nj: int) -> None:
     """Train the runs in `folders` by `nj` jobs; raise UserError at the end where some failed."""
     runs = log / "runs.list"
     with whole(runs) as stream:
@@ -105,7 +107,7 @@ def run_all(command: str, folders: list[Path], log: Path, cmd: list[str], nj: in
         print(f"logs: {str(logs).replace('JOB', '*')}", flush=True)
         waiting = progress.count("waiting")
         array = [f"JOB=1:{min(nj, waiting)}", str(logs)]
-        with subprocess.Popen([*cmd, *array, sys.executable, "-m", command, "--list", str(runs)]) as process:
+        with subprocess.Popen([*cmd, *array, *trainer, "--list", str(runs)]) as process:
             try:
                 progress.show_until_end(process)
             except BaseException:  # Ctrl-C: the runner ends its jobs, and is waited for

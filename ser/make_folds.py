@@ -5,15 +5,17 @@ set or takes the last model there is no development set, and dev is empty.
 """
 
 import argparse
+import difflib
 import math
 import shutil
-import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
 from ser.datadir import read_table, write_table
+from ser.files import whole, workplace
 
 if TYPE_CHECKING:
     from ser.config import Protocol
@@ -35,16 +37,21 @@ def main(argv: list[str] | None = None) -> None:
     from ser.config import read_protocol
 
     protocol = read_protocol(args.protocol)
-    utt2class = choose(protocol, read_table(args.data / "utt2emo"), args.protocol)
-    folds = split(protocol, utt2class, args.data)
+    utt2emo = read_table(args.data / "utt2emo", read_table(args.data / "utt2spk"))
+    for number, (utt, emo) in enumerate(utt2emo.items(), 1):
+        if not emo:
+            raise UserError(f"{args.data / 'utt2emo'}:{number}: {utt} has no label; add it")
+    utt2class = choose(protocol, utt2emo, args.protocol)
+    folds = split(protocol, utt2class, args.data, args.protocol)
+    left_out = Counter(emo for utt, emo in utt2emo.items() if utt not in utt2class)
 
-    args.dest.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.dest.parent) as scratch:
-        new = Path(scratch) / "new"
+    with workplace(args.dest) as new:
         write_table(new / "classes", {str(number): name for number, name in enumerate(protocol.classes)})
         print(f"{protocol.name}: {protocol.description}")
+        if left_out:
+            print(f"left out: {', '.join(f'{emo} {count}' for emo, count in sorted(left_out.items()))}")
         for number, parts in enumerate(folds, 1):
-            overlap = write_fold(new / f"fold{number}", parts, utt2class, args.data, protocol)
+            overlap = write_fold(new / f"fold{number}", parts, utt2class, args.data, protocol, args.protocol)
             print(f"fold {number}: " + "\n        ".join(overlap))
         if args.dest.exists():
             shutil.rmtree(args.dest)
@@ -56,15 +63,17 @@ def main(argv: list[str] | None = None) -> None:
 def choose(protocol: "Protocol", utt2emo: dict[str, str], path: str) -> dict[str, str]:
     """Class of every utterance that the protocol takes; a label that the corpus lacks is an error."""
     labels = {label: name for name, taken in protocol.classes.items() for label in taken}
-    for label in labels.keys() - set(utt2emo.values()):
-        raise UserError(
-            f"{path}: classes: no utterance is labelled {label}; the corpus has {', '.join(sorted(set(utt2emo.values())))}"
-        )
+    known = sorted(set(utt2emo.values()))
+    for label in labels:
+        if label not in known:
+            near = difflib.get_close_matches(label, known, 1, 0.5)
+            remedy = f"did you mean {near[0]}?" if near else f"the corpus has {', '.join(known)}"
+            raise UserError(f"{path}: classes: no utterance is labelled {label}; {remedy}")
     return {utt: labels[emo] for utt, emo in utt2emo.items() if emo in labels}
 
 
-def split(protocol: "Protocol", utt2class: dict[str, str], data: Path) -> list[Parts]:
-    """The folds, each as sorted lists of train, dev and test utterances."""
+def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str) -> list[Parts]:
+    """The folds, each as sorted lists of train, dev and test utterances. path: the protocol's, for errors."""
     import numpy as np
 
     from ser.config import RandomFolds
@@ -85,14 +94,16 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path) -> list[P
             )
             result.append((train, dev, test))
     else:
-        utt2group = read_table(data / f"utt2{folds.by}")
+        utt2group = read_table(data / f"utt2{folds.by}", utts)
         groups = sorted({utt2group[utt] for utt in utts})
         if folds.number > len(groups):
             raise UserError(
-                f"{protocol.name}: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
+                f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
             )
         if protocol.select == "dev" and folds.number < 3:
-            raise UserError(f"{protocol.name}: train, dev and test need 3 folds or more, not {folds.number}")
+            raise UserError(
+                f"{path}: folds.number: train, dev and test need 3 folds or more, not {folds.number}"
+            )
         blocks = [set(block) for block in np.array_split(groups, folds.number)]
         for number, test_groups in enumerate(blocks):
             dev_groups = blocks[(number + 1) % len(blocks)] if protocol.select == "dev" else set()
@@ -104,7 +115,7 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path) -> list[P
 
 
 def write_fold(
-    folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol"
+    folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol", path: str
 ) -> list[str]:
     """Write one fold; return (and write) its sizes and what its parts share, a line each."""
     names = ("train", "dev", "test")
@@ -113,7 +124,7 @@ def write_fold(
         absent = set(protocol.classes) - {utt2class[utt] for utt in utts}
         if absent and (utts or name != "dev"):
             raise UserError(
-                f"{protocol.name}: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer folds or other classes"
+                f"{path}: folds: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer folds or other classes"
             )
     train, dev, test = parts
     lines = [", ".join(f"{name} {len(utts)}" for name, utts in zip(names, parts, strict=True) if utts)]
@@ -121,7 +132,8 @@ def write_fold(
     if dev:
         lines.append(f"dev and test share {count_shared(dev, test, data)}")
         lines.append(f"train and dev share {count_shared(train, dev, data)}")
-    (folder / "overlap").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with whole(folder / "overlap") as stream:
+        stream.write("\n".join(lines) + "\n")
     return lines
 
 
@@ -131,10 +143,10 @@ def count_shared(one: list[str], other: list[str], data: Path) -> str:
     sentence = "utt2sent" if (data / "utt2sent").exists() else "text"
     counts = []
     for noun, name in (("speakers", "utt2spk"), ("sentences", sentence)):
-        table = read_table(data / name)
+        table = read_table(data / name, one + other)
         values = {table[utt] for utt in other}
         counts.append(f"{len(values & {table[utt] for utt in one})} of {len(values)} {noun}")
-    samples = read_table(data / "utt2md5")
+    samples = read_table(data / "utt2md5", one + other)
     twins = {samples[utt] for utt in one}
     counts.append(f"{sum(samples[utt] in twins for utt in other)} of {len(other)} recordings")
     return ", ".join(counts)

@@ -100,7 +100,7 @@ def load_checkpoint(
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = tensor
-    network.load_state_dict(parts["network"])
+    fill(network, parts["network"], path)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in parts["optimiser"].items():
         number, _, key = name.partition(".")

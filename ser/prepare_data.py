@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import os
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +12,19 @@ from typing import NamedTuple
 from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import Utterance, corpus_module, write_table
-from ser.files import whole
+from ser.files import whole, workplace
 
 LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
 
 
 class Recording(NamedTuple):
-    """What decoding a recording tells: seconds, sampling rate in Hz, channels, MD5 of the samples."""
+    """What decoding a recording tells: seconds, sampling rate in Hz, channels, whether it is clipped,
+    MD5 of the samples."""
 
     seconds: float
     rate: int
     channels: int
+    is_clipped: bool
     md5: str
 
 
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         "with several channels, mixed down when read": [
             utt for utt, recording in recordings.items() if recording.channels > 1
         ],
+        "clipped": [utt for utt, recording in recordings.items() if recording.is_clipped],
         "groups of identical recordings": [" = ".join(group) for group in identical(recordings)],
     }
     for reason, files in found.left_out.items():
@@ -100,7 +102,7 @@ def _decode(path: Path) -> Recording | UserError:
     except UserError as error:
         return error
     md5 = hashlib.md5(samples.tobytes(), usedforsecurity=False).hexdigest()
-    return Recording(len(samples) / rate, rate, channels, md5)
+    return Recording(len(samples) / rate, rate, channels, audio.is_clipped(samples), md5)
 
 
 def identical(recordings: Mapping[str, Recording]) -> list[list[str]]:
@@ -186,11 +188,10 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
     a whole. wav.scp is the seal instead: it goes before the first table changes and comes back
     after the last, and without it nothing takes `dest` for a data directory.
     """
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.") as workplace:
+    with workplace(dest) as new:
         for name, table in tables.items():
-            write_table(Path(workplace, name), table)
-        with whole(Path(workplace, "report.txt")) as stream:
+            write_table(new / name, table)
+        with whole(new / "report.txt") as stream:
             stream.write(report)
         dest.mkdir(exist_ok=True)
         (dest / "wav.scp").unlink(missing_ok=True)
@@ -198,7 +199,7 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
             if stale.name not in tables:
                 stale.unlink()
         for name in sorted([*tables, "report.txt"], key=lambda name: name == "wav.scp"):
-            os.replace(Path(workplace, name), dest / name)
+            os.replace(new / name, dest / name)
 
 
 def _refuse_same_ids(utterances: Sequence[Utterance]) -> None:

@@ -85,7 +85,7 @@ class Run:
             )
 
     def read_fold(self) -> Fold:
-        return read_fold(self.folds / f"fold{self.fold}")
+        return read_fold(self.folds / f"fold{self.fold}", self.data)
 
     def read_groups(self) -> dict[str, str]:
         """The group of every utterance that an inner split of the training part must keep together."""

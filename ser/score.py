@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser import cli
+from ser.cli import UserError
 from ser.files import whole
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ def score_network(
         name: value.numpy()
         for name, value in networks.load(run.folder / "normalisation.safetensors")[0].items()
     }
+    if statistics and statistics["mean"].shape[-1] != features.dimension:
+        raise UserError(
+            f"{run.folder}/normalisation.safetensors: of features of another size than those in {run.features}; "
+            "remove or rename the folder and run stage 4 again"
+        )
     row = {utt: number for number, utt in enumerate(utts)}
     posteriors = np.empty((len(utts), len(fold.classes)))
     settings = run.system.training
@@ -138,8 +144,18 @@ def score_svm(
     from ser.models import svm
 
     features = Features(run.features)
-    machine = skops.io.load(run.folder / "model.skops")  # of known types alone: nothing is executed
+    path = run.folder / "model.skops"
+    remedy = f"remove or rename {run.folder} and run stage 3 again"
+    try:
+        machine = skops.io.load(path)  # of known types alone: nothing is executed
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # skops tells a broken file by many kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a whole SVM ({reason}); {remedy}") from None
     pooled = np.stack([svm.pool(features[utt], run.system.model) for utt in utts])
+    if machine.n_features_in_ != pooled.shape[1]:
+        raise UserError(f"{path}: of features of another size than those in {run.features}; {remedy}")
     chosen = json.loads((run.folder / "chosen.json").read_text())
     seconds = chosen.pop("seconds")
     return svm.posteriors(machine, pooled), {

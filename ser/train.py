@@ -46,8 +46,16 @@ def main(argv: list[str] | None = None) -> None:
         metavar="S",
         help="seconds between checkpoints within an epoch (default 60); there is one after each epoch too",
     )
+    parser.add_argument(
+        "--num-threads", type=int, metavar="N", help="processor cores (default: what OMP_NUM_THREADS says)"
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     args = parser.parse_args(argv)
+
+    if args.num_threads:
+        import torch
+
+        torch.set_num_threads(args.num_threads)
 
     def one(folder: Path) -> None:
         train(folder, args.device, args.checkpoint_seconds)

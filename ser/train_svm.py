@@ -5,7 +5,6 @@ RUN is a run's folder as ser.launch lays it out. Writes model.skops, chosen.json
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,18 +24,22 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="as of ser.train")
+    parser.add_argument("--num-threads", type=int, default=1, metavar="N", help="processor cores (default 1)")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     args = parser.parse_args(argv)
 
-    work(args.run, train) if args.list else train(args.run)
+    def one(folder: Path) -> None:
+        train(folder, args.num_threads)
+
+    work(args.run, one) if args.list else one(args.run)
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, num_threads: int = 1) -> None:
     """Train one run to its end. Raises UserError where another process is at it."""
-    once(folder, train_machine)
+    once(folder, lambda run: train_machine(run, num_threads))
 
 
-def train_machine(run: "Run") -> None:
+def train_machine(run: "Run", num_threads: int) -> None:
     """Train the SVM of a run, and write it into the run's folder."""
     import numpy as np
     import skops.io
@@ -52,9 +55,8 @@ def train_machine(run: "Run") -> None:
     pooled = np.stack([svm.pool(features[utt], run.system.model) for utt in utts])
     utt2group = run.read_groups()
     groups = np.array([utt2group[utt] for utt in utts])
-    n_jobs = int(os.environ.get("OMP_NUM_THREADS", "1"))
     search = svm.fit(
-        pooled, np.array([targets[utt] for utt in utts]), groups, run.system.model, run.seed, n_jobs
+        pooled, np.array([targets[utt] for utt in utts]), groups, run.system.model, run.seed, num_threads
     )
     chosen = {
         **search.best_params_,

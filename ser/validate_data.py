@@ -50,10 +50,7 @@ def _is_number(text: str, above: float, below: float = math.inf) -> bool:
 
 # For each table: a test of what follows the key, and what it should be.
 VALUES = {
-    "wav.scp": (
-        lambda value: value and value[0] != "~" and value[-1] != "|",
-        "the path of a file, no ~, no pipe",
-    ),
+    "wav.scp": (lambda value: value and value[0] != "~", "the path of a file, no ~"),
     "text": (
         lambda value: not NOT_WORDS.search(value),
         "words; <s>, </s> and #0 are kept for Kaldi's own use",
@@ -81,7 +78,13 @@ def main(argv: list[str] | None = None) -> None:
         "the headers of the recordings. Prints every fault as file:line: what is wrong; what to do.",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="data directory, as stage 0 writes it")
-    directory = parser.parse_args(argv).dir
+    parser.add_argument(
+        "--allow-pipes",
+        action="store_true",
+        help="run the shell commands that stand in wav.scp, and check what they print",
+    )
+    args = parser.parse_args(argv)
+    directory = args.dir
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; run stage 0, which writes it")
 
@@ -95,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in tables:
         if name.endswith(".scp") and name != "wav.scp":
             faults += wrong_archives(name, tables[name])
-    faults += wrong_audio(tables.get("wav.scp", {}), tables.get("utt2dur", {}))
+    faults += wrong_audio(tables["wav.scp"], tables["utt2dur"], args.allow_pipes)
     if faults:
         _print(faults)
         raise UserError(f"{directory}: faults found: {len(faults)}; mend them as said above")
@@ -225,11 +228,13 @@ def wrong_archives(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
     """Check that the archives that feats.scp and its like point into are there."""
     for key, line in table.items():
         archive = re.sub(r":\d+(\[.*\])?$", "", line.value)  # path:offset[rows]
-        if archive and not archive.endswith("|") and not Path(archive).is_file():
+        if archive and not Path(archive).is_file():
             yield Fault(line.place, f"{key}: no such archive {archive}", f"run the stage that writes {name}")
 
 
-def wrong_audio(wav_scp: Mapping[str, Line], utt2dur: Mapping[str, Line]) -> Iterator[Fault]:
+def wrong_audio(
+    wav_scp: Mapping[str, Line], utt2dur: Mapping[str, Line], allow_pipes: bool
+) -> Iterator[Fault]:
     """Open each recording, and compare its length with utt2dur."""
     from tqdm import tqdm
 
@@ -238,8 +243,13 @@ def wrong_audio(wav_scp: Mapping[str, Line], utt2dur: Mapping[str, Line]) -> Ite
     for utt, line in tqdm(wav_scp.items(), "audio headers", disable=None):
         if not is_path(line.value):
             continue
+        is_pipe = audio.is_pipe(line.value)
+        if is_pipe and not allow_pipes:
+            remedy = "put a file in its place, or let it run with --allow-pipes"
+            yield Fault(line.place, f"{utt} is a shell command, {line.value!r}", remedy)
+            continue
         try:
-            header = audio.header(line.value)
+            header = audio.header(audio.run(line.value) if is_pipe else line.value)
         except UserError as error:
             what, _, remedy = str(error).rpartition("; ")
             yield Fault(line.place, f"{utt}: {what}", remedy)

@@ -49,7 +49,7 @@ def work(runs: Path, train: Callable[[Path], None]) -> None:
 
     Raises UserError at the end where one failed.
     """
-    failed = 0
+    failed = []
     for number, folder in enumerate(runs.read_text(encoding="utf-8").splitlines(), 1):
         state = state_file(runs, number)
         try:
@@ -63,7 +63,7 @@ def work(runs: Path, train: Callable[[Path], None]) -> None:
             train(Path(folder))
             outcome = f"done {time.monotonic() - started:.1f}"
         except Exception as error:
-            failed += 1
+            failed.append(folder)
             reason = cli.explain(error)
             if reason is None:
                 traceback.print_exc()
@@ -73,7 +73,7 @@ def work(runs: Path, train: Callable[[Path], None]) -> None:
         with whole(state) as stream:
             stream.write(f"{outcome}\n")
     if failed:
-        raise UserError(f"{failed} runs failed, as said above")
+        raise UserError(f"{len(failed)} runs failed, as said above: {' '.join(failed)}")
 
 
 def state_file(runs: Path, number: int) -> Path:

@@ -1,6 +1,8 @@
 """Kaldi's ark/scp: ours read by kaldiio, kaldiio's read by ours, and broken ones named."""
 
+import pickle
 import struct
+from pathlib import Path
 
 import kaldiio
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from ser.archive import Features, write_archive
 from ser.cli import UserError
+from ser.datadir import read_table
 
 
 @pytest.fixture
@@ -105,6 +108,49 @@ def test_an_archive_cut_short_anywhere(folder, matrices):
             assert "\n" not in str(error.value)
             refused += 1
     assert refused > 100
+
+
+class Payload:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("ran"),)
+
+
+@pytest.mark.parametrize("what", ["a pickle", "a command", "a command that ends in spaces"])
+def test_nothing_in_an_archive_is_executed(folder, monkeypatch, what):
+    monkeypatch.chdir(folder)
+    place = {"a pickle": f"{folder}/bad.ark:0", "a command": "touch ran |", "a command that ends in spaces": "touch ran:1 |  "}[what]
+    Path("bad.ark").write_bytes(b"PKL" + pickle.dumps(Payload()))
+    Path("feats.scp").write_text(f"a-1 {place}\n")
+    with pytest.raises(UserError) as error:
+        Features(folder)["a-1"]
+    assert "a-1" in str(error.value) and f"; remove {folder} and run stage 2 again" in str(error.value)
+    assert not Path("ran").exists()
+
+
+def test_an_utterance_with_frames_of_another_size(folder):
+    write_archive(folder / "other.ark", [("b-1", np.zeros((5, 4), np.float32))])
+    index = {**read_table(folder / "feats.scp"), **read_table(folder / "other.scp")}
+    (folder / "feats.scp").write_text("".join(f"{utt} {place}\n" for utt, place in index.items()))
+    Features(folder)["a-2"]
+    with pytest.raises(UserError) as error:
+        Features(folder)["b-1"]
+    message = f"{folder}/other.ark:4: b-1 has 4 values a frame, a-1 has 3; remove {folder} and run stage 2 again"
+    assert str(error.value) == message
+
+
+def test_lengths_that_are_not_there(folder):
+    for line in ("", "a-1\n", "a-1 x\n", "a-1 -1\n"):
+        (folder / "utt2num_frames").write_text(line)
+        with pytest.raises(UserError, match=f"{folder}/utt2num_frames: no length of a-1; remove"):
+            Features(folder).lengths_of(["a-1"])
+
+
+def test_an_empty_index(folder):
+    (folder / "feats.scp").write_text("")
+    with pytest.raises(UserError, match=f"{folder}/feats.scp: empty table; remove"):
+        Features(folder)
 
 
 def test_an_archive_that_is_something_else(folder):

@@ -155,3 +155,99 @@ def test_a_name_that_is_not_utf8_can_be_read(tmp_path):
     path = tmp_path / "caf\udce9.wav"  # as Python shows a Latin-1 name
     path.write_bytes(written(tmp_path / "a.wav").read_bytes())
     assert len(audio.read(path)[0]) == RATE
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("value", [0, 0.25])
+def test_silence_is_refused(tmp_path, value, channels):
+    path = written(tmp_path / "a.wav", np.full((RATE, channels), value, np.float32))
+    with pytest.raises(UserError, match=f"a.wav: silent: every sample is {value}; fetch it again or leave it out"):
+        audio.read(path)
+    audio.header(path)
+    samples = np.full(RATE, value, np.float32)
+    samples[17] += 2**-15  # one step of 16 bits
+    audio.read(written(path, samples))
+
+
+@pytest.mark.parametrize("rate", [0, 1, 999, 1_000_000, 2**31, 2**32 - 1])
+def test_a_sampling_rate_that_cannot_be_is_refused(tmp_path, rate):
+    path = written(tmp_path / "a.wav")
+    content = bytearray(path.read_bytes())
+    assert struct.unpack("<I", content[24:28]) == (RATE,)
+    content[24:28] = struct.pack("<I", rate)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"a.wav: a sampling rate of {rate} Hz in its header; fetch it again"):
+        audio.header(path)
+
+
+def test_an_aiff_with_a_sampling_rate_of_0_is_refused(tmp_path):
+    path = written(tmp_path / "a.aiff")
+    content = bytearray(path.read_bytes())
+    rate = content.index(b"COMM") + 16
+    content[rate : rate + 10] = bytes(10)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a.aiff: a sampling rate of . Hz in its header"):
+        audio.header(path)
+
+
+def voice(level):
+    """A voiced sound and noise, of that peak."""
+    time = np.arange(RATE) / RATE
+    sound = sum(np.sin(2 * np.pi * 110 * k * time + k) / k for k in range(1, 20)) + 0.01 * np.random.default_rng(0).standard_normal(RATE)
+    return (level * sound / np.abs(sound).max()).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("samples", "is_clipped"),
+    [
+        (voice(0.999), False),  # loud, and whole
+        (voice(1.1), True),  # as the file's 16 bits cut it
+        (np.clip(0.95 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE), -1, 0.9), True),  # on one side alone, and turned down
+        (np.clip(voice(0.5), -0.4, 0.4), False),  # quiet: nothing that an input does
+        (np.where(np.arange(RATE) == 9, 0.999, voice(0.3)), False),  # a click
+        (np.sin(2 * np.pi * 100 * np.arange(48000) / 48000), False),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_clipped(tmp_path, samples, is_clipped, sign):
+    assert audio.is_clipped(audio.read(written(tmp_path / "a.wav", sign * samples, subtype="PCM_16"))[0]) == is_clipped
+
+
+@pytest.mark.parametrize(("run", "is_clipped"), [(1, False), (2, False), (3, True), (4, True)])
+@pytest.mark.parametrize("start", [0, 500, RATE - 4])
+def test_a_clipped_stretch_has_three_samples(run, is_clipped, start):
+    samples = TONE.copy()
+    samples[start : start + run] = 1
+    samples[[2000, 2002, 2004, 2006]] = 1  # no neighbours
+    assert audio.is_clipped(samples) == is_clipped
+
+
+def test_what_a_command_prints_is_read(tmp_path):
+    for name in ("a.wav", "a.flac"):
+        path = written(tmp_path / name, subtype="PCM_16")
+        samples, rate = audio.read(audio.run(f"cat '{path}' |"))
+        assert rate == RATE
+        np.testing.assert_array_equal(samples, audio.read(path)[0])
+        assert audio.header(audio.run(f"cat '{path}' |")) == (RATE, 1, RATE)
+    assert len(audio.read(audio.run(f"cat {path} |"), 8000)[0]) == 8000
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("echo one >&2; echo two >&2; exit 3 |", "echo one >&2; echo two >&2; exit 3 |: exit status 3 (one two); mend the command"),
+        ("(cat a.wav; exit 5) | cat |", "(cat a.wav; exit 5) | cat |: exit status 5 (); mend the command"),
+        ("true |", "true |: empty file; fetch it again"),
+        ("head -c 1000 a.wav |", "head -c 1000 a.wav |: cut short: 31044 bytes are missing; fetch it again"),
+        ("head -c 1000 a.flac |", "head -c 1000 a.flac |: "),
+        ("echo words |", "echo words |: not a recording that can be read (Format not recognised); fetch it again"),
+    ],
+)
+def test_a_command_that_does_not_print_a_recording(tmp_path, monkeypatch, command, message):
+    monkeypatch.chdir(tmp_path)
+    written("a.wav")
+    written("a.flac", voice(0.5))
+    with pytest.raises(UserError) as error:
+        audio.read(audio.run(command))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)

@@ -114,7 +114,9 @@ def test_what_becomes_of_errors():
     assert run(fails(UserError("x.yaml:3: bad; mend it"))) == "error: x.yaml:3: bad; mend it"
     assert run(fails(KeyboardInterrupt())) == 130
     assert run(fails(BrokenPipeError())) == 141
-    assert run(fails(PermissionError(errno.EACCES, "Permission denied", "/x"))) == "error: /x: Permission denied"
+    assert run(fails(PermissionError(errno.EACCES, "Permission denied", "/x"))) == (
+        "error: /x: Permission denied; mend its rights or take another place"
+    )
     full = "error: No space left on device; free some space and run the same command again"
     assert run(fails(OSError(errno.ENOSPC, "No space left on device"))) == full
     assert run(fails(OSError(errno.ENOSPC, "No space left on device", "/x"))) == full.replace("error: ", "error: /x: ")

@@ -233,6 +233,11 @@ def test_a_file_that_is_no_mapping(tmp_path):
     assert fault(config.read_system, tmp_path / "gone.yaml") == ": no such file"
     assert fault(config.read_system, write(tmp_path, "empty.yaml", "")) == ": should hold `key: value` lines"
     assert fault(config.read_protocol, write(tmp_path, "list.yaml", "- a\n")) == ": should hold `key: value` lines"
+    assert fault(config.read_system, write(tmp_path, "date.yaml", "a: 2001-13-45\n")).startswith(": not valid YAML: month must be in 1..12")
+    assert fault(config.read_system, write(tmp_path, "deep.yaml", "[" * 5000)).startswith(": not valid YAML: ")
+    assert fault(config.read_system, write(tmp_path, "code.yaml", "a: !!python/object/apply:os.getcwd []\n")).startswith(
+        ":1: not valid YAML: could not determine a constructor"
+    )
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"description: caf\xe9\n")
     assert ": not valid YAML: " in fault(config.read_system, path)

@@ -34,6 +34,7 @@ class Server(ThreadingHTTPServer):
         self.breaks_after = []  # bytes of the body, for each request in turn; then it holds
         self.tells_length = True
         self.stalls = []  # seconds before the body, for each request in turn; then none
+        self.kind = "application/zip"
         self.answers = []  # HTTP codes in place of the file, for each request in turn
         self.asked = []
 
@@ -60,6 +61,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(
                 "Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}"
             )
+        self.send_header("Content-Type", server.kind)
         if server.tells_length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -218,7 +220,16 @@ def test_a_file_of_another_size_is_refused(server, dest, content):
     with pytest.raises(UserError, match=f"{server.url}: the file there has {len(content)} bytes, not {SIZE}"):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1
-    assert names(dest.parent) == []
+    assert not dest.parent.exists()
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_a_web_page_in_place_of_the_file_is_refused(server, dest, tells_length):
+    server.content, server.kind, server.tells_length = b"<html>please log in</html>", "text/html; charset=utf-8", tells_length
+    with pytest.raises(UserError, match=f"{server.url}: a web page came in place of the file.*open the address.*{dest}"):
+        fetch(server.url, dest, SIZE, MD5)
+    assert len(server.asked) == 1
+    assert not dest.parent.exists()
 
 
 def test_a_server_whose_file_ends_before_the_part_is_refused(server, dest):

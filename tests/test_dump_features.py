@@ -123,7 +123,7 @@ def test_a_part_whose_recordings_changed_is_made_again(place):
     lay_out(1)
     in_process(folder_of(), 1)
     dump(1, cmd="true")
-    soundfile.write("b-0.wav", np.ones(400) / 2, RATE)
+    soundfile.write("b-0.wav", np.tile([0.5, -0.5], 200), RATE)
     with open("data/wav.scp", "a") as wavs, open("data/utt2dur", "a") as durations:
         wavs.write(f"b-0 {place}/b-0.wav\n")
         durations.write("b-0 0.05\n")
@@ -170,7 +170,7 @@ def test_the_settings_stand_beside_the_features(place):
 
 
 def test_a_recording_at_another_rate_is_resampled(place):
-    soundfile.write("a-0.wav", np.zeros(16000), 16000)
+    soundfile.write("a-0.wav", np.linspace(-0.5, 0.5, 16000), 16000)
     lay_out(1)
     in_process(folder_of(), 1)
     assert len(kaldiio.load_scp(str(folder_of() / "split1/feats.1.scp"))["a-0"]) == 1 + 8000 // 80
@@ -178,10 +178,75 @@ def test_a_recording_at_another_rate_is_resampled(place):
 
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
 def test_features_that_are_not_finite(place):
-    soundfile.write("a-3.wav", np.full(1000, 1e30), RATE, subtype="FLOAT")
+    soundfile.write("a-3.wav", np.tile([1e30, -1e30], 500), RATE, subtype="FLOAT")
     lay_out(1)
     with pytest.raises(UserError) as error:
         in_process(folder_of(), 1)
     assert str(error.value) == f"{place}/a-3.wav: a-3 gives non-finite values; mend or leave out the recording"
     assert not (folder_of() / "split1/frames.1").exists()
     assert not list((folder_of() / "split1").glob("feats*"))
+
+
+def test_a_recording_shorter_than_the_features_window(place):
+    soundfile.write("a-3.wav", np.linspace(0, 1, 199), RATE)
+    lay_out(1)
+    with pytest.raises(UserError) as error:
+        in_process(folder_of(), 1)
+    assert str(error.value) == f"{place}/a-3.wav: a-3: too short: 199 samples at 8000 Hz, and a window has 200; leave out the recording"
+
+
+def pipe(place, command):
+    wavs = Path("data/wav.scp")
+    wavs.write_text(wavs.read_text().replace(f"a-3 {place}/a-3.wav", f"a-3 {command}"))
+
+
+def test_pipes_are_refused_unless_they_are_allowed(place, capfd):
+    pipe(place, f"touch ran; cat {place}/a-3.wav |")
+    for options in (["--cmd", RUN], ["--cmd", "false"]):
+        with pytest.raises(UserError) as error:
+            dump_features.main(["--systems", "conf/a.yaml", *options, "data", "dump"])
+        assert str(error.value) == (
+            f"data/wav.scp:4: a-3 is a shell command, 'touch ran; cat {place}/a-3.wav |'; "
+            "put a file in its place, or let it run with --allow-pipes"
+        )
+    assert not Path("dump").exists() and not Path("ran").exists()
+    dump_features.main(["--systems", "conf/a.yaml", "--nj", "2", "--cmd", RUN, "--allow-pipes", "data", "dump"])
+    assert Path("ran").exists()
+    assert is_right(folder_of())
+    (parts,) = folder_of().glob("split2")
+    (parts / "frames.1").unlink()
+    (parts / "frames.2").unlink()
+    with pytest.raises(UserError, match="is a shell command"):  # nor does a job by itself run them
+        in_process(folder_of(), 2)
+
+
+def test_a_command_that_fails(place):
+    pipe(place, "echo no such thing >&2; false |")
+    with pytest.raises(UserError):
+        dump_features.main(["--systems", "conf/a.yaml", "--cmd", "false", "--allow-pipes", "data", "dump"])
+    with pytest.raises(UserError) as error:
+        dump_features.main(["--job", "1", "--allow-pipes", "data", str(folder_of() / "split1")])
+    assert str(error.value) == f"{folder_of()}/split1/wav.1.scp: a-3: echo no such thing >&2; false |: exit status 1 (no such thing); mend the command"
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "message"),
+    [
+        ("wav.scp", "", "data/wav.scp: empty table; run stage 0 again"),
+        ("wav.scp", "a-0\n", "data/wav.scp:1: a-0 has no recording; add its path"),
+        ("utt2dur", "a-0 1\n", "data/utt2dur: no line for a-1; add it, or run the stage that writes the table again"),
+        ("utt2dur", "".join(f"{utt} 1s\n" for utt in LENGTHS), "data/utt2dur: could not convert string to float: '1s'; run stage 0 again"),
+    ],
+)
+def test_tables_that_are_not_as_they_should_be(place, table, content, message):
+    Path("data", table).write_text(content)
+    with pytest.raises(UserError) as error:
+        dump(cmd="false")
+    assert str(error.value) == message
+    assert not Path("dump").exists()
+
+
+def test_no_jobs(place, capsys):
+    with pytest.raises(SystemExit):
+        dump(nj=0)
+    assert "--nj 0: must be 1 or more" in capsys.readouterr().err

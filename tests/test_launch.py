@@ -70,7 +70,7 @@ def test_what_the_runner_is_told(place):
     assert (queue, name) == ("--queue", "long")
     assert arguments == [
         "--num-threads", "2", "--max-jobs-run", "3", "JOB=1:3", f"{log}/train.JOB.log",
-        sys.executable, "-m", "ser.train", "--list",
+        sys.executable, "-m", "ser.train", "--num-threads", "2", "--list",
     ]  # fmt: skip
     assert log.parent == Path("exp/log")
 

@@ -135,7 +135,7 @@ def test_random_every_utterance_may_be_drawn(data):
 
 def test_classes_are_those_of_the_protocol_in_its_order(data):
     run(data, "{kind: groups, by: spk, number: 3}", classes="{zeal: [happy], anger: [angry, sad]}")
-    fold = folds.read_fold(data.parent / "folds/protocol/fold2")
+    fold = folds.read_fold(data.parent / "folds/protocol/fold2", data)
     assert fold.classes == ["zeal", "anger"]
     assert set(fold.train.values()) == set(fold.dev.values()) == set(fold.test.values()) == {"zeal", "anger"}
     targets = fold.targets()
@@ -162,7 +162,7 @@ def test_overlap_of_sets_written_out(tmp_path, capsys):
     ]
     printed = capsys.readouterr().out
     assert "fold 1: " + "\n        ".join(lines) + "\n" in printed
-    assert folds.read_fold(tmp_path / "folds/protocol/fold1").overlap == "; ".join(lines[:2])
+    assert folds.read_fold(tmp_path / "folds/protocol/fold1", tmp_path / "data").overlap == "; ".join(lines[:2])
 
 
 def test_overlap_of_a_random_split(data):
@@ -199,16 +199,34 @@ def test_a_protocol_that_selects_on_the_test_set_is_told_of(data, capsys):
 
 
 def test_a_label_that_the_corpus_lacks(data):
-    message = fails(data, "{kind: groups, by: spk, number: 3}", classes="{low: [sad], high: [angri]}")
-    assert message == "protocol.yaml: classes: no utterance is labelled angri; the corpus has angry, calm, happy, sad"
+    folds_text = "{kind: groups, by: spk, number: 3}"
+    message = fails(data, folds_text, classes="{low: [sad], high: [angri]}")
+    assert message == "protocol.yaml: classes: no utterance is labelled angri; did you mean angry?"
+    message = fails(data, folds_text, classes="{low: [sad], high: [excited]}")
+    assert message == "protocol.yaml: classes: no utterance is labelled excited; the corpus has angry, calm, happy, sad"
+
+
+def test_labels_that_the_protocol_leaves_out_are_counted(data, capsys):
+    run(data, "{kind: groups, by: spk, number: 3}")
+    assert "protocol: d\nleft out: happy 21\nfold 1: " in capsys.readouterr().out
+    run(data, "{kind: groups, by: spk, number: 3}", classes="{low: [sad, calm], high: [angry, happy]}")
+    assert "left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["utt2emo", "utt2sent", "utt2md5"])
+def test_a_table_that_lacks_an_utterance(data, name):
+    lines = (data / name).read_text().splitlines(keepends=True)
+    (data / name).write_text("".join(line for line in lines if "s2-sad-1" not in line))
+    message = fails(data, "{kind: groups, by: sent, number: 3}")
+    assert message == f"data/{name}: no line for s2-sad-1; add it, or run the stage that writes the table again"
 
 
 def test_too_many_and_too_few_folds(data):
     assert (
         fails(data, "{kind: groups, by: spk, number: 8}")
-        == "protocol: 8 folds by spk, but data/utt2spk has 7 values; use fewer folds"
+        == "protocol.yaml: folds.number: 8 folds by spk, but data/utt2spk has 7 values; use fewer folds"
     )
-    assert fails(data, "{kind: groups, by: spk, number: 2}") == "protocol: train, dev and test need 3 folds or more, not 2"
+    assert fails(data, "{kind: groups, by: spk, number: 2}") == "protocol.yaml: folds.number: train, dev and test need 3 folds or more, not 2"
     assert len(run(data, "{kind: groups, by: spk, number: 2}", "test")) == 2
 
 
@@ -220,7 +238,7 @@ def test_a_class_that_a_part_lacks(data):
     rows = [(f"{spk}-1", spk, emo, "1", spk) for spk, emo in zip(SPEAKERS, ["angry", "sad", "angry", "angry", "sad", "angry", "sad"], strict=True)]
     write_tables(data, rows)
     message = fails(data, "{kind: groups, by: spk, number: 7}", classes="{low: [sad], high: [angry]}")
-    assert message == "protocol: fold1: dev has no utterance of high; use fewer folds or other classes"
+    assert message == "protocol.yaml: folds: fold1: dev has no utterance of high; use fewer folds or other classes"
 
 
 def test_nothing_left_to_train(data):
@@ -244,6 +262,55 @@ def test_folds_are_replaced_whole_or_not_at_all(data):
     assert len(content()) == 3 * 4 + 1  # of the seven none is left
     assert [path.name for path in dest.parent.iterdir()] == ["protocol"]
     assert folds.fold_numbers(dest) == [1, 2, 3]
+
+
+def edit(data, part, old, new):
+    path = data.parent / "folds/protocol/fold2" / part
+    content = path.read_text()
+    assert content.count(old) == 1
+    path.write_text(content.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("part", "old", "new", "message"),
+    [
+        ("dev", "s6-calm-1 low", "s6-calm-1 lwo", "dev:4: s6-calm-1 has the class 'lwo'; one of low, high"),
+        ("dev", "s6-calm-1 low", "s6-calm-1", "dev:4: s6-calm-1 has the class ''; one of low, high"),
+        ("test", "s4-calm-1 low", "s6-calm-1 low", "test:4: s6-calm-1 stands in dev too; take one of the lines out"),
+        ("dev", "s6-calm-1 low", "s9-calm-1 low", "dev:4: s9-calm-1 is not in data; take the line out or run stage 1 again"),
+    ],
+)
+def test_a_fold_that_a_hand_has_changed(data, part, old, new, message):
+    run(data, "{kind: groups, by: spk, number: 3}")
+    place = data.parent / "folds/protocol/fold2"
+    folds.read_fold(place, data)
+    edit(data, part, old, new)
+    with pytest.raises(UserError) as error:
+        folds.read_fold(place, data)
+    assert str(error.value).replace(f"{data.parent}/", "") == f"folds/protocol/fold2/{message}"
+
+
+@pytest.mark.parametrize(
+    ("part", "label", "message"),
+    [
+        ("train", "high", "train: no utterance of high; add some or run stage 1 again"),
+        ("test", "", "test: no utterance; add some or run stage 1 again"),
+    ],
+)
+def test_a_fold_with_nothing_to_train_or_test(data, part, label, message):
+    run(data, "{kind: groups, by: spk, number: 3}")
+    path = data.parent / "folds/protocol/fold2" / part
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if label not in line))
+    with pytest.raises(UserError) as error:
+        folds.read_fold(path.parent, data)
+    assert str(error.value) == f"{path.parent}/{message}"
+
+
+def test_more_than_ten_classes_keep_their_order(tmp_path):
+    names = [f"class{number}" for number in (5, 3, 9, 1, 12, 7, 2, 11, 8, 4, 10, 6)]
+    write_tables(tmp_path / "data", [(f"{spk}-{name}", spk, name, "s", f"{spk}{name}") for spk in "abc" for name in names])
+    run(tmp_path / "data", "{kind: groups, by: spk, number: 3}", classes="{%s}" % ", ".join(f"{name}: [{name}]" for name in names))
+    assert folds.read_fold(tmp_path / "folds/protocol/fold1", tmp_path / "data").classes == names
 
 
 def test_folds_that_are_not_there(tmp_path):

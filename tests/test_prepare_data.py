@@ -137,6 +137,15 @@ def prepare_md5(corpus, data):
     return read_table(data / "utt2md5")
 
 
+def test_clipped_recordings_are_kept_and_listed(corpus, data, capsys):
+    path = corpus / f"Actor_01/{NAMES[0]}.wav"
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, 4 * samples, rate)  # which cuts what is beyond full scale
+    prepare(corpus, data)
+    assert f"\nclipped: 1\n  {UTTS[0]}\n" in capsys.readouterr().out
+    assert list(read_table(data / "wav.scp")) == UTTS
+
+
 def test_identical_recordings_are_reported(corpus, data, capsys):
     record(corpus, NAMES[0], seed="same", subtype="PCM_16")
     record(corpus, NAMES[3], seed="same", subtype="PCM_16", format="FLAC")  # other bytes, same samples

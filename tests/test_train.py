@@ -60,7 +60,7 @@ def test_it_learns(recipe):
     assert max(line["dev_wa"] for line in log) >= 90
     assert log[-1].keys() == {"epoch", "train_loss", "train_wa", "dev_loss", "dev_wa", "dev_ua", "seconds"}
     assert sorted(path.name for path in folder.iterdir()) == [
-        "best.safetensors", "done", "epochs.jsonl", "last.safetensors", "lock", "normalisation.safetensors", "run.yaml",
+        "best.safetensors", "done", "epochs.jsonl", "last.safetensors", "normalisation.safetensors", "run.yaml",
     ]  # fmt: skip
 
 
@@ -122,6 +122,40 @@ def test_going_on_ends_in_the_same_bytes(recipe, monkeypatch, name, times, after
     assert len(passes) == 6 * epochs_left  # it does not begin again
     assert weights_of(folder) == weights_of(undisturbed)
     assert without_time(log_of(folder)) == without_time(log_of(undisturbed))
+
+
+@pytest.mark.parametrize("batches_done", range(1, 10))  # four of an epoch's six are learnt from
+def test_going_on_within_an_epoch(recipe, monkeypatch, batches_done):
+    """The checkpoint has the batch, the sums of the epoch, and torch's random numbers, which dropout takes."""
+    undisturbed, folder = (recipe.lay_out(place, epochs=2) for place in ("undisturbed", "run"))
+    done(undisturbed)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "forward", batches_done, False)
+        with pytest.raises(Interruption):
+            train(folder, "cpu", checkpoint_seconds=0)
+    torch.rand(7)  # another process has other random numbers
+    passes = []
+    with monkeypatch.context() as patch:
+        forward = networks.forward
+        patch.setattr(networks, "forward", lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision))
+        train(folder, "cpu", checkpoint_seconds=0)
+    in_epoch = (batches_done - 1) % 6
+    again = in_epoch - min(in_epoch, 4)  # the development pass begins again
+    assert len(passes) == 12 - (batches_done - 1) + again
+    assert weights_of(folder) == weights_of(undisturbed)
+    assert without_time(log_of(folder)) == without_time(log_of(undisturbed))
+
+
+def test_the_checkpoint_of_another_run(recipe):
+    folder, other, seed = (recipe.lay_out("run"), recipe.lay_out("other", learning_rate=0.02), recipe.lay_out("seed", seed=2))
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, "save_checkpoint", 1, True)
+        with pytest.raises(Interruption):
+            train(folder, "cpu")
+    for place in (other, seed):
+        (place / "checkpoint.safetensors").write_bytes((folder / "checkpoint.safetensors").read_bytes())
+        with pytest.raises(UserError, match=r"checkpoint\.safetensors: the checkpoint of another run or system; remove it and run stage 4"):
+            train(place, "cpu")
 
 
 KILLED = """
@@ -359,7 +393,7 @@ def test_features_that_are_missing_are_named_before_anything_is_trained(recipe):
     folder = recipe.lay_out("run")
     with pytest.raises(UserError, match=r"utt2num_frames: no length of c-03; .* run stage 2 again"):
         train(folder, "cpu")
-    assert sorted(path.name for path in folder.iterdir()) == ["lock", "run.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["run.yaml"]
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):

@@ -222,13 +222,13 @@ FAULTS = {
         "wav.scp",
         b"a-2 ",
         b"a-2 ~",
-        ["wav.scp:2: a-2 has '~a-2.wav'; it should be the path of a file, no ~, no pipe"],
+        ["wav.scp:2: a-2 has '~a-2.wav'; it should be the path of a file, no ~"],
     ),
     "pipe": (
         "wav.scp",
         b"a-2.wav",
         b"a-2.wav |",
-        ["wav.scp:2: a-2 has 'a-2.wav |'; it should be the path of a file, no ~, no pipe"],
+        ["wav.scp:2: a-2 is a shell command, 'a-2.wav |'; put a file in its place, or let it run with --allow-pipes"],
     ),
     "no recording": (
         "wav.scp",
@@ -241,7 +241,7 @@ FAULTS = {
         b"b-1 ",
         b"b-1\nb-11 ",
         [
-            "wav.scp:3: b-1 has ''; it should be the path of a file, no ~, no pipe",
+            "wav.scp:3: b-1 has ''; it should be the path of a file, no ~",
             f"wav.scp:4: b-11 is not in utt2spk; {ADD}",
         ],
     ),
@@ -357,6 +357,22 @@ def test_all_faults_are_told_but_not_without_end(data, capsys):
         "text: ... and 10 more; take it out",
         "spk2gender:2: b has 'x'; it should be f or m",
     ]
+
+
+def test_pipes_are_run_where_they_are_allowed(data, capsys):
+    edit(data / "wav.scp", b"a-2.wav", b"a-2.wav >&1 |")
+    edit(data / "wav.scp", b"a-2 ", b"a-2 cat ")
+    assert "is a shell command" in faults(data, capsys)[0]
+    validate_data.main(["--allow-pipes", str(data)])
+    edit(data / "wav.scp", b">&1 |", b">&2; exit 4 |")
+    with pytest.raises(UserError):
+        validate_data.main(["--allow-pipes", str(data)])
+    assert "wav.scp:2: a-2: cat " in (told := capsys.readouterr().err) and "; mend the command\n" in told
+
+
+def test_a_command_in_place_of_an_archive_is_refused(data, capsys):
+    (data / "feats.scp").write_text("".join(f"{utt} cat feats.ark |\n" for utt in UTTS))
+    assert faults(data, capsys)[0] == "feats.scp:1: a-1: no such archive cat feats.ark |; run the stage that writes feats.scp"
 
 
 def test_a_folder_that_is_not_there(tmp_path):

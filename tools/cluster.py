@@ -181,7 +181,10 @@ def main(usage, own_lines, config, to_arguments, task, cancel):
         said += process.stdout.read()
         process.wait()
         cancel(said.decode().split("\n")[0])
-        print(f"{PROGRAM}: stopped; the jobs {' '.join(said.decode().split()[:1])} were cancelled", file=sys.stderr)
+        print(
+            f"{PROGRAM}: stopped; the jobs {' '.join(said.decode().split()[:1])} were cancelled",
+            file=sys.stderr,
+        )
         sys.exit(128 + interruption.args[0])
     if not said and process.returncode:  # what it said of the reason stands above
         fail(f"{site.command[0]} did not take the jobs")

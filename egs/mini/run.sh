@@ -17,7 +17,7 @@ num_threads=1         # threads of each job of stages 3 and 4
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../../tools/parse_options.sh
-. ../../path.sh
+. ./path.sh
 . ./cmd.sh
 
 protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)

@@ -23,7 +23,7 @@ set -euo pipefail
 . "$(dirname "$0")/../../tools/parse_options.sh"
 [ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
 cd "$(dirname "$0")"
-. ../../path.sh
+. ./path.sh
 . ./cmd.sh
 
 protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)

@@ -9,6 +9,7 @@ import scipy.fft
 import scipy.signal
 from pydantic.dataclasses import dataclass
 
+from ser.cli import UserError
 from ser.config import NonNegative, Positive, PositiveFloat, strict
 
 
@@ -40,7 +41,12 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
     samples: (N,) float32 at config.sample_rate. Returns (T, n_mels) float32 in dB, at most 0, with
     T = 1 + N // hop_length: frames are centred, as in librosa.stft. A silent utterance is all 0 dB.
+    Raises UserError where N is below win_length.
     """
+    if len(samples) < config.win_length:
+        raise UserError(
+            f"too short: {len(samples)} samples at {config.sample_rate} Hz, and a window has {config.win_length}"
+        )
     if config.duration:
         samples = fix_length(samples, round(config.duration * config.sample_rate), config.pad)
     window, mel = tables(config)

@@ -50,9 +50,13 @@ def fit(
     grid = {"svc__C": config.cost, "svc__gamma": [gamma / pooled.shape[1] for gamma in config.gamma]}
     n_groups = len(np.unique(groups))
     if n_groups < 2:
-        raise UserError("the training part is one group, and the choice of cost and gamma needs two; use fewer folds")
+        raise UserError(
+            "the training part is one group, and the choice of cost and gamma needs two; use fewer folds"
+        )
     splits = StratifiedGroupKFold(min(config.inner_folds, n_groups), shuffle=True, random_state=seed)
-    search = GridSearchCV(machine, grid, scoring="balanced_accuracy", cv=splits, n_jobs=n_jobs, error_score="raise")
+    search = GridSearchCV(
+        machine, grid, scoring="balanced_accuracy", cv=splits, n_jobs=n_jobs, error_score="raise"
+    )
     return search.fit(pooled, targets, groups=groups)
 
 

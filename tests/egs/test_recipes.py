@@ -52,7 +52,7 @@ def mini(tmp_path_factory):
 
     recipe = house / "egs/mini"
     recipe.mkdir(parents=True)
-    for name in ("run.sh", "cmd.sh"):
+    for name in ("run.sh", "cmd.sh", "path.sh"):
         shutil.copy(REPOSITORY / "egs/mini" / name, recipe)
     for name in ("mini", "ravdess"):  # mini's systems are based on those of ravdess
         shutil.copytree(REPOSITORY / "egs" / name / "conf", house / "egs" / name / "conf")
