@@ -1,7 +1,8 @@
 """Sherman et al., "Study of speech emotion recognition using BLSTM with attention", section II-B.
 
 Windows of the spectrogram go through convolutions that turn each into a vector; a BLSTM reads the
-vectors; attention sums its states; a linear layer scores the classes. Where the text and the authors'
+vectors; attention sums its states; a linear layer scores the classes. Convolutions and attention can be
+left out (Table IV). Where the text and the authors'
 code disagree, egs/ravdess/conf/sherman has both readings, and its README says which is which.
 """
 
@@ -19,18 +20,18 @@ from ser.layers import BLSTM, Dropout, keras_init, mask, masked_softmax
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """window and hop in frames. pools: one max-pooling, in time and in frequency, a convolution.
-    norm_momentum: share of a batch in the running statistics of the batch normalisation."""
+    """window and hop in frames. channels: of each convolution; none: the BLSTM reads the windows
+    themselves. pools: one max-pooling, in time and in frequency, a convolution. norm_momentum: share of a batch in the running statistics of the batch normalisation."""
 
     window: Positive
     hop: Positive
-    channels: Annotated[list[Positive], Field(min_length=1)]
-    pools: Annotated[list[Positive], Field(min_length=1)]
+    channels: list[Positive]
+    pools: list[Positive]
     norm_momentum: Annotated[float, Field(gt=0, le=1)]
     activation: Literal["elu", "relu"]
     dropout: Share
     hidden_size: Positive  # of one direction of the BLSTM
-    attention_size: Positive
+    attention_size: Positive | None  # None: the last state alone goes on to the output
     state_l1: NonNegative  # weight of the L1 norm of the BLSTM's states in the loss
 
     def __post_init__(self) -> None:
@@ -52,30 +53,37 @@ class Network(nn.Module):
         time, bands = config.window, n_features
         for pool in config.pools:
             time, bands = -(-time // pool), -(-bands // pool)
-        self.blstm = BLSTM(config.channels[-1] * time * bands, config.hidden_size)
-        self.attention = nn.Sequential(
-            nn.Linear(2 * config.hidden_size, config.attention_size, bias=False),
-            nn.Tanh(),
-            nn.Linear(config.attention_size, 1, bias=False),
-        )
-        self.output = nn.Linear(4 * config.hidden_size, n_classes)
+        self.blstm = BLSTM(sizes[-1] * time * bands, config.hidden_size)
+        n_states = 2 * config.hidden_size
+        if config.attention_size:
+            self.attention = nn.Sequential(
+                nn.Linear(n_states, config.attention_size, bias=False),
+                nn.Tanh(),
+                nn.Linear(config.attention_size, 1, bias=False),
+            )
+        self.output = nn.Linear(2 * n_states if config.attention_size else n_states, n_classes)
         self.apply(keras_init)
-        for layer in self.attention[::2]:  # the authors' code; the energies are scaled down below
-            nn.init.normal_(layer.weight)
+        if config.attention_size:
+            for layer in self.attention[::2]:  # the authors' code; the energies are scaled down below
+                nn.init.normal_(layer.weight)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         windows, n_windows = cut(frames, lengths, self.config.window, self.config.hop)
         states, last = self.blstm(self.embed(windows, n_windows), n_windows)
-        weights = self.attend(states, n_windows)
-        context = (weights[:, :, None] * states).sum(1)
-        scores = self.output(torch.cat((context, last), 1))
+        result = last
+        if self.config.attention_size:
+            context = (self.attend(states, n_windows)[:, :, None] * states).sum(1)
+            result = torch.cat((context, last), 1)
+        scores = self.output(result)
         penalty = self.config.state_l1 * (states.float().abs().sum() + last.float().abs().sum()) / len(frames)
         return scores, penalty
 
     def embed(self, windows: Tensor, n_windows: Tensor) -> Tensor:
         """(B, W, window, D) -> (B, W, vector). Only real windows are convolved: those that pad the
         batch would count in the batch normalisation."""
+        if not self.config.channels:
+            return windows.flatten(2)
         real = mask(n_windows, windows.shape[1])
         maps = windows[real][..., None].permute(0, 3, 1, 2)  # strides that say channels last
         vectors = self.blocks(maps)

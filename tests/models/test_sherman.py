@@ -71,7 +71,8 @@ class Plain(nn.Module):
         self.blstm = nn.LSTM(ahead.input_size, ahead.hidden_size, batch_first=True, bidirectional=True)
         weights = {name: value for name, value in ahead.state_dict().items()}
         self.blstm.load_state_dict(weights | {f"{name}_reverse": value for name, value in back.state_dict().items()})
-        self.project, self.energy = (network.attention[place].weight.detach() for place in (0, 2))
+        if self.config.attention_size:
+            self.project, self.energy = (network.attention[place].weight.detach() for place in (0, 2))
         self.output = network.output
         self.double()
 
@@ -86,19 +87,33 @@ class Plain(nn.Module):
         scores, l1 = [], 0
         for utterance in vectors:
             states, (final, _) = self.blstm(utterance[None])
-            energies = (torch.tanh(states[0] @ self.project.T) @ self.energy[0]) / self.config.attention_size**0.5
-            weights = torch.exp(energies) / torch.exp(energies).sum()
-            context = sum(weight * state for weight, state in zip(weights, states[0], strict=True))
             last = torch.cat((final[0, 0], final[1, 0]))
-            scores.append(self.output(torch.cat((context, last))))
+            result = last
+            if self.config.attention_size:
+                energies = (torch.tanh(states[0] @ self.project.T) @ self.energy[0]) / self.config.attention_size**0.5
+                weights = torch.exp(energies) / torch.exp(energies).sum()
+                result = torch.cat((sum(weight * state for weight, state in zip(weights, states[0], strict=True)), last))
+            scores.append(self.output(result))
             l1 += states.abs().sum() + last.abs().sum()
         return torch.stack(scores), self.config.state_l1 * l1 / len(frames)
 
 
+FRAMES = {"window": 1, "hop": 1, "channels": [], "pools": []}  # the BLSTM reads the frames
+ROWS = [
+    {"activation": "elu"},
+    {"activation": "relu"},
+    {"attention_size": None},
+    {"channels": [], "pools": []},
+    FRAMES,
+    {**FRAMES, "attention_size": None},
+    {"channels": [3, 4, 2, 5], "pools": [2, 4, 4, 4]},  # more pooling than there is to pool
+]
+
+
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("activation", ["elu", "relu"])
-def test_the_network_is_the_plain_one(activation, training):
-    network = shake(Network(replace(SMALL, activation=activation), BANDS, CLASSES))
+@pytest.mark.parametrize("row", ROWS)
+def test_the_network_is_the_plain_one(row, training):
+    network = shake(Network(replace(SMALL, **row), BANDS, CLASSES))
     plain = Plain(network).train(training)
     network.train(training)
     frames, lengths = padded()
@@ -130,8 +145,9 @@ def test_the_networks_gradients_are_the_plain_ones():
             torch.testing.assert_close(getattr(direction, name).grad, getattr(plain.blstm, name + suffix).grad)
 
 
-def test_an_utterance_gives_in_a_batch_what_it_gives_alone():
-    network = shake(Network(SMALL, BANDS, CLASSES)).eval()
+@pytest.mark.parametrize("row", ROWS)
+def test_an_utterance_gives_in_a_batch_what_it_gives_alone(row):
+    network = shake(Network(replace(SMALL, **row), BANDS, CLASSES)).eval()
     frames, lengths = padded()
     scores, _ = network(frames, lengths)
     for row, length in enumerate(LENGTHS):
@@ -161,6 +177,31 @@ def test_attention_is_that_of_numpy():
         expected = np.exp(energies) / np.exp(energies).sum()
         np.testing.assert_allclose(weights[row, :length], expected, rtol=1e-5)
         assert not weights[row, length:].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "vector", "convolutions", "has_attention"),  # values a step of the BLSTM, (channels in, out)
+    [
+        ("cnn2_blstm_attention", 64 * 8 * 8, [(1, 64), (64, 64)], True),
+        ("cnn3_blstm_attention", 128 * 2 * 2, [(1, 64), (64, 64), (64, 128)], True),
+        ("cnn5_blstm_attention", 128, [(1, 64), (64, 64), (64, 128), (128, 128), (128, 128)], True),
+        ("cnn4_blstm", 128, [(1, 64), (64, 64), (64, 128), (128, 128)], False),
+        ("blstm_attention", 128, [], True),
+        ("blstm", 128, [], False),
+    ],
+)
+def test_the_rows_of_tables_3_and_4(name, vector, convolutions, has_attention):
+    system = read_system(RAVDESS.with_name(f"{name}.yaml"))
+    main = read_system(RAVDESS)
+    assert replace(system.model, **{key: getattr(main.model, key) for key in ("window", "hop", "channels", "pools", "attention_size")}) == (
+        main.model
+    )
+    assert (system.feature, system.normalisation, system.training) == (main.feature, main.normalisation, main.training)
+    network = Network(system.model, 128, 7)
+    expected = sum(9 * ins * outs + outs + 2 * outs for ins, outs in convolutions)  # weights, biases, scales and shifts
+    expected += 2 * 4 * 256 * (vector + 256 + 1)  # two directions, four gates
+    expected += (512 * 256 + 256 + 1024 * 7 + 7) if has_attention else 512 * 7 + 7
+    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == expected
 
 
 def test_the_papers_number_of_parameters():
@@ -208,7 +249,9 @@ class TestBlock:
         block = shake(Block(channels, 6, pool, replace(SMALL, activation=activation))).train()
         maps = torch.randn(5, channels, *size, dtype=torch.float64)
         conv, norm = block.convolution.conv, block.convolution.norm
-        normal = F.batch_norm(F.conv2d(maps, conv.weight, conv.bias, padding=1), None, None, norm.weight, norm.bias, training=True, eps=1e-3)
+        normal = F.batch_norm(
+            F.conv2d(maps, conv.weight, conv.bias, padding=1), None, None, norm.weight, norm.bias, training=True, eps=1e-3
+        )
         active = torch.where(normal > 0, normal, torch.expm1(normal) if activation == "elu" else 0)
         spare = [-length % pool for length in size]
         rows = F.pad(active, (0, spare[1], 0, spare[0]), value=-torch.inf).unfold(2, pool, pool).unfold(3, pool, pool)
