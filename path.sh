@@ -18,8 +18,3 @@ export PYTHONUTF8=1              # and yet read and write UTF-8
 # torch's large tensors stay in the heap instead of being mapped, zeroed and unmapped at every use:
 # convolutions train 1.3x to 2x faster on a CPU
 export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184
-
-# at_stage NUMBER TITLE: whether --stage and --stop-stage let this stage run; prints its title if so.
-at_stage() {
-  [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '== Stage %s: %s\n' "$1" "$2"
-}

@@ -85,7 +85,9 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     targets = fold.targets()
     features = Features(run.features)
     train_lengths = features.lengths_of(fold.train)
-    dev_lengths = features.lengths_of({"dev": fold.dev, "test": fold.test, "last": {}}[run.protocol.select])
+    selects = run.protocol.select != "last"
+    # where nothing is selected, the test set's learning curve is for the eye alone
+    dev_lengths = features.lengths_of(fold.dev if run.protocol.select == "dev" else fold.test)
 
     statistics = train_statistics(run.system.normalisation, features, fold.train)
     networks.save(
@@ -146,7 +148,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     for epoch in range(len(log) + 1, settings.epochs + 1):
         if (
             log
-            and dev_lengths
+            and selects
             and settings.patience
             and len(log) - networks.best_line(log, settings.monitor)["epoch"] >= settings.patience
         ):
@@ -162,16 +164,17 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         one_pass(order, f"epoch {epoch}", sums, learn=True)
         line = {"epoch": epoch, "train_loss": sums.mean_loss, "train_wa": metrics.wa(sums.counts)}
         seconds = sums.seconds
-        if dev_lengths:
-            sums = Sums.empty(n_classes)
-            order = batches.sorted_batches(dev_lengths, settings.batch_size)
-            one_pass(order, f"epoch {epoch}, dev", sums, learn=False)
-            wa, ua = metrics.wa(sums.counts), metrics.ua(sums.counts)
-            line |= {"dev_loss": sums.mean_loss, "dev_wa": wa, "dev_ua": ua}
-            seconds += sums.seconds
-        line["seconds"] = seconds
+        sums = Sums.empty(n_classes)
+        order = batches.sorted_batches(dev_lengths, settings.batch_size)
+        one_pass(order, f"epoch {epoch}, dev", sums, learn=False)
+        line |= {
+            "dev_loss": sums.mean_loss,
+            "dev_wa": metrics.wa(sums.counts),
+            "dev_ua": metrics.ua(sums.counts),
+            "seconds": seconds + sums.seconds,
+        }
         log.append(line)
-        is_best = bool(dev_lengths) and networks.best_line(log, settings.monitor) is line
+        is_best = selects and networks.best_line(log, settings.monitor) is line
         if is_best:
             networks.save(folder / "best.safetensors", network.state_dict())
         with whole(folder / "epochs.jsonl") as stream:

@@ -21,47 +21,4 @@ num_threads=1         # threads of each job of stages 3 and 4
 
 set -euo pipefail
 . "$(dirname "$0")/../../tools/parse_options.sh"
-[ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
-cd "$(dirname "$0")"
-. ./path.sh
-. ./cmd.sh
-
-protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)
-runs=(--corpus ravdess --systems $systems --protocols $protocols --folds "$folds" --seeds $seeds
-      --nj $nj --num-threads $num_threads --cmd "$train_cmd")
-
-if at_stage -1 "the corpus"; then
-  [ -n "$corpus" ] || python -m ser.get_corpus ravdess downloads
-fi
-
-if at_stage 0 "data preparation"; then
-  python -m ser.prepare_data $([ $strict = false ] || echo --strict) --nj $nj \
-    ravdess "${corpus:-downloads/ravdess}" data/all
-  python -m ser.validate_data data/all
-fi
-
-if at_stage 1 "folds"; then
-  for name in $protocol; do
-    python -m ser.make_folds conf/protocols/$name.yaml data/all data/folds/$name
-  done
-fi
-
-if at_stage 2 "features"; then
-  python -m ser.dump_features --systems $systems --nj $nj --cmd "$feature_cmd" data/all dump
-fi
-
-if at_stage 3 "SVM baselines"; then
-  python -m ser.launch --trainer svm "${runs[@]}"
-fi
-
-if at_stage 4 "training of the networks"; then
-  python -m ser.launch --trainer network "${runs[@]}"
-fi
-
-if at_stage 5 "scoring"; then
-  python -m ser.score --systems $systems --protocols $protocols
-fi
-
-if at_stage 6 "table and figures"; then
-  python -m ser.report --corpus ravdess --systems $systems
-fi
+. "$(dirname "$0")/../../tools/stages.sh"

@@ -123,6 +123,8 @@ def test_a_wrong_option_starts_nothing(recipe, options):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_reads_in_one_sitting(recipe):
     lines = (REPOSITORY / "egs" / recipe / "run.sh").read_text().splitlines()
+    assert lines[-1] == '. "$(dirname "$0")/../../tools/stages.sh"'
+    lines += (REPOSITORY / "tools/stages.sh").read_text().splitlines()
     assert len(lines) < 120
     stages = [int(number) for number in re.findall(r"(?m)^if at_stage (-?\d+) ", "\n".join(lines))]
     assert stages == list(range(-1, 7))  # the same number in every recipe

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# TESS: the four scenarios of Bledea, "Speech emotion recognition with recurrent neural networks", beside
+# what protocols with the speakers, or the words, apart give.
+#
+#   ./run.sh                                  all of it (an hour: see README.md)
+#   ./run.sh --corpus /data/TESS              a corpus that is on disk already
+#   ./run.sh --stage 3 --stop-stage 3         one stage
+#   ./run.sh --stage 4 --protocol paper --systems conf/bledea/mel.yaml
+
+# Options
+stage=-1              # first stage to run
+stop_stage=6          # last stage to run
+corpus=               # folder of the corpus; empty: downloads/tess
+strict=false          # true: a missing or unreadable recording is an error
+systems="conf/baseline/*.yaml conf/bledea/*.yaml"  # system files: the rows of the table
+protocol="paper speakers words"  # names of conf/protocols/<name>.yaml: its columns
+folds=all             # numbers of the folds to run, as 1,2
+seeds=1               # number of seeds of each run
+nj=2                  # jobs side by side
+num_threads=1         # threads of each job of stages 3 and 4
+
+set -euo pipefail
+. "$(dirname "$0")/../../tools/parse_options.sh"
+. "$(dirname "$0")/../../tools/stages.sh"

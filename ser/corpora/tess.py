@@ -1,0 +1,90 @@
+"""TESS, the Toronto Emotional Speech Set: two actresses say 200 words in seven emotions.
+
+Pichora-Fuller and Dupuis 2020, https://doi.org/10.5683/SP2/E8H2MF (CC BY-NC-ND 4.0). The file's name
+tells everything, whatever the folders: OAF_back_angry.wav is
+
+    speaker (OAF, aged 64; YAF, aged 26) - word, said in "Say the word back" - emotion
+
+Copies differ in their folders: none, or one for each speaker and emotion, with names that are not
+consistent. One file is called OA_bite_neutral.wav; some named .wav are AIFF, and one is at 96 kHz.
+"""
+
+import re
+from pathlib import Path
+
+from ser.cli import UserError
+from ser.datadir import Found, Utterance, files_below
+
+PAGE = "https://doi.org/10.5683/SP2/E8H2MF"
+SPEAKERS = {"OAF": "oaf", "OA": "oaf", "YAF": "yaf"}
+EMOTIONS = {
+    "angry": "angry",
+    "disgust": "disgust",
+    "fear": "fearful",
+    "happy": "happy",
+    "neutral": "neutral",
+    "ps": "surprised",  # pleasant surprise
+    "sad": "sad",
+}
+WORDS = frozenset(
+    """
+    back bar base bath bean beg bite boat bone book bought burn cab calm came cause chain chair chalk
+    chat check cheek chief choice cool dab date dead death deep dime dip ditch dodge dog doll door fail
+    fall far fat fit five food gap gas gaze germ get gin goal good goose gun half hall hash hate have
+    haze hire hit hole home hurl hush jail jar join judge jug juice keen keep keg kick kill king kite
+    knock late laud lean learn lease lid life limb live loaf long lore lose lot love luck make match
+    merge mess met mill mob mode mood moon mop mouse nag name near neat nice note numb pad page pain
+    pass pearl peg perch phone pick pike pole pool puff rag raid rain raise rat reach read red ring ripe
+    road room rose rot rough rush said sail search seize sell shack shall shawl sheep shirt should shout
+    size soap soup sour south sub such sure take talk tape team tell thin third thought thumb time tip
+    tire ton tool tough turn vine voice void vote wag walk wash week wheat when which whip white wife
+    wire witch yearn yes young youth
+    """.split()
+)
+
+
+def get(downloads: Path) -> Path:
+    """Return downloads/tess, where the user has put the corpus: its publisher asks for a visit."""
+    root = downloads / "tess"
+    if not root.exists():
+        raise UserError(
+            f"{root}: not there; fetch the archive from {PAGE} and unpack it there, or give its folder by --corpus"
+        )
+    return root
+
+
+def utterances(root: Path) -> Found:
+    """Find the recordings below `root`, whatever the folders between.
+
+    Files whose names are not TESS's are left out. Raises UserError where no recording is there.
+    """
+    files, copies = files_below(root, ".wav")
+    found, ill_named = [], []
+    for path in files:
+        match = re.fullmatch(r"(OAF?|YAF)_([a-z]+)_([a-z]+)", path.stem, re.IGNORECASE)
+        speaker, word, emotion = match.groups() if match else ("", "", "")
+        word, emotion = word.lower(), emotion.lower()
+        if word not in WORDS or emotion not in EMOTIONS:
+            ill_named.append(path)
+            continue
+        spk = SPEAKERS[speaker.upper()]
+        found.append(
+            Utterance(
+                utt=f"{spk}-{word}-{EMOTIONS[emotion]}",
+                spk=spk,
+                gender="f",
+                emo=EMOTIONS[emotion],
+                text=f"say the word {word}",
+                path=path,
+                more={"word": word},
+            )
+        )
+    if not found:
+        raise UserError(f"{root}: no recording of TESS in it, such as OAF_back_angry.wav")
+    left_out = {"name that is not TESS's": ill_named, "second copy of a file of that name": copies}
+    return Found(found, left_out, EXPECTED)
+
+
+EXPECTED = frozenset(
+    f"{spk}-{word}-{emotion}" for spk in set(SPEAKERS.values()) for word in WORDS for emotion in EMOTIONS.values()
+)

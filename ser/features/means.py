@@ -1,0 +1,76 @@
+"""librosa's spectral and temporal features, each averaged over an utterance: one frame (Bledea, section 3.2)."""
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import librosa
+import numpy as np
+import scipy.fft
+import scipy.signal
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ser.cli import UserError
+from ser.config import Positive, strict
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """Sizes are in samples. parts: in the order in which their means stand in the frame: n_mels mel
+    powers, n_mfcc cepstral coefficients, the zero-crossing rate, the root of the mean square."""
+
+    sample_rate: Positive
+    n_fft: Positive
+    hop_length: Positive
+    n_mels: Positive
+    n_mfcc: Positive
+    parts: Annotated[list[Literal["mel", "mfcc", "zcr", "rms"]], Field(min_length=1)]
+
+
+def extract(samples: np.ndarray, config: Config) -> np.ndarray:
+    """Means of one utterance's features, as librosa's functions with their defaults give them.
+
+    samples: (N,) float32 at config.sample_rate. Returns (1, D) float32. The spectrum is computed once
+    for the mel powers and the MFCCs, and the frames once for all. Raises UserError where N is below n_fft.
+    """
+    if len(samples) < config.n_fft:
+        raise UserError(
+            f"too short: {len(samples)} samples at {config.sample_rate} Hz, and a window has {config.n_fft}"
+        )
+    parts = {}
+    if {"mel", "mfcc"} & set(config.parts):
+        window, mel = tables(config.sample_rate, config.n_fft, config.n_mels)
+        spectrum = scipy.fft.rfft(frames(samples, config, "constant") * window, axis=1, overwrite_x=True)
+        power = (spectrum.real**2 + spectrum.imag**2) @ mel
+        parts["mel"] = power.mean(0)
+        if "mfcc" in config.parts:
+            decibels = 10 * np.log10(np.maximum(power, 1e-10))
+            decibels = np.maximum(decibels, decibels.max() - 80)  # librosa.power_to_db's top_db
+            # the transform is linear: that of the mean is the mean of the transforms
+            parts["mfcc"] = scipy.fft.dct(decibels.mean(0), norm="ortho")[: config.n_mfcc]
+    if "zcr" in config.parts:
+        parts["zcr"] = [zero_crossing_rate(frames(samples, config, "edge"))]
+    if "rms" in config.parts:
+        squares = frames(samples**2, config, "constant").mean(1)
+        parts["rms"] = [np.sqrt(squares).mean()]
+    return np.concatenate([parts[part] for part in config.parts])[None].astype(np.float32)
+
+
+def frames(samples: np.ndarray, config: Config, pad: str) -> np.ndarray:
+    """Views (T, n_fft) of (N,) samples, centred every hop_length: T = 1 + N // hop_length."""
+    padded = np.pad(samples, config.n_fft // 2, mode=pad)
+    return np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
+
+
+def zero_crossing_rate(signals: np.ndarray) -> float:
+    """Mean over frames (T, n) of the share of samples whose sign is not that of the one before."""
+    negative = signals < -1e-10  # librosa takes what is nearer to zero for zero
+    return float((negative[:, 1:] != negative[:, :-1]).sum(1).mean() / signals.shape[1])
+
+
+@lru_cache
+def tables(sample_rate: int, n_fft: int, n_mels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hann window (n_fft,) and mel filterbank (n_fft // 2 + 1, n_mels), float32."""
+    window = scipy.signal.get_window("hann", n_fft).astype(np.float32)
+    mel = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)
+    return window, np.ascontiguousarray(mel.T, dtype=np.float32)

@@ -1,0 +1,54 @@
+"""Bledea, "Speech emotion recognition with recurrent neural networks", section 4.1: a stacked LSTM.
+
+One vector describes an utterance, and the text does not say how a vector enters an LSTM: as a sequence
+of its values, one a step, or as a sequence of one step. `steps` names both readings.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ser.cli import UserError
+from ser.config import Positive, Share, strict
+from ser.layers import Dropout, keras_init, take
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """steps: "values": each value of an utterance's one frame is a step; "frames": each frame is one."""
+
+    steps: Literal["values", "frames"]
+    hidden_size: Positive  # of both LSTM layers
+    dense_size: Positive
+    dropout: Share
+
+
+class Network(nn.Module):
+    """frames (B, T, D), lengths (B,) -> class scores before the softmax (B, classes), and no penalty."""
+
+    def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        n_inputs = 1 if config.steps == "values" else n_features
+        self.lstm = nn.LSTM(n_inputs, config.hidden_size, num_layers=2, batch_first=True)
+        for bias in (self.lstm.bias_hh_l0, self.lstm.bias_hh_l1):  # Keras has one bias a gate
+            bias.requires_grad_(False)
+        self.dense = nn.Linear(config.hidden_size, config.dense_size)
+        self.dropout = Dropout(config.dropout)
+        self.output = nn.Linear(config.dense_size, n_classes)
+        self.apply(keras_init)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.steps == "values":
+            if frames.shape[1] != 1:
+                raise UserError(
+                    "model.steps: values needs a feature of one frame an utterance, as of kind means; "
+                    "give the model frames"
+                )
+            frames, lengths = frames.transpose(1, 2), torch.full_like(lengths, frames.shape[2])
+        states, _ = self.lstm(frames)
+        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not heard
+        scores = self.output(self.dropout(torch.relu(self.dense(last))))
+        return scores, scores.new_zeros(())

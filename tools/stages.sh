@@ -1,0 +1,55 @@
+# Sourced by a recipe's run.sh after its options: the stages, the same in every recipe. The recipe's folder
+# is named as its corpus. `note` is a sentence for the head of RESULTS.md; none where it is not set.
+#
+#   . ../../tools/stages.sh
+
+[ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
+cd "$(dirname "$0")"
+. ./path.sh
+. ./cmd.sh
+
+name=$(basename "$PWD")
+protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)
+runs=(--corpus $name --systems $systems --protocols $protocols --folds "$folds" --seeds $seeds
+      --nj $nj --num-threads $num_threads --cmd "$train_cmd")
+
+# at_stage NUMBER TITLE: whether --stage and --stop-stage let this stage run; prints its title if so.
+at_stage() {
+  [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '== Stage %s: %s\n' "$1" "$2"
+}
+
+if at_stage -1 "the corpus"; then
+  [ -n "$corpus" ] || python -m ser.get_corpus $name downloads
+fi
+
+if at_stage 0 "data preparation"; then
+  python -m ser.prepare_data $([ $strict = false ] || echo --strict) --nj $nj \
+    $name "${corpus:-downloads/$name}" data/all
+  python -m ser.validate_data data/all
+fi
+
+if at_stage 1 "folds"; then
+  for one in $protocol; do
+    python -m ser.make_folds conf/protocols/$one.yaml data/all data/folds/$one
+  done
+fi
+
+if at_stage 2 "features"; then
+  python -m ser.dump_features --systems $systems --nj $nj --cmd "$feature_cmd" data/all dump
+fi
+
+if at_stage 3 "SVM baselines"; then
+  python -m ser.launch --trainer svm "${runs[@]}"
+fi
+
+if at_stage 4 "training of the networks"; then
+  python -m ser.launch --trainer network "${runs[@]}"
+fi
+
+if at_stage 5 "scoring"; then
+  python -m ser.score --systems $systems --protocols $protocols
+fi
+
+if at_stage 6 "table and figures"; then
+  python -m ser.report --corpus $name --systems $systems ${note+--note "$note"}
+fi
