@@ -119,7 +119,7 @@ def read_recordings(path: Path, allow_pipes: bool) -> dict[str, str]:
         if audio.is_pipe(place) and not allow_pipes:
             raise UserError(
                 f"{path}:{number}: {utt} is a shell command, {place!r}; put a file in its place, or let it run "
-                f"with {ALLOW}"
+                f"with ser.dump_features {ALLOW}"
             )
     return wavs
 

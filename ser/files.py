@@ -15,6 +15,10 @@ from typing import IO
 from ser.cli import UserError
 
 
+class InWork(UserError):
+    """Another process does the work already."""
+
+
 @contextmanager
 def whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a new file that takes the name `path` only when the block ends without an error.
@@ -46,7 +50,7 @@ def whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 def alone(path: Path, what: str) -> Iterator[None]:
     """Let one process at a time do the work that the file `path` stands for.
 
-    The lock goes with the process that has it, however that ends. Raises UserError, which says
+    The lock goes with the process that has it, however that ends. Raises InWork, which says that
     `what` is in work and by whom, where another process has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +60,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
             with stream:
                 stream.seek(0)
                 holder = stream.read().decode().strip() or "another process"
-            raise UserError(f"{what} is in work by {holder}; left alone")
+            raise InWork(f"{what} is in work by {holder}; left alone")
         if os.fstat(stream.fileno()).st_nlink:
             break
         stream.close()  # the process that had it removed it before it was locked here
@@ -70,11 +74,20 @@ def alone(path: Path, what: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def is_in_work(path: Path) -> bool:
+    """Whether a process is in `alone` with this path. Call it where none will begin: it looks by locking."""
+    try:
+        with open(path, "rb") as stream:
+            return not _lock(stream.fileno())
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def workplace(dest: Path) -> Iterator[Path]:
     """An empty folder beside `dest`, to make there what is then moved to it; gone at the end.
 
-    Raises UserError where another process makes `dest` now.
+    Raises InWork where another process makes `dest` now.
     """
     with alone(dest.with_name(f".{dest.name}.lock"), str(dest)):
         folder = dest.with_name(f".{dest.name}.partial")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import whole
+from ser.files import is_in_work, whole
 from ser.worker import State, read_state
 
 COMMANDS = {"svm": "ser.train_svm", "network": "ser.train"}
@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
     parser.add_argument("--folds", default="all", help="numbers of the folds, as 1,2 (default all)")
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 1 to N (default 1)")
-    parser.add_argument("--nj", type=int, default=1, help="runs side by side (default 1)")
-    parser.add_argument("--num-threads", type=int, default=1, help="threads of a run (default 1)")
+    parser.add_argument("--seeds", type=positive, default=1, help="number of seeds: 1 to N (default 1)")
+    parser.add_argument("--nj", type=positive, default=1, help="runs side by side (default 1)")
+    parser.add_argument("--num-threads", type=positive, default=1, help="threads of a run (default 1)")
     parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")
     args = parser.parse_args(argv)
 
@@ -114,15 +114,37 @@ def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], 
                 process.terminate()
                 raise
         # runs that nobody took: the jobs that should have were killed, by the run that they had then
-        if progress.count("waiting") in (0, waiting):
+        if progress.count("waiting") in (0, waiting) or process.returncode < 0:
             break
-    failed = [str(folder) for folder in folders if not (folder / "done").exists()]
-    if failed:
-        more = " ..." if len(failed) > 5 else ""
+    left = [folder for folder in folders if not (folder / "done").exists()]
+    elsewhere = [folder for folder in left if is_in_work(folder / "lock")]
+    failed = [folder for folder in left if folder not in elsewhere]
+    if progress.count("waiting") == len(folders) and process.returncode and len(failed) == len(folders):
         raise UserError(
-            f"{len(failed)} of {len(folders)} runs failed: {' '.join(failed[:5])}{more}; mend what their logs in "
-            f"{log} name and run the same command again"
+            "the job runner failed, as said above, and no run was begun; mend that and run the same command again"
         )
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(folders)} runs failed: {some(failed)}; mend what their logs in {log} name and "
+            "run the same command again"
+        )
+    if elsewhere:
+        raise UserError(
+            f"{len(elsewhere)} of {len(folders)} runs are in work by other processes: {some(elsewhere)}; wait for "
+            "them and run the same command again"
+        )
+
+
+def some(folders: list[Path]) -> str:
+    """The first five of them."""
+    return " ".join(map(str, folders[:5])) + (" ..." if len(folders) > 5 else "")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as an option of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return int(text)
 
 
 class Progress:
@@ -150,13 +172,17 @@ class Progress:
                 except subprocess.TimeoutExpired:
                     pass
                 old, self.states = self.states, self.look()
-                if ended:  # what still runs has lost its process
+                if ended:  # what still runs has lost its process, or its process has lost the runner
                     killed = State("failed", more="its process ended before it did: killed?")
-                    self.states = [killed if state.name == "running" else state for state in self.states]
+                    alive = State("elsewhere", more="the job runner ended, and left its process running")
+                    self.states = [
+                        state if state.name != "running" else alive if is_in_work(folder / "lock") else killed
+                        for folder, state in zip(self.folders, self.states, strict=True)
+                    ]
                 for folder, before, now in zip(self.folders, old, self.states, strict=True):
-                    if now.name == "failed" and before.name != "failed":
-                        tqdm.write(f"failed: {folder}: {now.more}", file=sys.stdout)
-                bar.n = self.count("done") + self.count("failed")
+                    if now.name in ("failed", "elsewhere") and now.name != before.name:
+                        tqdm.write(f"{now.name}: {folder}: {now.more}", file=sys.stdout)
+                bar.n = len(self.folders) - self.count("running") - self.count("waiting")
                 bar.set_description_str(str(self))
                 if bar.disable and [state.name for state in old] != [state.name for state in self.states]:
                     print(self, flush=True)
@@ -164,13 +190,15 @@ class Progress:
     def look(self) -> list[State]:
         """Read anew what had not ended."""
         return [
-            state if state.name in ("done", "failed") else read_state(self.runs, number)
+            read_state(self.runs, number) if state.name in ("waiting", "running") else state
             for number, state in enumerate(self.states, 1)
         ]
 
     def __str__(self) -> str:
         counts = {name: self.count(name) for name in ("done", "running", "failed", "waiting")}
         text = f"{counts['done']} done, {counts['running']} running, {counts['failed']} failed, {counts['waiting']} left"
+        if self.count("elsewhere"):
+            text += f", {self.count('elsewhere')} in work elsewhere"
         took = [float(state.more) for state in self.states if state.name == "done"]
         if not took or not counts["running"]:
             return text

@@ -94,7 +94,11 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str
             )
             result.append((train, dev, test))
     else:
-        utt2group = read_table(data / f"utt2{folds.by}", utts)
+        table = data / f"utt2{folds.by}"
+        if not table.exists():
+            known = sorted(path.name.removeprefix("utt2") for path in data.glob("utt2*"))
+            raise UserError(f"{path}: folds.by: there is no {table}; by may be {', '.join(known)}")
+        utt2group = read_table(table, utts)
         groups = sorted({utt2group[utt] for utt in utts})
         if folds.number > len(groups):
             raise UserError(

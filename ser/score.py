@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
+    for path in (*args.systems, *args.protocols):
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such file")
     for system in args.systems:
         for protocol in args.protocols:
             place = Path(Path(system).stem) / Path(protocol).stem

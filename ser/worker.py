@@ -3,7 +3,7 @@
 Importing torch takes longer than a small run's epoch: a process trains one run after the other, each
 run taken by one process. Beside the list, `run<n>` says what became of the run on line n: it is
 created by the process that takes the run (so no other can), and holds one line: "running", "done
-SECONDS" or "failed REASON".
+SECONDS", "failed REASON" or, where a process that is none of these has the run, "elsewhere REASON".
 """
 
 import sys
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import alone, whole
+from ser.files import InWork, alone, whole
 
 if TYPE_CHECKING:
     from ser.runs import Run
 
 
 class State(NamedTuple):
-    """What became of a run: "waiting", "running", "done" or "failed"; since: seconds of the clock;
-    more: the seconds that it took, or the reason."""
+    """What became of a run: "waiting", "running", "done", "failed" or "elsewhere"; since: seconds of the
+    clock; more: the seconds that it took, or the reason."""
 
     name: str
     since: float = 0
@@ -62,6 +62,9 @@ def work(runs: Path, train: Callable[[Path], None]) -> None:
         try:
             train(Path(folder))
             outcome = f"done {time.monotonic() - started:.1f}"
+        except InWork as error:
+            print(error, flush=True)
+            outcome = f"elsewhere {error}"
         except Exception as error:
             failed.append(folder)
             reason = cli.explain(error)

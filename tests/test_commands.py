@@ -99,6 +99,10 @@ def test_a_run_that_is_not_there(tmp_path, module):
 
 def test_nothing_to_score_is_no_fault(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    Path("a.yaml").touch()
+    with pytest.raises(SystemExit, match="error: b.yaml: no such file"):
+        cli.run(lambda: score.main(["--systems", "a.yaml", "--protocols", "b.yaml"]))
+    Path("b.yaml").touch()
     cli.run(lambda: score.main(["--systems", "a.yaml", "--protocols", "b.yaml"]))
     assert capsys.readouterr().out == ""
 

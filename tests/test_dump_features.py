@@ -207,7 +207,7 @@ def test_pipes_are_refused_unless_they_are_allowed(place, capfd):
             dump_features.main(["--systems", "conf/a.yaml", *options, "data", "dump"])
         assert str(error.value) == (
             f"data/wav.scp:4: a-3 is a shell command, 'touch ran; cat {place}/a-3.wav |'; "
-            "put a file in its place, or let it run with --allow-pipes"
+            "put a file in its place, or let it run with ser.dump_features --allow-pipes"
         )
     assert not Path("dump").exists() and not Path("ran").exists()
     dump_features.main(["--systems", "conf/a.yaml", "--nj", "2", "--cmd", RUN, "--allow-pipes", "data", "dump"])

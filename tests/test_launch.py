@@ -13,6 +13,7 @@ import yaml
 
 from ser import launch, runs, train
 from ser.cli import UserError
+from ser.files import alone
 from ser.worker import State
 
 ROOT = Path(runs.__file__).parents[1]
@@ -160,9 +161,37 @@ def test_runs_whose_process_was_killed_do_not_stop_the_others(place, capsys):
 
 def test_a_runner_that_starts_nothing_is_called_once(place, monkeypatch):
     Path("runner").write_text("#!/bin/sh\necho attempt >> attempts; exit 2\n")
-    with pytest.raises(UserError, match="4 of 4 runs failed: "):
+    with pytest.raises(UserError, match="the job runner failed, as said above, and no run was begun; mend that and"):
         start("--nj", "1")
     assert Path("attempts").read_text() == "attempt\n"
+
+
+def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys):
+    """They go on: they count as what is in work elsewhere, and nothing is started beside them."""
+    Path("runner").write_text(KILLED.replace("exit 1", "kill -9 $$"))
+    first = Path("exp/tiny/selects_on_dev/fold1_seed1")
+    with alone(first / "lock", str(first)), pytest.raises(UserError, match="3 of 4 runs failed: "):
+        start("--nj", "1")
+    assert Path("attempts").read_text() == "attempt\n"
+    assert f"elsewhere: {first}: the job runner ended, and left its process running\n" in capsys.readouterr().out
+
+
+def test_runs_that_another_process_has(place, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    first = Path("exp/tiny/selects_on_dev/fold1_seed1")
+    with alone(first / "lock", str(first)), pytest.raises(UserError) as error:
+        start(protocols=["dev"], cmd=f"{sys.executable} {ROOT}/tools/run.py")
+    assert str(error.value) == f"1 of 2 runs are in work by other processes: {first}; wait for them and run the same command again"
+    shown = capfd.readouterr()
+    assert shown.out.endswith("1 done, 0 running, 0 failed, 0 left, 1 in work elsewhere\n") and "failed" not in shown.err
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--nj", "--num-threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_numbers_that_cannot_be(place, option, value, capsys):
+    with pytest.raises(SystemExit):
+        start(f"{option}={value}")
+    assert f"argument {option}: {value}: must be 1 or more" in capsys.readouterr().err
 
 
 def test_features_that_were_not_dumped(place):

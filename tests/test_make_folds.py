@@ -231,7 +231,9 @@ def test_too_many_and_too_few_folds(data):
 
 
 def test_groups_of_a_table_that_is_not_there(data):
-    assert fails(data, "{kind: groups, by: session, number: 3}") == "data/utt2session: no such table; run the stage that writes it"
+    assert fails(data, "{kind: groups, by: session, number: 3}") == (
+        "protocol.yaml: folds.by: there is no data/utt2session; by may be emo, md5, sent, spk"
+    )
 
 
 def test_a_class_that_a_part_lacks(data):

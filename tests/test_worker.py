@@ -10,6 +10,7 @@ import pytest
 from ser import runs as runs_module
 from ser import train, worker
 from ser.cli import UserError
+from ser.files import InWork
 
 ROOT = Path(worker.__file__).parents[1]
 
@@ -48,6 +49,16 @@ def test_a_run_that_fails_does_not_stop_the_others(runs, capsys):
     assert shown.out == "".join(f"== exp/{n}\n" for n in range(1, 201))
     assert shown.err.startswith("error: a.yaml: wrong; mend it\nTraceback ") and shown.err.count("Traceback") == 1
     assert shown.err.endswith("error: ValueError: ours\n")
+
+
+def test_a_run_that_another_process_has_is_no_failure(runs, capsys):
+    def taken(folder):
+        if folder.name == "2":
+            raise InWork("exp/2 is in work by process 7 on there; left alone")
+
+    worker.work(runs, taken)
+    assert worker.read_state(runs, 2)[::2] == ("elsewhere", "exp/2 is in work by process 7 on there; left alone")
+    assert "exp/2 is in work by process 7 on there; left alone\n" in capsys.readouterr().out
 
 
 def test_states(runs):

@@ -8,10 +8,12 @@ A site's options are lines of a small file, in the manner of Kaldi's conf/queue.
   default time=1-0                                     # where the command line says nothing
   setup module load cuda                               # a line of shell, run before the job's command
 
-An `option` here replaces all that the runner says of that option. The file is --config FILE;
+An `option` here replaces all that the runner says of that option, `command` its command; the rest stays. A
+setup line that fails ends the job. The file is --config FILE;
 conf/NAME of the folder where the runner is called (the recipe) where it is there; or else tools/NAME.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -63,8 +65,11 @@ class Site:
         result = []
         for name, value in {**self.defaults, **values}.items():
             if name not in self.options:
-                known = [*self.options, *(option[2:].replace("-", "_") for option in ARRAY_OPTIONS)]
-                fail(f"unknown option --{name.replace('_', '-')}; known are {' '.join(known)}")
+                known = [f"--{option.replace('_', '-')}" for option in self.options]
+                fail(
+                    f"unknown option --{name.replace('_', '-')}; known are {' '.join([*known, *ARRAY_OPTIONS])}; "
+                    f"put the scheduler's own into the site's file, as `command {self.command[0]} ...`"
+                )
             for_values = self.options[name]
             if value not in for_values and "*" not in for_values:
                 fail(f"--{name.replace('_', '-')} {value}: this site knows {' '.join(for_values)} alone")
@@ -100,9 +105,14 @@ def quote(text, name):
     return '"$job"'.join(shlex.quote(piece) if piece else "" for piece in pieces) or "''"
 
 
-def script(setup, job, name, log, command, num_threads, without_gpu):
-    """The script of a job: Kaldi's head and foot around the command. `job` is a shell expression."""
+def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
+    """The script of a job: Kaldi's head and foot around the command. job: its number in the array, and
+    job_id: the scheduler's name for it, as shell has them."""
     head = shlex.join(command).replace("\n", "\n# ")
+    setup = [
+        f"{line} || {{ echo {shlex.quote(f'# setup failed: {line}')}; echo '# Ended (code 1)'; exit 1; }}"
+        for line in setup
+    ]
     lines = [
         "#!/bin/bash",
         f"job={job}",
@@ -110,7 +120,7 @@ def script(setup, job, name, log, command, num_threads, without_gpu):
         f"export OMP_NUM_THREADS={num_threads} MKL_NUM_THREADS={num_threads}",
         *(["export CUDA_VISIBLE_DEVICES="] if without_gpu else []),
         "trap : TERM  # a job that is asked to end still writes the last lines",
-        f'printf \'# %s\\n\' {quote(head, name)} "Started at $(LC_ALL=C date) on $(hostname)"; echo "#"',
+        f'printf \'# %s\\n\' {quote(head, name)} "Started at $(LC_ALL=C date) on $(hostname), job {job_id}"; echo "#"',
         "SECONDS=0",
         f"{' '.join(quote(word, name) for word in command)} </dev/null",
         "code=$? elapsed=$SECONDS",
@@ -134,13 +144,13 @@ def exit_code(log):
     return int(codes[-1]) if codes else None
 
 
-def main(usage, own_lines, config, to_arguments, task, cancel):
+def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     """Run the jobs of the command line through a scheduler; end as a runner does.
 
     own_lines: what a site's file may replace. config: the name of that file. to_arguments(numbers,
     at_once, title, log, name): what the scheduler's command is given for the array and the log.
-    task: the environment variable with a job's number. cancel(first line that the command printed):
-    ends what was submitted.
+    task, job_id: the environment variables with a job's number in the array, and with the job's name.
+    cancel: the command that ends the job whose name is added.
     """
     options, name, numbers, log, command = parse(sys.argv[1:], usage, None)
     values = {option[2:].replace("-", "_"): value for option, value in options.items()}
@@ -153,26 +163,30 @@ def main(usage, own_lines, config, to_arguments, task, cancel):
     log = os.path.abspath(log)
     logs = [log if number is None else log.replace(name, str(number)) for number in numbers]
     for path in logs:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if os.path.exists(path):  # of an earlier call; its last line would count
-            os.remove(path)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if os.path.exists(path):  # of an earlier call; its last line would count
+                os.remove(path)
+        except OSError as error:
+            fail(f"{path}: {error.strerror}")
     stem = os.path.basename(log).replace(name or "\n", "").removesuffix(".log")
     title = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")
     arguments += to_arguments(numbers, at_once, title or "job", log, name)
     job = f"${task}" if numbers != [None] else ""
-    text = script(site.setup, job, name, log, command, num_threads, values.get("gpu") == "0")
+    text = script(site.setup, job, f"${job_id}", name, log, command, num_threads, values.get("gpu") == "0")
 
     catch_signals()
-    said = b""
     try:
         process = subprocess.Popen(
             [*site.command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr
         )
     except OSError as error:
         fail(f"{site.command[0]}: {error.strerror}; is this a machine of the cluster?")
+    said = b""
     try:
-        process.stdin.write(text)
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it refused its options, and says so
+            process.stdin.write(text)
+            process.stdin.close()
         said = process.stdout.readline()
         process.stdout.read()
         process.wait()
@@ -180,11 +194,14 @@ def main(usage, own_lines, config, to_arguments, task, cancel):
         process.terminate()
         said += process.stdout.read()
         process.wait()
-        cancel(said.decode().split("\n")[0])
-        print(
-            f"{PROGRAM}: stopped; the jobs {' '.join(said.decode().split()[:1])} were cancelled",
-            file=sys.stderr,
-        )
+        name = re.match(rb"\d+", said)
+        what = "nothing was submitted"
+        if name:
+            done = subprocess.run([*cancel, name[0].decode()], capture_output=True, text=True)
+            what = f"job {name[0].decode()} was cancelled"
+            if done.returncode:
+                what = f"job {name[0].decode()} could not be cancelled: {done.stderr.strip() or done.stdout.strip()}"
+        print(f"{PROGRAM}: stopped; {what}", file=sys.stderr)
         sys.exit(128 + interruption.args[0])
     if not said and process.returncode:  # what it said of the reason stands above
         fail(f"{site.command[0]} did not take the jobs")

@@ -6,8 +6,9 @@ usage: gridengine.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
   gridengine.py --mem 4G exp/log/train.log python -m ser.train --seed 1
   gridengine.py --max-jobs-run 8 JOB=1:20 exp/log/train.JOB.log python -m ser.train --job JOB runs.list
 
-JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments. What
-the command prints goes into the log. gridengine.py waits for all jobs (`qsub -sync y -t`), and ends
+JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments. The
+command is started as it stands: quotes, $ and | in its arguments mean nothing. What it prints goes into
+the log. gridengine.py waits for all jobs (`qsub -sync y -t`), and ends
 with exit status 1 where one failed. Ctrl-C deletes them. The log, the command and the folder it is
 called in must be seen by every machine of the cluster.
 
@@ -48,8 +49,5 @@ def to_arguments(numbers, at_once, title, log, name):
     ]  # fmt: skip
 
 
-def cancel(said):
-    """Nothing is left to do: qsub -sync y deletes its jobs when it is asked to end."""
-
-
-cluster.main(__doc__, OWN_LINES, "gridengine.conf", to_arguments, "SGE_TASK_ID", cancel)
+# qsub -sync y, asked to end, deletes what waits and leaves what runs
+cluster.main(__doc__, OWN_LINES, "gridengine.conf", to_arguments, "SGE_TASK_ID", "JOB_ID", ["qdel"])

@@ -6,8 +6,9 @@ usage: slurm.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
   slurm.py --mem 4G exp/log/train.log python -m ser.train --seed 1
   slurm.py --gpu 1 --max-jobs-run 8 JOB=1:20 exp/log/train.JOB.log python -m ser.train --job JOB runs.list
 
-JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments. What
-the command prints goes into the log. slurm.py waits for all jobs (`sbatch --array --wait`), and ends
+JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments. The
+command is started as it stands: quotes, $ and | in its arguments mean nothing. What it prints goes into
+the log. slurm.py waits for all jobs (`sbatch --array --wait`), and ends
 with exit status 1 where one failed. Ctrl-C cancels them. The log, the command and the folder it is
 called in must be seen by every machine of the cluster.
 
@@ -16,7 +17,7 @@ options:
   --num-threads N   --cpus-per-task, and OMP_NUM_THREADS and MKL_NUM_THREADS of each job (default: 1)
   --gpu N           --gres=gpu:N; 0 hides the GPUs
   --mem M           --mem, of each job, as 4G
-  --time T          --time; minutes, H:M:S or D-H:M:S
+  --time T          --time; minutes, H:M:S or D-H:M:S (SLURM may end a job a minute later)
   --config FILE     the site's own options (default: conf/slurm.conf, or tools/slurm.conf, if there)
   --NAME VALUE      any other option that the site's file says the meaning of
 
@@ -26,8 +27,6 @@ The site's file has lines such as these:
   default time=1-0
   setup module load cuda
 """
-
-import subprocess
 
 import cluster
 
@@ -52,9 +51,6 @@ def to_arguments(numbers, at_once, title, log, name):
     ]  # fmt: skip
 
 
-def cancel(said):
-    if said:
-        subprocess.run(["scancel", said.split(";")[0]], check=False)
-
-
-cluster.main(__doc__, OWN_LINES, "slurm.conf", to_arguments, "SLURM_ARRAY_TASK_ID", cancel)
+cluster.main(
+    __doc__, OWN_LINES, "slurm.conf", to_arguments, "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", ["scancel"]
+)

@@ -8,6 +8,10 @@ cd "$(dirname "$0")"
 . ./path.sh
 . ./cmd.sh
 
+if [ "$stage" -gt "$stop_stage" ] || [ "$stage" -gt 6 ] || [ "$stop_stage" -lt -1 ]; then
+  echo "error: --stage $stage --stop-stage $stop_stage: no stage from the one to the other; there are -1 to 6" >&2
+  exit 1
+fi
 name=$(basename "$PWD")
 protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)
 runs=(--corpus $name --systems $systems --protocols $protocols --folds "$folds" --seeds $seeds

@@ -108,7 +108,7 @@ option gpu=* -p gpu --gres=gpu:a100:$0
 option queue=* -p $0
 default time=30
 default gpu=0
-setup module load cuda
+setup true load cuda
 setup export SITE="a  b"
 """
 
@@ -120,9 +120,13 @@ def test_a_site_has_its_own_options(stand_in):
     given = handed("--config", "site", "--gpu", "2", "--queue", "q", "--mem", "1G", "--time", "5", "a.log", "true")
     assert given[2:10] == ["--time=0:05:00", "-p", "gpu", "--gres=gpu:a100:2", "-p", "q", "--mem-per-cpu=1G", "--cpus-per-task=1"]
     lines = Path("script").read_text().split("\n")
-    assert lines[2:4] == ["module load cuda", 'export SITE="a  b"']
+    assert [line.split(" || ")[0] for line in lines[2:4]] == ["true load cuda", 'export SITE="a  b"']
     run("slurm", "--config", "site", "a.log", "sh", "-c", 'echo "$SITE"')
-    assert "a  b" in output("a.log")
+    assert output("a.log") == ["a  b"]
+    Path("site").write_text("setup false load cuda\n")
+    result = call("slurm", "--config", "site", "a.log", "touch", "done")
+    assert result.returncode == 1 and "  # setup failed: false load cuda\n" in result.stderr
+    assert not Path("done").exists()
 
 
 def test_the_site_s_file_of_a_recipe_is_found(stand_in):
@@ -153,7 +157,7 @@ def test_a_fault_in_a_site_s_file(stand_in, line, what):
     ("arguments", "what"),
     [
         (["--config", "none", "a.log", "true"], "none: No such file or directory"),
-        (["--wall", "3", "a.log", "true"], "unknown option --wall; known are mem num_threads gpu time max_jobs_run config"),
+        (["--wall", "3", "a.log", "true"], "unknown option --wall; known are --mem --num-threads --gpu --time --max-jobs-run --config; put the scheduler's own"),
         (["--time", "soon", "a.log", "true"], "--time needs minutes"),
         (["--num-threads", "0", "a.log", "true"], "--num-threads needs a whole number from 1, not '0'"),
         (["--max-jobs-run", "0", "a.log", "true"], "--max-jobs-run needs a whole number from 1, not '0'"),
@@ -180,6 +184,21 @@ def test_a_scheduler_that_refuses(stand_in):
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
+def test_a_log_that_cannot_be_written(stand_in, runner):
+    Path("file").touch()
+    result = call(runner, "file/a.log", "true")
+    assert (result.returncode, result.stderr) == (2, f"{runner}.py: {stand_in}/file/a.log: File exists\n")
+    assert not Path("called").exists()
+
+
+def test_a_scheduler_that_does_not_even_read(stand_in):
+    """As sbatch, where it does not know an option: the pipe to it breaks."""
+    Path("bin/sbatch").write_text("#!/bin/sh\nexec 0<&-\nsleep 0.2\necho 'unrecognized option' >&2; exit 1\n")
+    result = call("slurm", "a.log", "echo", "x" * 100_000)
+    assert (result.returncode, result.stderr) == (2, "unrecognized option\nslurm.py: sbatch did not take the jobs\n")
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
 def test_the_logs_decide_which_jobs_failed(stand_in, runner):
     """Not the scheduler's word: an array that is cancelled before it starts may end well for it."""
     result = call(runner, "JOB=1:3", "a.JOB.log", "sh", "-c", "[ JOB = 2 ]", STATUS="0")
@@ -203,7 +222,7 @@ def test_the_log_is_that_of_run_py(stand_in, runner):
     for name in (runner, "run"):
         run(name, *command)
         logs.append(re.sub(r"\w{3} \w{3} [ \d]\d \S+ \S+ \d{4}|elapsed time \d+|time=\d+", "", Path("a.3.log").read_text()))
-    assert re.sub(r"(?<=# Started at ) on \S+", "", logs[0]) == logs[1]
+    assert re.sub(r"(?<=# Started at ) on \S+ job \d*", "", logs[0]).replace("at  \n", "at \n") == logs[1]
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -290,14 +309,15 @@ def test_real_job_cancelled_from_outside(runner):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_real_jobs_end_with_the_runner(runner, number):
-    command = [ROOT / f"tools/{runner}.py", "JOB=1:2", "a.JOB.log", "bash", "-c", "echo here; sleep 60; touch too_late"]
+    """Those that run, and those that wait."""
+    command = [ROOT / f"tools/{runner}.py", "--max-jobs-run", "2", "JOB=1:4", "a.JOB.log", "bash", "-c", "echo here; sleep 60; touch too_late"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     started = time.monotonic()
     while not all(Path(f"a.{job}.log").exists() and "here" in Path(f"a.{job}.log").read_text() for job in (1, 2)):
         assert time.monotonic() - started < 30
         time.sleep(0.2)
     process.send_signal(number)
-    assert "cancelled" in process.communicate(timeout=30)[1]
+    assert "was cancelled" in process.communicate(timeout=30)[1]
     assert process.returncode == 128 + number
     started = time.monotonic()
     query = ["squeue", "-h", "-n", "a"] if runner == "slurm" else ["qstat"]
