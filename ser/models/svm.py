@@ -10,7 +10,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ser.cli import UserError
 from ser.config import PositiveFloat, strict
 
 FUNCTIONALS = {
@@ -43,17 +42,16 @@ def fit(
 ) -> GridSearchCV:
     """Choose cost and gamma by UA in cross-validation over `pooled` (N, F * D), then fit on all of it.
 
-    groups (N,): utterances of one group stay on one side of an inner split. Classes are weighted by
-    the inverse of their number.
+    groups (N,): utterances of one group stay on one side of an inner split; where there is one group
+    alone (one of two speakers), each utterance is its own. Classes are weighted by the inverse of
+    their number.
     """
+    if len(np.unique(groups)) < 2:
+        groups = np.arange(len(groups))
     machine = make_pipeline(StandardScaler(), SVC(class_weight="balanced", break_ties=True, cache_size=500))
     grid = {"svc__C": config.cost, "svc__gamma": [gamma / pooled.shape[1] for gamma in config.gamma]}
-    n_groups = len(np.unique(groups))
-    if n_groups < 2:
-        raise UserError(
-            "the training part is one group, and the choice of cost and gamma needs two; use fewer folds"
-        )
-    splits = StratifiedGroupKFold(min(config.inner_folds, n_groups), shuffle=True, random_state=seed)
+    n_folds = min(config.inner_folds, len(np.unique(groups)))
+    splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     search = GridSearchCV(
         machine, grid, scoring="balanced_accuracy", cv=splits, n_jobs=n_jobs, error_score="raise"
     )

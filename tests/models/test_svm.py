@@ -9,7 +9,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ser.cli import UserError
 from ser.models import svm
 from ser.models.svm import Config
 
@@ -117,7 +116,7 @@ def test_rare_classes_count_as_much():
     assert machine.predict(pooled)[targets == 1].mean() > 0.5
 
 
-def test_one_group_leaves_no_choice():
+def test_where_all_are_one_group_each_utterance_is_its_own():
     pooled, targets, groups = data(n_groups=1)
-    with pytest.raises(UserError, match="the training part is one group"):
-        svm.fit(pooled, targets, groups, config(), seed=1, n_jobs=1)
+    one, own = (svm.fit(pooled, targets, these, config(), seed=1, n_jobs=1) for these in (groups, np.arange(len(targets))))
+    assert one.best_params_ == own.best_params_ and one.best_score_ == own.best_score_
