@@ -124,7 +124,8 @@ def table(
         minutes = [float(one["train_seconds"]) / 60 for one in about]
         row.append(", ".join(f"{int(number):,}" for number in parameters) or "–")
         row.append(f"{sum(minutes) / len(minutes):.1f}" if minutes else "–")
-        row.append(f"`./run.sh --systems {path}`")
+        seeds = max((int(one["seed"]) for one in about), default=1)
+        row.append(f"`./run.sh --systems {path}{f' --seeds {seeds}' if seeds > 1 else ''}`")
         rows.append(row)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     if any(protocol.select == "test" for protocol in protocols):

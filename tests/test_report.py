@@ -139,6 +139,13 @@ def test_the_interval_is_scipys(number):
     assert interval(values[:1]) == f"{values[0]:.1f}"
 
 
+def test_the_command_makes_as_many_seeds(place):
+    answers = list(RUNS)[0]
+    for seed in (1, 3):
+        write_scores("alpha", "apart", f"fold1_seed{seed}", answers, seed=seed)
+    assert rows()["alpha"]["command"] == "`./run.sh --systems conf/a/alpha.yaml --seeds 3`"
+
+
 def test_protocols_are_described_and_marked(place):
     write_scores("alpha", "paper", "fold1_seed1", "llhh lllh")
     for run in ("fold1_seed1", "fold2_seed1"):

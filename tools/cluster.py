@@ -144,6 +144,33 @@ def exit_code(log):
     return int(codes[-1]) if codes else None
 
 
+def hear(listener):
+    """What was said next on a terminal; b"" at the end."""
+    try:
+        return os.read(listener, 4096)
+    except OSError:  # Linux's way to tell that the other side is closed
+        return b""
+
+
+def end(process, listener, said, cancel):
+    """End what was submitted and the command that waits for it; say what became of it."""
+    if b"\n" not in said:  # it is just submitting: hear whether it did
+        process.terminate()
+        while heard := hear(listener):
+            said += heard
+    job = re.match(rb"\d+", said)
+    what = "nothing was submitted"
+    if job:
+        name = job[0].decode()
+        done = subprocess.run([*cancel, name], capture_output=True, text=True)
+        what = f"job {name} was cancelled"
+        if done.returncode:
+            what = f"job {name} could not be cancelled: {done.stderr.strip() or done.stdout.strip()}"
+    process.kill()
+    process.wait()
+    return what
+
+
 def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     """Run the jobs of the command line through a scheduler; end as a runner does.
 
@@ -176,32 +203,26 @@ def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     text = script(site.setup, job, f"${job_id}", name, log, command, num_threads, values.get("gpu") == "0")
 
     catch_signals()
+    listener, speaker = os.openpty()  # on a terminal qsub says the job's name at once, and not at its end
     try:
         process = subprocess.Popen(
-            [*site.command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr
+            [*site.command, *arguments], stdin=subprocess.PIPE, stdout=speaker, stderr=sys.stderr
         )
     except OSError as error:
         fail(f"{site.command[0]}: {error.strerror}; is this a machine of the cluster?")
+    os.close(speaker)
     said = b""
     try:
         with contextlib.suppress(BrokenPipeError):  # it refused its options, and says so
             process.stdin.write(text)
             process.stdin.close()
-        said = process.stdout.readline()
-        process.stdout.read()
+        while heard := hear(listener):
+            if b"\n" in heard and b"\n" not in said and (job := re.match(rb"\d+", said + heard)):
+                print(f"{PROGRAM}: submitted job {job[0].decode()}", flush=True)
+            said += heard
         process.wait()
     except Interrupted as interruption:
-        process.terminate()
-        said += process.stdout.read()
-        process.wait()
-        name = re.match(rb"\d+", said)
-        what = "nothing was submitted"
-        if name:
-            done = subprocess.run([*cancel, name[0].decode()], capture_output=True, text=True)
-            what = f"job {name[0].decode()} was cancelled"
-            if done.returncode:
-                what = f"job {name[0].decode()} could not be cancelled: {done.stderr.strip() or done.stdout.strip()}"
-        print(f"{PROGRAM}: stopped; {what}", file=sys.stderr)
+        print(f"{PROGRAM}: stopped; {end(process, listener, said, cancel)}", file=sys.stderr)
         sys.exit(128 + interruption.args[0])
     if not said and process.returncode:  # what it said of the reason stands above
         fail(f"{site.command[0]} did not take the jobs")

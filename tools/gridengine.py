@@ -49,5 +49,4 @@ def to_arguments(numbers, at_once, title, log, name):
     ]  # fmt: skip
 
 
-# qsub -sync y, asked to end, deletes what waits and leaves what runs
 cluster.main(__doc__, OWN_LINES, "gridengine.conf", to_arguments, "SGE_TASK_ID", "JOB_ID", ["qdel"])

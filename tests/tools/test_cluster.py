@@ -91,6 +91,11 @@ def test_what_grid_engine_is_given(stand_in):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_job_s_name_is_told(stand_in, runner):
+    assert run(runner, "a.log", "true").stdout == f"{runner}.py: submitted job 17\n"
+
+
 def test_without_options_and_array(stand_in):
     assert handed("100%.log", "true") == [
         "--cpus-per-task=1", "--parsable", "--wait", "--job-name=100", f"--output={stand_in}/100%%.log", "--open-mode=append",
