@@ -46,8 +46,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path
         )
 
 
-def learning_curves(logs: Mapping[str, Log], selected_on: str, title: str, path: Path) -> None:
-    """Draw loss and WA over the epochs, a line a run for the training set and one for what selects."""
+def learning_curves(logs: Mapping[str, Log], heard: str, title: str, path: Path) -> None:
+    """Draw loss and WA over the epochs, a line a run for the training set and one for the set `heard`."""
     figure, both = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axes, key, label in zip(both, ("loss", "wa"), ("loss", "WA (per cent)"), strict=True):
         for log in logs.values():
@@ -59,7 +59,7 @@ def learning_curves(logs: Mapping[str, Log], selected_on: str, title: str, path:
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     both[0].plot([], [], color="0.6", linestyle="--", label="training set")
-    both[0].plot([], [], color="black", label=f"{selected_on} set")
+    both[0].plot([], [], color="black", label=f"{heard} set")
     both[0].legend()
     figure.suptitle(title, fontsize=10)
     keep(figure, path)

@@ -186,8 +186,8 @@ def draw(system: "System", protocol: "Protocol", runs: dict[str, "Scores"]) -> l
             logs[run] = [json.loads(line) for line in file.read_text().splitlines()]
     if logs:
         paths.append(Path("figures", f"{system.name}_{protocol.name}_curves.png"))
-        selected_on = "test" if protocol.select == "test" else "development"
-        figures.learning_curves(logs, selected_on, title, paths[1])
+        heard = "development" if protocol.select == "dev" else "test"  # see ser.train
+        figures.learning_curves(logs, heard, title, paths[1])
     return paths
 
 
