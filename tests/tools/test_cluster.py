@@ -162,7 +162,10 @@ def test_a_fault_in_a_site_s_file(stand_in, line, what):
     ("arguments", "what"),
     [
         (["--config", "none", "a.log", "true"], "none: No such file or directory"),
-        (["--wall", "3", "a.log", "true"], "unknown option --wall; known are --mem --num-threads --gpu --time --max-jobs-run --config; put the scheduler's own"),
+        (
+            ["--wall", "3", "a.log", "true"],
+            "unknown option --wall; known are --mem --num-threads --gpu --time --max-jobs-run --config; put the scheduler's own",
+        ),
         (["--time", "soon", "a.log", "true"], "--time needs minutes"),
         (["--num-threads", "0", "a.log", "true"], "--num-threads needs a whole number from 1, not '0'"),
         (["--max-jobs-run", "0", "a.log", "true"], "--max-jobs-run needs a whole number from 1, not '0'"),
@@ -315,8 +318,19 @@ def test_real_job_cancelled_from_outside(runner):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_real_jobs_end_with_the_runner(runner, number):
     """Those that run, and those that wait."""
-    command = [ROOT / f"tools/{runner}.py", "--max-jobs-run", "2", "JOB=1:4", "a.JOB.log", "bash", "-c", "echo here; sleep 60; touch too_late"]
+    own = signal.signal(number, signal.SIG_DFL)  # a shell's & lets what it starts ignore SIGINT
+    command = [
+        ROOT / f"tools/{runner}.py",
+        "--max-jobs-run",
+        "2",
+        "JOB=1:4",
+        "a.JOB.log",
+        "bash",
+        "-c",
+        "echo here; sleep 60; touch too_late",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(number, own)
     started = time.monotonic()
     while not all(Path(f"a.{job}.log").exists() and "here" in Path(f"a.{job}.log").read_text() for job in (1, 2)):
         assert time.monotonic() - started < 30
