@@ -10,7 +10,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ser import cli
 from ser.cli import UserError
@@ -108,7 +108,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     identity = run.identity
 
     def save_checkpoint(log: list[dict[str, float]], sums: Sums | None) -> None:
-        notes = {"run": identity, "log": log, "sums": sums and asdict(sums)}
+        notes = {"run": identity, "log": log, "sums": sums and sums.as_dict()}
         networks.save_checkpoint(folder / "checkpoint.safetensors", network, optimiser, notes)
 
     def one_pass(order: list[list[str]], title: str, sums: Sums, learn: bool) -> None:
@@ -131,7 +131,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
                 if settings.clip_norm:
                     torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
                 optimiser.step()
-            sums.add(loss.item(), batch.targets.tolist(), scores.argmax(1).tolist())
+            sums.add(loss.item(), batch.targets.numpy(), scores.argmax(1).cpu().numpy())
             sums.seconds += time.monotonic() - started
             if learn and time.monotonic() - saved >= checkpoint_seconds:
                 save_checkpoint(log, sums)
@@ -142,7 +142,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
         notes = networks.load_checkpoint(checkpoint, network, optimiser, identity)
-        log, resumed = notes["log"], notes["sums"] and Sums(**notes["sums"])
+        log, resumed = notes["log"], notes["sums"] and Sums.of(notes["sums"])
         within = f" and {resumed.batches} batches" if resumed else ""
         print(f"goes on after epoch {len(log)}{within}", flush=True)
     for epoch in range(len(log) + 1, settings.epochs + 1):
@@ -162,15 +162,15 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         sums = resumed or Sums.empty(n_classes)
         resumed = None
         one_pass(order, f"epoch {epoch}", sums, learn=True)
-        line = {"epoch": epoch, "train_loss": sums.mean_loss, "train_wa": metrics.wa(sums.counts)}
+        line = {"epoch": epoch, "train_loss": sums.mean_loss, "train_wa": metrics.wa(sums.confusion)}
         seconds = sums.seconds
         sums = Sums.empty(n_classes)
         order = batches.sorted_batches(dev_lengths, settings.batch_size)
         one_pass(order, f"epoch {epoch}, dev", sums, learn=False)
         line |= {
             "dev_loss": sums.mean_loss,
-            "dev_wa": metrics.wa(sums.counts),
-            "dev_ua": metrics.ua(sums.counts),
+            "dev_wa": metrics.wa(sums.confusion),
+            "dev_ua": metrics.ua(sums.confusion),
             "seconds": seconds + sums.seconds,
         }
         log.append(line)
@@ -199,26 +199,38 @@ class Sums:
     batches: int
     utterances: int
     loss: float
-    confusion: list[list[int]]
+    confusion: "np.ndarray"
     seconds: float
 
     @classmethod
     def empty(cls, n_classes: int) -> "Sums":
-        return cls(0, 0, 0.0, [[0] * n_classes for _ in range(n_classes)], 0.0)
+        return cls.of(
+            {
+                "batches": 0,
+                "utterances": 0,
+                "loss": 0.0,
+                "confusion": [[0] * n_classes] * n_classes,
+                "seconds": 0.0,
+            }
+        )
 
-    def add(self, mean_loss: float, true: list[int], predicted: list[int]) -> None:
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "Sums":
+        """What `as_dict` wrote."""
+        import numpy as np
+
+        return cls(**content | {"confusion": np.array(content["confusion"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"confusion": self.confusion.tolist()}
+
+    def add(self, mean_loss: float, true: "np.ndarray", predicted: "np.ndarray") -> None:
+        from ser import metrics
+
         self.batches += 1
         self.utterances += len(true)
         self.loss += mean_loss * len(true)
-        for row, column in zip(true, predicted, strict=True):
-            self.confusion[row][column] += 1
-
-    @property
-    def counts(self) -> "np.ndarray":
-        """The confusion matrix, as ser/metrics.py takes it."""
-        import numpy as np
-
-        return np.array(self.confusion)
+        self.confusion += metrics.confusion_matrix(true, predicted, len(self.confusion))
 
     @property
     def mean_loss(self) -> float:
