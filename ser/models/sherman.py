@@ -2,8 +2,8 @@
 
 Windows of the spectrogram go through convolutions that turn each into a vector; a BLSTM reads the
 vectors; attention sums its states; a linear layer scores the classes. Convolutions and attention can be
-left out (Table IV). Where the text and the authors'
-code disagree, egs/ravdess/conf/sherman has both readings, and its README says which is which.
+left out (Table IV). Where the text and the authors' code disagree, egs/ravdess/conf/sherman has both
+readings, and its README says which is which.
 """
 
 from typing import Annotated, Literal
@@ -21,7 +21,8 @@ from ser.layers import BLSTM, Dropout, keras_init, mask, masked_softmax
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
     """window and hop in frames. channels: of each convolution; none: the BLSTM reads the windows
-    themselves. pools: one max-pooling, in time and in frequency, a convolution. norm_momentum: share of a batch in the running statistics of the batch normalisation."""
+    themselves. pools: one max-pooling, in time and in frequency, a convolution. norm_momentum: share
+    of a batch in the running statistics of the batch normalisation."""
 
     window: Positive
     hop: Positive
