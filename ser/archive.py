@@ -1,6 +1,6 @@
 """Feature matrices in Kaldi's ark/scp."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +40,12 @@ class Features:
         self.remedy = f"remove {folder} and run stage 2 again"  # which leaves alone what seems to be there
         if not self.index:
             raise UserError(f"{self.scp}: empty table; {self.remedy}")
+
+    def take(self, other: "Features", names: Mapping[str, str]) -> None:
+        """Hold `other`'s features of some utterances too; names: {id here: id there}."""
+        lengths = other.lengths_of(names.values())
+        self.frames |= {here: str(lengths[there]) for here, there in names.items()}
+        self.index |= {here: other.index[there] for here, there in names.items()}
 
     @cached_property
     def dimension(self) -> int:

@@ -6,7 +6,7 @@ import importlib
 import json
 import pkgutil
 import re
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,6 +21,7 @@ Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # of dropout, of a test set
+Noise = Annotated[str, Field(pattern=r"^(snr-?[0-9]+|deviation[0-9]+(\.[0-9]+)?)$")]  # see ser/noise.py
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -51,7 +52,10 @@ class Training:
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class System:
-    """One row of a table; `feature` and `model` are the Config of the module that their kind names."""
+    """One row of a table; `feature` and `model` are the Config of the module that their kind names.
+
+    augment: noises; for each, a noisy copy of every training utterance is trained on too.
+    """
 
     name: str
     description: str
@@ -60,6 +64,7 @@ class System:
     model: Any
     normalisation: Literal["none", "global", "cell"]  # see ser/normalisation.py
     training: Training | None  # None: not a network
+    augment: list[Noise] = field(default_factory=list)
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -87,7 +92,9 @@ class Protocol:
 
     classes maps each class to the labels of the corpus that it takes in. select: "dev" (a part that
     is neither train nor test), "test" (the model is picked on the test set, because a paper did) or
-    "last" (nothing is picked: the last epoch's model).
+    "last" (nothing is picked: the last epoch's model). noise: added to the test utterances. labels:
+    "shuffled": dealt out anew at random, a control that shows what chance gives. table: title of the
+    table in RESULTS.md that the protocol is a column of, where that is not the main one.
     """
 
     name: str
@@ -95,6 +102,9 @@ class Protocol:
     classes: dict[str, list[str]]
     folds: Annotated[RandomFolds | GroupFolds, Field(discriminator="kind")]
     select: Literal["dev", "test", "last"]
+    noise: Noise | None = None
+    labels: Literal["own", "shuffled"] = "own"
+    table: str = ""
 
 
 class Loader(yaml.SafeLoader):
@@ -140,10 +150,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def read_system(path: str | Path) -> System:
-    """Read a system file, and the file that its `base` names (one level, relative to it)."""
+    """Read a system file."""
+    return make_system({"paper": [], "training": None, **read_named(path, "a system")}, path)
+
+
+def read_named(path: str | Path, what: str) -> dict[str, Any]:
+    """Read a file that names what it holds, and the file that its `base` names (one level, relative to it)."""
     content = read_yaml(path)
     if "name" in content:
-        raise UserError(f"{path}: name: remove it: a system is named by its file")
+        raise UserError(f"{path}: name: remove it: {what} is named by its file")
     if "base" in content:
         base_path = Path(path).parent / str(content.pop("base"))
         base = read_yaml(base_path)
@@ -152,7 +167,7 @@ def read_system(path: str | Path) -> System:
         for own in ("paper", "description"):  # these speak of one file alone
             base.pop(own, None)
         content = merge(base, content)
-    return make_system({"name": Path(path).stem, "paper": [], "training": None, **content}, path)
+    return {"name": Path(path).stem, **content}
 
 
 def make_system(content: dict[str, Any], path: str | Path) -> System:
@@ -174,10 +189,7 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
 
 def read_protocol(path: str | Path) -> Protocol:
     """Read a protocol file."""
-    content = read_yaml(path)
-    if "name" in content:
-        raise UserError(f"{path}: name: remove it: a protocol is named by its file")
-    protocol = check(Protocol, {"name": Path(path).stem, **content}, path)
+    protocol = check(Protocol, read_named(path, "a protocol"), path)
     labels = [label for taken in protocol.classes.values() for label in taken]
     for label in labels:
         if labels.count(label) > 1:
@@ -269,7 +281,9 @@ def as_dict(config: Any) -> Any:
     return {"kind": kind_of(config), **content} if in_kind else content
 
 
-def feature_name(config: Any) -> str:
-    """Name of a feature's folder in dump/: its kind and a fingerprint of every one of its settings."""
+def feature_name(config: Any, noise: str | None = None) -> str:
+    """Name of a feature's folder in dump/: its kind, a fingerprint of every one of its settings, and the
+    noise that was added to the recordings."""
     text = json.dumps(as_dict(config), sort_keys=True)
-    return f"{kind_of(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    name = f"{kind_of(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name}-{noise}" if noise else name

@@ -1,7 +1,8 @@
 """Stage 2: compute each distinct feature of some systems once, in parallel jobs.
 
 Writes DUMP/<feature>/feats.scp and utt2num_frames, as Kaldi does, and feature.yaml, which says how
-they were made. What is there already for the same utterances is left alone.
+they were made; and DUMP/<feature>-<noise> for each noise that a system trains on or a protocol tests
+with. What is there already for the same utterances is left alone.
 """
 
 import argparse
@@ -27,6 +28,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--systems", nargs="+", default=[], metavar="YAML", help="system files whose features are needed"
     )
+    parser.add_argument(
+        "--protocols", nargs="*", default=[], metavar="YAML", help="protocol files, for their test sets' noise"
+    )
     parser.add_argument("--nj", type=int, default=1, help="number of parallel jobs (default 1)")
     parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")
     parser.add_argument(
@@ -48,17 +52,23 @@ def main(argv: list[str] | None = None) -> None:
         dump_part(args.dump, args.job, args.allow_pipes)
         return
 
-    from ser.config import feature_name, read_system
+    from ser.config import feature_name, read_protocol, read_system
 
-    features = {
-        feature_name(feature): feature for feature in (read_system(path).feature for path in args.systems)
+    systems = [read_system(path) for path in args.systems]
+    tests = [read_protocol(path).noise for path in args.protocols]
+    wanted = {
+        feature_name(system.feature, noise): (system.feature, noise)
+        for system in systems
+        for noise in (None, *system.augment, *tests)
     }
-    for name, feature in features.items():
-        dump(args.data, args.dump / name, feature, args.nj, args.cmd, args.allow_pipes)
+    for name, (feature, noise) in wanted.items():
+        dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.allow_pipes)
 
 
-def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str, allow_pipes: bool) -> None:
-    """Fill one feature's folder through the job runner."""
+def dump(
+    data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd: str, allow_pipes: bool
+) -> None:
+    """Fill the folder of one feature, of the recordings with or without noise, through the job runner."""
     import yaml
 
     from ser.config import as_dict
@@ -82,7 +92,7 @@ def dump(data: Path, folder: Path, feature: Any, nj: int, cmd: str, allow_pipes:
             (parts / f"frames.{job}").unlink(missing_ok=True)
             write_table(parts / f"wav.{job}.scp", part)
     with whole(folder / "feature.yaml") as stream:
-        yaml.safe_dump(as_dict(feature), stream)
+        yaml.safe_dump({**as_dict(feature), "noise": noise}, stream)
 
     job = [
         sys.executable,
@@ -131,11 +141,13 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
 
     from ser.archive import write_archive
     from ser.config import check, load_kind, read_yaml
+    from ser.noise import add as add_noise
 
     if (parts / f"frames.{job}").exists():  # written last: this part is done
         return
     settings = read_yaml(parts.parent / "feature.yaml")
     module = load_kind("feature", settings.pop("kind"), parts.parent / "feature.yaml")
+    noise = settings.pop("noise")
     config = check(module.Config, settings, parts.parent / "feature.yaml")
     scp = parts / f"wav.{job}.scp"
     wavs = read_recordings(scp, allow_pipes)
@@ -147,6 +159,8 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
             except UserError as error:
                 raise UserError(f"{scp}: {utt}: {error}") from None
             samples, _ = audio.read(recording, config.sample_rate)
+            if noise:
+                samples = add_noise(samples, noise, utt)
             try:
                 matrix = module.extract(samples, config)
             except UserError as error:  # of what the feature cannot do with these samples

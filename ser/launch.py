@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True
     )
-    for features in {run.features for run in missing}:
+    for features in sorted({run.feature_folder(noise) for run in missing for noise in run.noises}):
         if not (features / "feats.scp").exists():
             raise UserError(f"{features}: no features here; run stage 2")
     if missing:

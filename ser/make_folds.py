@@ -58,10 +58,14 @@ def main(argv: list[str] | None = None) -> None:
         new.rename(args.dest)
     if protocol.select == "test":
         print("NOTE: this protocol picks the model on the test set: its numbers are too good")
+    if protocol.labels == "shuffled":
+        print("NOTE: this protocol deals the labels out at random: its numbers show what chance gives")
 
 
 def choose(protocol: "Protocol", utt2emo: dict[str, str], path: str) -> dict[str, str]:
     """Class of every utterance that the protocol takes; a label that the corpus lacks is an error."""
+    import numpy as np
+
     labels = {label: name for name, taken in protocol.classes.items() for label in taken}
     known = sorted(set(utt2emo.values()))
     for label in labels:
@@ -69,7 +73,11 @@ def choose(protocol: "Protocol", utt2emo: dict[str, str], path: str) -> dict[str
             near = difflib.get_close_matches(label, known, 1, 0.5)
             remedy = f"did you mean {near[0]}?" if near else f"the corpus has {', '.join(known)}"
             raise UserError(f"{path}: classes: no utterance is labelled {label}; {remedy}")
-    return {utt: labels[emo] for utt, emo in utt2emo.items() if emo in labels}
+    utt2class = {utt: labels[emo] for utt, emo in utt2emo.items() if emo in labels}
+    if protocol.labels == "shuffled":
+        dealt = np.random.default_rng(0).permutation(list(utt2class.values()))
+        utt2class = dict(zip(utt2class, dealt.tolist(), strict=True))
+    return utt2class
 
 
 def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str) -> list[Parts]:

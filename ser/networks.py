@@ -14,6 +14,8 @@ from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import System, kind_of, load_kind
 from ser.files import whole
+from ser.normalisation import Statistics
+from ser.runs import Run
 
 
 def device(name: str) -> torch.device:
@@ -27,6 +29,22 @@ def build(system: System, n_features: int, n_classes: int) -> nn.Module:
     """A fresh network; its weights follow from torch's seed."""
     module = load_kind("model", kind_of(system.model), system.name)
     return module.Network(system.model, n_features, n_classes)
+
+
+def trained(run: Run, n_features: int, n_classes: int) -> tuple[nn.Module, Statistics]:
+    """The network of a run that has ended, as its protocol selects it, and its normalisation; on the CPU,
+    for evaluation."""
+    network = build(run.system, n_features, n_classes)
+    path = run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
+    fill(network, load(path)[0], path)
+    path = run.folder / "normalisation.safetensors"
+    statistics = {name: value.numpy() for name, value in load(path)[0].items()}
+    if statistics and statistics["mean"].shape[-1] != n_features:
+        raise UserError(
+            f"{path}: of features of another size than those in {run.feature_folder()}; "
+            "remove or rename the folder and run stage 4 again"
+        )
+    return network.eval(), statistics
 
 
 def count_parameters(network: nn.Module) -> int:

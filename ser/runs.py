@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,14 @@ class Run:
     def is_done(self) -> bool:
         return (self.folder / "done").exists()
 
+    def feature_folder(self, noise: str | None = None) -> Path:
+        """Folder of the system's feature, of the recordings as they are or with a noise added."""
+        return self.dump / feature_name(self.system.feature, noise)
+
     @property
-    def features(self) -> Path:
-        """Folder of the system's feature."""
-        return self.dump / feature_name(self.system.feature)
+    def noises(self) -> list[str | None]:
+        """All that the run needs the feature of; None: the recordings as they are."""
+        return list(dict.fromkeys([None, *self.system.augment, self.protocol.noise]))
 
     @property
     def split(self) -> str:
@@ -85,12 +89,38 @@ class Run:
             )
 
     def read_fold(self) -> Fold:
-        return read_fold(self.folds / f"fold{self.fold}", self.data)
+        """The fold, with the noisy copies of its training part that the system asks for."""
+        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
+        copies = {
+            copy_id(utt, noise): fold.train[utt] for noise in self.system.augment for utt in fold.train
+        }
+        return replace(fold, train=fold.train | copies)
+
+    def read_features(self) -> "Features":
+        """The features of all utterances of the fold, each with its noise."""
+        from ser.archive import Features
+
+        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
+        features = Features(self.feature_folder())
+        for noise in self.system.augment:
+            copies = {copy_id(utt, noise): utt for utt in fold.train}
+            features.take(Features(self.feature_folder(noise)), copies)
+        if self.protocol.noise:
+            features.take(Features(self.feature_folder(self.protocol.noise)), {utt: utt for utt in fold.test})
+        return features
 
     def read_groups(self) -> dict[str, str]:
         """The group of every utterance that an inner split of the training part must keep together."""
         by = getattr(self.protocol.folds, "by", None)
-        return read_table(self.data / f"utt2{by}") if by else {utt: utt for utt in self.read_fold().train}
+        utts = read_fold(self.folds / f"fold{self.fold}", self.data).train
+        groups = read_table(self.data / f"utt2{by}", utts) if by else {utt: utt for utt in utts}
+        copies = {copy_id(utt, noise): groups[utt] for noise in self.system.augment for utt in utts}
+        return groups | copies
+
+
+def copy_id(utt: str, noise: str) -> str:
+    """Id of the noisy copy of an utterance."""
+    return f"{utt}-{noise}"
 
 
 def read_run(folder: str | Path) -> Run:

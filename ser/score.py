@@ -101,22 +101,10 @@ def score_network(
     import torch
 
     from ser import batches, networks
-    from ser.archive import Features
 
-    features = Features(run.features)
-    network = networks.build(run.system, features.dimension, len(fold.classes))
-    path = run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
-    networks.fill(network, networks.load(path)[0], path)
-    network.to(networks.device(device)).eval()
-    statistics = {
-        name: value.numpy()
-        for name, value in networks.load(run.folder / "normalisation.safetensors")[0].items()
-    }
-    if statistics and statistics["mean"].shape[-1] != features.dimension:
-        raise UserError(
-            f"{run.folder}/normalisation.safetensors: of features of another size than those in {run.features}; "
-            "remove or rename the folder and run stage 4 again"
-        )
+    features = run.read_features()
+    network, statistics = networks.trained(run, features.dimension, len(fold.classes))
+    network.to(networks.device(device))
     row = {utt: number for number, utt in enumerate(utts)}
     posteriors = np.empty((len(utts), len(fold.classes)))
     settings = run.system.training
@@ -143,10 +131,9 @@ def score_svm(
     import numpy as np
     import skops.io
 
-    from ser.archive import Features
     from ser.models import svm
 
-    features = Features(run.features)
+    features = run.read_features()
     path = run.folder / "model.skops"
     remedy = f"remove or rename {run.folder} and run stage 3 again"
     try:
@@ -158,7 +145,7 @@ def score_svm(
         raise UserError(f"{path}: not a whole SVM ({reason}); {remedy}") from None
     pooled = np.stack([svm.pool(features[utt], run.system.model) for utt in utts])
     if machine.n_features_in_ != pooled.shape[1]:
-        raise UserError(f"{path}: of features of another size than those in {run.features}; {remedy}")
+        raise UserError(f"{path}: of features of another size than those in {features.scp.parent}; {remedy}")
     chosen = json.loads((run.folder / "chosen.json").read_text())
     seconds = chosen.pop("seconds")
     return svm.posteriors(machine, pooled), {

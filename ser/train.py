@@ -75,7 +75,6 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     from tqdm import tqdm
 
     from ser import batches, metrics, networks
-    from ser.archive import Features
     from ser.normalisation import train_statistics
 
     folder, settings = run.folder, run.system.training
@@ -83,7 +82,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     fold = run.read_fold()
     n_classes = len(fold.classes)
     targets = fold.targets()
-    features = Features(run.features)
+    features = run.read_features()
     train_lengths = features.lengths_of(fold.train)
     selects = run.protocol.select != "last"
     # where nothing is selected, the test set's learning curve is for the eye alone

@@ -44,12 +44,11 @@ def train_machine(run: "Run", num_threads: int) -> None:
     import numpy as np
     import skops.io
 
-    from ser.archive import Features
     from ser.models import svm
 
     started = time.monotonic()
     fold = run.read_fold()
-    features = Features(run.features)
+    features = run.read_features()
     targets = fold.targets()
     utts = sorted(fold.train)
     pooled = np.stack([svm.pool(features[utt], run.system.model) for utt in utts])

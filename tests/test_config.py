@@ -192,7 +192,7 @@ PROTOCOL_FAULTS = {
     "key of the other folds": (
         "by: spk",
         "by: spk, test_share: 0.2",
-        ": folds.test_share: unknown key; known: name, description, classes, folds, folds.kind, folds.number, folds.seed, folds.by, select",
+        ": folds.test_share: unknown key; known: name, description, classes, folds, folds.kind, folds.number, folds.seed, folds.by, select, noise, labels, table",
     ),
     "missing": ("select: dev\n", "", ": select: missing"),
     "missing in the folds": ("by: spk, ", "", ": folds.by: missing"),

@@ -11,7 +11,7 @@ import soundfile
 import yaml
 
 import ser
-from ser import dump_features
+from ser import dump_features, noise
 from ser.cli import UserError
 from ser.config import feature_name, read_system
 from ser.features import logmel
@@ -166,7 +166,24 @@ def test_a_feature_that_two_systems_share_is_made_once(place, capfd):
 def test_the_settings_stand_beside_the_features(place):
     lay_out(1)
     told = yaml.safe_load((folder_of() / "feature.yaml").read_text())
-    assert told == yaml.safe_load(FEATURE) | {"top_db": 80.0, "duration": None, "pad": "end"}
+    assert told == yaml.safe_load(FEATURE) | {"top_db": 80.0, "duration": None, "pad": "end", "noise": None}
+
+
+def test_noise_that_a_system_or_a_protocol_asks_for_is_added(place):
+    system = Path("conf/a.yaml")
+    system.write_text(system.read_text() + "augment: [snr10]\n")
+    folds = "{kind: groups, by: spk, number: 3}"
+    Path("conf/p.yaml").write_text(f"description: d\nclasses: {{low: [a], high: [b]}}\nfolds: {folds}\nselect: dev\nnoise: deviation1\n")
+    dump_features.main(["--systems", "conf/a.yaml", "--protocols", "conf/p.yaml", "--cmd", RUN, "data", "dump"])
+    clean = folder_of()
+    assert is_right(clean)
+    assert sorted(path.name for path in Path("dump").iterdir()) == [clean.name, f"{clean.name}-deviation1", f"{clean.name}-snr10"]
+    settings = {key: value for key, value in yaml.safe_load(FEATURE).items() if key != "kind"}
+    config = logmel.Config(**settings | {"fmin": 0.0, "fmax": 4000.0})
+    for kind in ("snr10", "deviation1"):
+        for utt, matrix in kaldiio.load_scp(str(Path("dump", f"{clean.name}-{kind}", "feats.scp"))).items():
+            samples, _ = soundfile.read(f"{utt}.wav", dtype="float32")
+            assert np.array_equal(matrix, logmel.extract(noise.add(samples, kind, utt), config))
 
 
 def test_a_recording_at_another_rate_is_resampled(place):

@@ -324,3 +324,18 @@ def test_ten_folds_are_in_the_order_of_their_numbers(tmp_path):
     for number in (10, 2, 1):
         (tmp_path / f"fold{number}").mkdir()
     assert folds.fold_numbers(tmp_path) == [1, 2, 10]
+
+
+def test_shuffled_labels_are_dealt_out_anew(data, capsys):
+    groups = "{kind: groups, by: spk, number: 3}"
+    own = run(data, groups)
+    shuffled = run(data, f"{groups}\nlabels: shuffled")
+    assert "labels out at random" in capsys.readouterr().out
+    for before, after in zip(own, shuffled, strict=True):
+        assert [set(part) for part in before] == [set(part) for part in after]  # the same utterances
+    before, after = ({utt: name for part in fold for utt, name in part.items()} for fold in (own[0], shuffled[0]))
+    assert Counter(before.values()) == Counter(after.values())
+    agree = sum(before[utt] == after[utt] for utt in before) / len(before)
+    assert agree < 0.75  # two thirds are low: by chance 5 of 9 agree
+    again = run(data, f"{groups}\nlabels: shuffled")
+    assert again == shuffled

@@ -39,7 +39,7 @@ if at_stage 1 "folds"; then
 fi
 
 if at_stage 2 "features"; then
-  python -m ser.dump_features --systems $systems --nj $nj --cmd "$feature_cmd" data/all dump
+  python -m ser.dump_features --systems $systems --protocols $protocols --nj $nj --cmd "$feature_cmd" data/all dump
 fi
 
 if at_stage 3 "SVM baselines"; then

@@ -1,0 +1,71 @@
+"""A run's fold and features, with noisy copies."""
+
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+
+from ser import runs
+from ser.cli import UserError
+
+
+@pytest.fixture
+def noisy(recipe):
+    """The toy recipe's first fold, trained with copies of two noises; the features of a noise are told by their sign."""
+    system = recipe.yaml.safe_load(Path("conf/toy/tiny.yaml").read_text())
+    recipe.write_yaml("conf/toy/tiny.yaml", **system, augment=["snr10", "snr0"])
+    protocol = recipe.yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text())
+    recipe.write_yaml("conf/protocols/selects_on_dev.yaml", **protocol, noise="deviation1")
+    run = runs.read_run(recipe.lay_out("run"))
+    for noise, factor in (("snr10", 2), ("snr0", 3), ("deviation1", -1)):
+        folder = run.feature_folder(noise)
+        folder.mkdir()
+        with kaldiio.WriteHelper(f"ark,scp:{folder}/feats.ark,{folder}/feats.scp") as writer:
+            for utt, matrix in recipe.matrices.items():
+                writer(utt, factor * matrix)
+        (folder / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items()))
+    return recipe, run
+
+
+def test_copies_join_the_training_part_alone(noisy):
+    recipe, run = noisy
+    fold = run.read_fold()
+    own = recipe.part("train")
+    assert set(fold.train) == {*own, *(f"{utt}-snr10" for utt in own), *(f"{utt}-snr0" for utt in own)}
+    assert all(fold.train[f"{utt}-snr0"] == fold.train[utt] == recipe.classes[utt] for utt in own)
+    assert set(fold.dev) == set(recipe.part("dev"))
+    assert set(fold.test) == set(recipe.part("test"))
+
+
+def test_each_utterance_has_the_features_of_its_noise(noisy):
+    recipe, run = noisy
+    features, fold = run.read_features(), run.read_fold()
+    lengths = features.lengths_of([*fold.train, *fold.dev, *fold.test])
+    for utt in recipe.part("train"):
+        matrix = recipe.matrices[utt]
+        for name, factor in ((utt, 1), (f"{utt}-snr10", 2), (f"{utt}-snr0", 3)):
+            assert np.array_equal(features[name], factor * matrix)
+            assert lengths[name] == len(matrix)
+    for utt in recipe.part("dev"):
+        assert np.array_equal(features[utt], recipe.matrices[utt])
+    for utt in recipe.part("test"):
+        assert np.array_equal(features[utt], -recipe.matrices[utt])
+
+
+def test_copies_are_in_the_group_of_their_source(noisy):
+    _, run = noisy
+    groups = run.read_groups()
+    assert all(groups[utt] == utt[0] for utt in run.read_fold().train)
+
+
+def test_missing_copies_are_told(noisy):
+    _, run = noisy
+    (run.feature_folder("snr0") / "feats.scp").write_text("a-00 nowhere:1\n")
+    with pytest.raises(UserError, match="-snr0/feats.scp: no features of .*; run stage 2 again"):
+        run.read_features()
+
+
+def test_what_stage_2_must_have_made(noisy):
+    _, run = noisy
+    assert run.noises == [None, "snr10", "snr0", "deviation1"]
