@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -13,6 +14,9 @@ from matplotlib.figure import Figure
 from ser.files import whole
 
 Log = Sequence[Mapping[str, float]]  # the lines of epochs.jsonl
+
+COLOURS = "plasma"  # from dark to light, so that it works in grey, and the colour-blind tell it apart
+MARKERS = "o^sPDv*X<p>h"  # of shapes that stand side by side here, none is like the other
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
@@ -68,6 +72,116 @@ def learning_curves(logs: Mapping[str, Log], heard: str, title: str, path: Path)
         stream.write(f"# {title}\nrun {' '.join(keys)}\n")
         for run, log in logs.items():
             stream.writelines(f"{run} {' '.join(f'{line[key]:.6g}' for key in keys)}\n" for line in log)
+
+
+class Plane(NamedTuple):
+    """Points (N, 2) that stand for others in a space called `name`, and the share of those whose nearest
+    neighbour there is of their own class."""
+
+    name: str
+    points: np.ndarray
+    neighbours: float
+
+
+def planes(
+    utts: Sequence[str],
+    true: np.ndarray,
+    classes: Sequence[str],
+    both: Sequence[Plane],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw the same utterances in two planes of t-SNE, input and output. true: (N,) class numbers."""
+    n_of_class = np.bincount(true, minlength=len(classes))
+    chance = (n_of_class * (n_of_class - 1)).sum() / (len(true) * (len(true) - 1))
+    title = f"{title}: t-SNE of {len(true)} test utterances"
+    figure, panels = plt.subplots(1, 2, figsize=(10, 5.3), layout="constrained")
+    for axes, plane in zip(panels, both, strict=True):
+        for number, name in enumerate(classes):
+            axes.scatter(
+                *plane.points[true == number].T,
+                s=30,
+                color=plt.get_cmap(COLOURS)(0.93 * number / max(len(classes) - 1, 1)),
+                marker=MARKERS[number % len(MARKERS)],
+                edgecolor="black",
+                linewidth=0.4,
+                label=name,
+            )
+        told = f"{100 * plane.neighbours:.1f} % (by chance: {100 * chance:.1f} %)"
+        axes.set_title(f"{plane.name}\nnearest neighbour of the same class: {told}", fontsize=9)
+        axes.set(xlabel="first dimension of t-SNE (no unit)", ylabel="second dimension of t-SNE (no unit)")
+        axes.set(xticks=[], yticks=[])
+    names = panels[0].get_legend_handles_labels()
+    n_columns = -(-len(classes) // -(-len(classes) // 7))  # rows of one length
+    figure.legend(*names, loc="outside lower center", ncols=n_columns, handletextpad=0.2)
+    figure.suptitle(title, fontsize=10)
+    keep(figure, path)
+    with whole(path.with_suffix(".txt")) as stream:
+        stream.write(f"# {title}\n# share with a nearest neighbour of the same class, in per cent:\n")
+        stream.writelines(f"# {plane.name}: {100 * plane.neighbours:.1f}\n" for plane in both)
+        stream.write(f"# by chance: {100 * chance:.1f}\nutt class x_features y_features x_output y_output\n")
+        for utt, number, *points in zip(utts, true, *(plane.points for plane in both), strict=True):
+            stream.write(f"{utt} {classes[number]} {' '.join(f'{x:.3f}' for x in np.concatenate(points))}\n")
+
+
+class Example(NamedTuple):
+    """An utterance, its class and the predicted one, its samples (N,), and the attention's weight (T,) of
+    each frame, 1 where all weigh the same."""
+
+    utt: str
+    true: str
+    predicted: str
+    samples: np.ndarray
+    weights: np.ndarray
+
+
+def attention(
+    examples: Sequence[Example],
+    sample_rate: int,
+    hop_length: int,
+    title: str,
+    silence: Sequence[str],
+    path: Path,
+) -> None:
+    """Draw waveforms and, over each, the weight of its frames. silence: lines on all utterances."""
+    title = f"{title}: attention in an example of each class"
+    figure, panels = plt.subplots(
+        len(examples),
+        figsize=(8, 1.2 + 1.15 * len(examples)),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    longest = max(len(example.samples) for example in examples) / sample_rate
+    highest = max(example.weights.max() for example in examples)
+    for axes, example in zip(panels[:, 0], examples, strict=True):
+        samples = example.samples / max(np.abs(example.samples).max(), 1e-10)
+        axes.plot(np.arange(len(samples)) / sample_rate, samples, color="0.7", linewidth=0.5)
+        axes.set(xlim=(0, longest), ylim=(-1.05, 1.05), yticks=(-1, 0, 1), ylabel="waveform")
+        axes.set_title(f"{example.true}, predicted {example.predicted} ({example.utt})", fontsize=9)
+        over = axes.twinx()
+        seconds = np.arange(len(example.weights)) * hop_length / sample_rate
+        over.step(seconds, example.weights, where="mid", color="black", linewidth=1.5)
+        over.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        over.set(ylim=(0, 1.1 * highest), ylabel="attention")
+    axes.set_xlabel("time (seconds)")
+    axes.plot([], [], color="0.7", linewidth=4, label="waveform, its peak at 1")
+    axes.plot([], [], color="black", linewidth=1.5, label="attention weight of the frame")
+    axes.plot([], [], color="black", linewidth=0.8, linestyle=":", label="the same if spread evenly: 1")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    keep(figure, path)
+    with whole(path.with_suffix(".txt")) as stream:
+        shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
+        unit = "a weight is 1 if spread evenly over the frames, and holds until the utterance's next line"
+        stream.writelines(f"# {line}\n" for line in (title, *silence, *shown, unit))
+        stream.write("utt seconds weight\n")
+        for example in examples:
+            written = ""
+            for number, weight in enumerate(example.weights):
+                if f"{weight:.4f}" != written:
+                    written = f"{weight:.4f}"
+                    stream.write(f"{example.utt} {number * hop_length / sample_rate:.3f} {written}\n")
 
 
 def keep(figure: Figure, path: Path) -> None:

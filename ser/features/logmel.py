@@ -47,8 +47,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
         raise UserError(
             f"too short: {len(samples)} samples at {config.sample_rate} Hz, and a window has {config.win_length}"
         )
-    if config.duration:
-        samples = fix_length(samples, round(config.duration * config.sample_rate), config.pad)
+    samples = heard(samples, config)
     window, mel = tables(config)
     half = config.n_fft // 2
     # librosa centres a window shorter than the transform in it; only where it starts matters here,
@@ -63,6 +62,13 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     energy = np.maximum(power @ mel, 1e-10)  # librosa.power_to_db's floor
     decibels = 10 * np.log10(energy / energy.max())
     return np.maximum(decibels, -config.top_db).astype(np.float32)
+
+
+def heard(samples: np.ndarray, config: Config) -> np.ndarray:
+    """The samples (N,) that the frames are of: frame t is centred at sample t * hop_length."""
+    if not config.duration:
+        return samples
+    return fix_length(samples, round(config.duration * config.sample_rate), config.pad)
 
 
 def fix_length(samples: np.ndarray, length: int, pad: str) -> np.ndarray:

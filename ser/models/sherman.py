@@ -42,7 +42,11 @@ class Config:
 
 class Network(nn.Module):
     """frames (B, T, D), lengths (B,) -> class scores before the softmax (B, classes), and the penalty
-    that training adds to the cross-entropy (a scalar)."""
+    that training adds to the cross-entropy (a scalar).
+
+    What ser.draw_run asks of a model: the last layer is `output`; and where it attends to frames, there
+    is a method `frame_weights`, which gives None where a setting leaves the attention out.
+    """
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -70,8 +74,7 @@ class Network(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        windows, n_windows = cut(frames, lengths, self.config.window, self.config.hop)
-        states, last = self.blstm(self.embed(windows, n_windows), n_windows)
+        states, last, n_windows = self.read(frames, lengths)
         result = last
         if self.config.attention_size:
             context = (self.attend(states, n_windows)[:, :, None] * states).sum(1)
@@ -79,6 +82,31 @@ class Network(nn.Module):
         scores = self.output(result)
         penalty = self.config.state_l1 * (states.float().abs().sum() + last.float().abs().sum()) / len(frames)
         return scores, penalty
+
+    def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> Tensor | None:
+        """The attention's weight (B, T) of each frame: of an utterance's own they sum to 1, padding has 0.
+        even: as if all windows weighed the same, to compare with. None where there is no attention.
+
+        A window's weight is spread evenly over its frames, and a frame has a share of each window that it
+        is in: of two in the middle where they overlap by half, of one at the ends, and of none after the
+        last whole window.
+        """
+        if not self.config.attention_size:
+            return None
+        states, _, n_windows = self.read(frames, lengths)
+        weights = self.attend(torch.zeros_like(states) if even else states, n_windows)
+        window, size = self.config.window, frames.shape[1]
+        starts = self.config.hop * torch.arange(weights.shape[1], device=weights.device)
+        real = (lengths[:, None] - starts).clamp(1, window)  # the window of a short utterance is padded
+        shares = (weights / real).repeat_interleave(window, 1)
+        places = (starts[:, None] + torch.arange(window, device=weights.device)).flatten()
+        summed = shares.new_zeros(len(frames), max(size, int(places[-1]) + 1))
+        return summed.index_add(1, places, shares)[:, :size].masked_fill(~mask(lengths, size), 0)
+
+    def read(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States (B, W, 2H) of the BLSTM, its last ones (B, 2H), and the numbers (B,) of windows."""
+        windows, n_windows = cut(frames, lengths, self.config.window, self.config.hop)
+        return *self.blstm(self.embed(windows, n_windows), n_windows), n_windows
 
     def embed(self, windows: Tensor, n_windows: Tensor) -> Tensor:
         """(B, W, window, D) -> (B, W, vector). Only real windows are convolved: those that pad the

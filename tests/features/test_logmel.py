@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ser.cli import UserError
-from ser.features.logmel import Config, extract
+from ser.features.logmel import Config, extract, heard
 
 RATE = 16000
 SETTINGS = {
@@ -87,6 +87,8 @@ def test_a_fixed_duration(pad, length):
     frames = extract(samples, config)
     assert frames.shape == (1 + 8000 // 160, 64)
     np.testing.assert_allclose(frames, by_librosa(fixed, config), rtol=0, atol=2e-3)
+    assert np.array_equal(heard(samples, config), fixed)
+    assert np.array_equal(heard(samples, make("svm")), samples)
 
 
 def test_the_loudest_cell_is_0_dB_however_loud_it_was():

@@ -179,6 +179,55 @@ def test_attention_is_that_of_numpy():
         assert not weights[row, length:].any()
 
 
+class TestFrameWeights:
+    """Weights of windows, spread over their frames."""
+
+    @pytest.mark.parametrize("even", [False, True])
+    @pytest.mark.parametrize(("window", "hop"), [(12, 5), (12, 12), (12, 4), (4, 9), (1, 1), (50, 3)])
+    def test_they_are_those_of_a_loop(self, window, hop, even):
+        network = shake(Network(replace(SMALL, window=window, hop=hop, channels=[], pools=[]), BANDS, CLASSES)).eval()
+        project, energy = (network.attention[place].weight.detach().numpy() for place in (0, 2))
+        frames, lengths = padded()
+        weights = network.frame_weights(frames, lengths, even=even).detach().numpy()
+        assert weights.shape == (len(LENGTHS), max(LENGTHS))
+        for row, length in enumerate(LENGTHS):
+            windows = windows_of(frames[row, :length], window, hop)
+            states = network.blstm(torch.tensor(windows, dtype=torch.float64).flatten(1)[None], torch.tensor([len(windows)]))[0]
+            energies = [0 if even else np.tanh(project @ state) @ energy[0] / np.sqrt(6) for state in states[0].detach().numpy()]
+            expected = [0.0] * max(LENGTHS)
+            for number in range(len(windows)):
+                own = range(number * hop, min(number * hop + window, length))
+                for frame in own:
+                    expected[frame] += np.exp(energies[number]) / np.exp(energies).sum() / len(own)
+            np.testing.assert_allclose(weights[row], expected, rtol=1e-4, atol=1e-8)
+            assert weights[row].sum() == pytest.approx(1, abs=1e-5)
+            assert not weights[row, length:].any()
+
+    def test_of_a_batch_they_are_those_of_each_alone(self):
+        network = shake(Network(SMALL, BANDS, CLASSES)).eval()
+        frames, lengths = padded()
+        weights = network.frame_weights(frames, lengths)
+        for row, length in enumerate(LENGTHS):
+            own = network.frame_weights(frames[row : row + 1, :length], lengths[row : row + 1])
+            torch.testing.assert_close(weights[row, :length], own[0])
+        assert len(set(weights[0, :12].tolist())) > 1
+
+    def test_frames_after_the_last_whole_window_have_none(self):
+        weights = shake(Network(SMALL, BANDS, CLASSES)).eval().frame_weights(*padded([26]))[0]
+        assert (weights[:22] > 0).all()  # windows at 0, 5 and 10
+        assert not weights[22:].any()
+
+    def test_no_attention_no_weights(self):
+        network = Network(replace(SMALL, attention_size=None), BANDS, CLASSES).double()
+        assert network.frame_weights(*padded()) is None
+
+    def test_they_are_single_precision_in_a_bfloat16_network(self):
+        frames, lengths = padded()
+        with torch.autocast("cpu", torch.bfloat16):
+            weights = Network(SMALL, BANDS, CLASSES).eval().frame_weights(frames.float(), lengths)
+        torch.testing.assert_close(weights.sum(1), torch.ones(len(LENGTHS)), check_dtype=True)
+
+
 @pytest.mark.parametrize(
     ("name", "vector", "convolutions", "has_attention"),  # values a step of the BLSTM, (channels in, out)
     [

@@ -1,0 +1,275 @@
+"""Stage 6: draw what needs a run's trained network: how it sets the classes apart, and what it attends to.
+
+Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
+writes figures/<system>_<protocol>_tsne.png and, where the network attends, <system>_<protocol>_attention.png,
+each with its numbers as text beside it. Of two runs of a system under a protocol the last one's stay.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ser import audio, cli
+from ser.cli import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from ser.batches import Batch
+    from ser.folds import Fold
+    from ser.runs import Run
+
+Weights = Sequence["np.ndarray"]
+QUIET = -40  # dB: a frame so far below its utterance's loudest is silence
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network made of N utterances. utts: ids; true and predicted (N,): class numbers.
+
+    frames: N matrices (T, D), as it takes them in. vectors (N, H): what its last layer takes in. weights:
+    N arrays (T,), the attention's weight of each frame, and even: the same if it weighed all its steps
+    alike; both empty where there is no attention.
+    """
+
+    utts: list[str]
+    true: "np.ndarray"
+    predicted: "np.ndarray"
+    frames: "list[np.ndarray]"
+    vectors: "np.ndarray"
+    weights: "list[np.ndarray]"
+    even: "list[np.ndarray]"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.draw_run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="auto: a GPU where there is one (default)",
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder exp/<system>/<protocol>/<run>"
+    )
+    args = parser.parse_args(argv)
+    for folder in args.runs:
+        draw(folder, args.device)
+
+
+def draw(folder: Path, device: str) -> None:
+    """Draw the figures of one run."""
+    from ser.config import kind_of, load_kind
+    from ser.runs import read_run
+
+    run = read_run(folder)
+    if run.system.training is None:
+        raise UserError(f"{folder}: of an SVM, and only networks are drawn; leave it out")
+    if not run.is_done:
+        raise UserError(f"{folder}: not done; run stage 4")
+    run.refuse_other_split()
+    fold = run.read_fold()
+    if len(fold.test) < 4:
+        raise UserError(f"{folder}: {len(fold.test)} test utterances, and t-SNE needs 4; leave it out")
+    seen = see(run, fold, device)
+    draw_planes(run, fold.classes, seen)
+    feature = load_kind("feature", kind_of(run.system.feature), folder / "run.yaml")
+    if seen.weights and hasattr(feature, "heard"):  # else its frames do not follow time
+        draw_attention(run, fold.classes, seen, feature)
+
+
+def see(run: "Run", fold: "Fold", device: str) -> Seen:
+    """Put the test utterances of the fold through the run's network."""
+    import numpy as np
+    import torch
+
+    from ser import batches, networks
+
+    features = run.read_features()
+    network, statistics = networks.trained(run, features.dimension, len(fold.classes))
+    network.to(networks.device(device))
+    settings, targets = run.system.training, fold.targets()
+    utts = sorted(fold.test)
+    found: dict[str, list] = {}
+    taken_in: list[torch.Tensor] = []
+    network.output.register_forward_pre_hook(lambda layer, inputs: taken_in.append(inputs[0]))
+    with torch.inference_mode():
+        for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
+            batch = batches.load(chosen, features, statistics, targets)
+            scores, _ = networks.forward(network, batch, settings.precision)
+            predicted, vectors = scores.argmax(1).tolist(), taken_in.pop().float().cpu().numpy()
+            per_frame = [batch.frames.numpy(), *frame_weights(network, batch, settings.precision)]
+            for row, (utt, length) in enumerate(zip(chosen, batch.lengths, strict=True)):
+                found[utt] = [predicted[row], vectors[row], *(values[row, :length] for values in per_frame)]
+    predicted, vectors, frames, *both = zip(*(found[utt] for utt in utts), strict=True)
+    weights, even = both or ([], [])
+    true = np.array([targets[utt] for utt in utts])
+    return Seen(utts, true, np.array(predicted), list(frames), np.stack(vectors), list(weights), list(even))
+
+
+def frame_weights(network: "nn.Module", batch: "Batch", precision: str) -> "list[np.ndarray]":
+    """The attention's weights (B, T) of a batch's frames, and those if it weighed all its steps alike; none
+    where the network has no attention. ser/models/sherman.py says what is asked of a model."""
+    import torch
+
+    if not hasattr(network, "frame_weights"):
+        return []
+    place = next(network.parameters()).device
+    frames, lengths = batch.frames.to(place), batch.lengths.to(place)
+    with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        both = [network.frame_weights(frames, lengths, even=even) for even in (False, True)]
+    return [weights.cpu().numpy() for weights in both if weights is not None]
+
+
+def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
+    """Draw the utterances as points: as they are before the network, and behind it."""
+    from ser import figures
+
+    spaces = {"input features": points(seen.frames), "output representation": seen.vectors}
+    planes = [
+        figures.Plane(name, to_plane(space), neighbour_share(space, seen.true))
+        for name, space in spaces.items()
+    ]
+    path = figure_path(run, "tsne")
+    figures.planes(seen.utts, seen.true, classes, planes, title_of(run), path)
+    print(path.resolve())
+
+
+def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, feature: ModuleType) -> None:
+    """Draw where the network attends in an example of each class; count how it heeds silence. feature: the
+    module of the run's."""
+    from ser import figures
+    from ser.datadir import read_table
+
+    config = run.system.feature
+    recordings = read_table(run.data / "wav.scp", seen.utts)
+    chosen = examples(seen.true, seen.predicted)
+    drawn, quiet = {}, []
+    for row, (utt, weights) in enumerate(zip(seen.utts, seen.weights, strict=True)):
+        samples = hear(run, utt, recordings, feature)
+        quiet.append(is_quiet(samples, config.hop_length, len(weights)))
+        if row in chosen:
+            true, predicted = classes[seen.true[row]], classes[seen.predicted[row]]
+            drawn[row] = figures.Example(utt, true, predicted, samples, weights * len(weights))
+    silence = describe_silence(seen.weights, seen.even, quiet)
+    path = figure_path(run, "attention")
+    figures.attention(
+        [drawn[row] for row in chosen], config.sample_rate, config.hop_length, title_of(run), silence, path
+    )
+    print(f"{title_of(run)}: attention", *silence, path.resolve(), sep="\n")
+
+
+def figure_path(run: "Run", name: str) -> Path:
+    return Path("figures", f"{run.system.name}_{run.protocol.name}_{name}.png")
+
+
+def title_of(run: "Run") -> str:
+    return f"{run.system.name}, protocol {run.protocol.name}, fold {run.fold}, seed {run.seed}"
+
+
+def points(matrices: "Sequence[np.ndarray]") -> "np.ndarray":
+    """Utterances (T, D) as points of one space: all their values where all are of one length, else the mean
+    and deviation of each dimension over the frames."""
+    import numpy as np
+
+    if len({len(matrix) for matrix in matrices}) == 1:
+        return np.stack([matrix.ravel() for matrix in matrices])
+    return np.stack([np.concatenate((matrix.mean(0), matrix.std(0))) for matrix in matrices])
+
+
+def to_plane(space: "np.ndarray") -> "np.ndarray":
+    """t-SNE (N, 2) of points (N, D), the same at every call. More than 50 dimensions are reduced to as many
+    principal components first: quicker, and less noise (van der Maaten and Hinton, 2008, take 30)."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # threads add up in any order, and t-SNE makes much of the last bit
+        reduced = PCA(min(50, *space.shape), svd_solver="full").fit_transform(space)
+        start = "pca" if reduced.std() else "random"  # where all points are one, "pca" has no scale
+        perplexity = min(30, (len(space) - 1) / 3)
+        return TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(reduced)
+
+
+def neighbour_share(space: "np.ndarray", true: "np.ndarray") -> float:
+    """Share of points (N, D) whose nearest neighbour is of their class. true: (N,) class numbers."""
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=1).fit(space).kneighbors(return_distance=False)[:, 0]
+    return float((true[nearest] == true).mean())
+
+
+def examples(true: "np.ndarray", predicted: "np.ndarray") -> list[int]:
+    """The first place of each class that is there at which it is predicted; where it never is, its first."""
+    return [
+        min((true == number).nonzero()[0], key=lambda place: (predicted[place] != number, place))
+        for number in sorted(set(true))
+    ]
+
+
+def hear(run: "Run", utt: str, recordings: Mapping[str, str], feature: ModuleType) -> "np.ndarray":
+    """The samples (N,) of a test utterance that its features were made of. recordings: wav.scp."""
+    from ser import noise
+
+    if audio.is_pipe(recordings[utt]):
+        raise UserError(
+            f"{run.data / 'wav.scp'}: {utt} is a shell command, {recordings[utt]!r}; put a file in its place"
+        )
+    samples, _ = audio.read(recordings[utt], run.system.feature.sample_rate)
+    if run.protocol.noise:
+        samples = noise.add(samples, run.protocol.noise, utt)
+    return feature.heard(samples, run.system.feature)
+
+
+def is_quiet(samples: "np.ndarray", hop: int, n_frames: int) -> "np.ndarray":
+    """Which frames (n_frames,) are silence, by the root mean square of the `hop` samples around the middle of
+    each; frame t's is sample t * hop."""
+    import numpy as np
+
+    squares = np.pad(np.square(samples, dtype=np.float64), (hop // 2, hop))[: n_frames * hop]
+    power = squares.reshape(n_frames, hop).mean(1)
+    return power < power.max() * 10 ** (QUIET / 10)
+
+
+def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[str]:
+    """Lines that compare the mean weights in silence and elsewhere, of all utterances together, and what they
+    would be if attention did not follow what is said. All three: (T,) of each utterance."""
+    import numpy as np
+
+    share = 100 * np.concatenate(quiet).mean()
+    if not share:
+        return [f"no frame of a test utterance is below {QUIET} dB of its loudest"]
+    rows = {"": weights, " if all steps of the attention weighed the same": even}
+    if len({len(of_one) for of_one in weights}) == 1:  # then a place in one is the same place in another
+        mean = np.mean(weights, 0)
+        rows[" if each utterance had the mean weights of all"] = [mean] * len(weights)
+    lines = [
+        f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
+        "utterances' frames), and of the others:"
+    ]
+    for condition, of_all in rows.items():
+        silence, rest = silence_and_rest(of_all, quiet)
+        lines.append(f"{silence:.2f} {rest:.2f}{condition}")
+    return lines
+
+
+def silence_and_rest(weights: Weights, quiet: Weights) -> tuple[float, float]:
+    """Mean weights of the quiet frames and of the others, where 1 is an even share of the utterance. weights
+    and quiet: (T,) of each utterance."""
+    import numpy as np
+
+    relative = np.concatenate([of_one * len(of_one) for of_one in weights])
+    is_silence = np.concatenate(quiet)
+    return float(relative[is_silence].mean()), float(relative[~is_silence].mean())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,326 @@
+"""The figures of a trained network, against its own answers to one utterance after the other."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ser import draw_run, networks, noise
+from ser.cli import UserError
+from ser.config import read_system, read_yaml
+from ser.draw_run import describe_silence, examples, hear, is_quiet, neighbour_share, points, silence_and_rest, to_plane
+from ser.features import logmel
+from ser.runs import read_run
+
+RATE, HOP = 8000, 80  # of the recipe's feature
+
+
+@pytest.fixture
+def toy(recipe):
+    """The recipe with recordings of its test utterances, as long as their features say: a soft hiss, and
+    a loud tone in the middle."""
+    rng = np.random.default_rng(1)
+    for utt in recipe.part("test"):
+        samples = 1e-4 * rng.standard_normal((len(recipe.matrices[utt]) - 1) * HOP + rng.integers(HOP))
+        middle = slice(len(samples) // 3, 2 * len(samples) // 3)
+        samples[middle] += 0.5 * np.sin(np.arange(len(samples))[middle])
+        soundfile.write(f"{utt}.wav", samples, RATE, subtype="FLOAT")
+    Path("data/all/wav.scp").write_text("".join(f"{utt} {utt}.wav\n" for utt in recipe.part("test")))
+    return recipe
+
+
+def lay_out(recipe, system="tiny", **options):
+    """A run that is done, with random weights that make its attention uneven and its answers now right, now wrong."""
+    folder = recipe.lay_out(f"{system}/selects_on_dev/fold1_seed1", system=system, **options)
+    torch.manual_seed(3)
+    network = networks.build(read_run(folder).system, 6, 2)
+    weights = {name: value if "norm" in name else torch.empty_like(value).uniform_(-1, 1) for name, value in network.state_dict().items()}
+    networks.save(folder / "best.safetensors", weights)
+    frames = np.concatenate([recipe.matrices[utt] for utt in recipe.part("train")])
+    statistics = {"mean": torch.from_numpy(frames.mean(0)), "deviation": torch.from_numpy(frames.std(0))}
+    networks.save(folder / "normalisation.safetensors", statistics)
+    (folder / "done").touch()
+    return folder
+
+
+def table(name):
+    """Comments, header and lines of a figure's text."""
+    lines = Path(f"figures/{name}.txt").read_text().splitlines()
+    comments = [line for line in lines if line.startswith("# ")]
+    header, *rest = lines[len(comments) :]
+    return comments, header.split(), [line.split() for line in rest]
+
+
+def alone(folder, utt, matrix):
+    """What the run's network says to one utterance: class number, what its last layer takes in, weights; and the frames."""
+    network, statistics = networks.trained(read_run(folder), 6, 2)
+    frames = torch.from_numpy((matrix - statistics["mean"]) / statistics["deviation"])[None]
+    lengths = torch.tensor([len(matrix)])
+    with torch.no_grad():
+        predicted = int(network(frames, lengths)[0].argmax())
+        weights = network.frame_weights(frames, lengths)[0].numpy()
+        network.output = torch.nn.Identity()
+        return predicted, network(frames, lengths)[0][0].numpy(), weights, frames[0].numpy()
+
+
+def share_by_a_loop(space, classes):
+    right = 0
+    for row, point in enumerate(space):
+        distances = [np.linalg.norm(point - other) if place != row else np.inf for place, other in enumerate(space)]
+        right += classes[int(np.argmin(distances))] == classes[row]
+    return 100 * right / len(space)
+
+
+def test_tsne(toy):
+    run = lay_out(toy)
+    draw_run.main([str(run)])
+    assert Path("figures/tiny_selects_on_dev_tsne.png").read_bytes().startswith(b"\x89PNG")
+    comments, header, lines = table("tiny_selects_on_dev_tsne")
+    assert header == ["utt", "class", "x_features", "y_features", "x_output", "y_output"]
+    utts = sorted(toy.part("test"))
+    assert [line[:2] for line in lines] == [[utt, toy.classes[utt]] for utt in utts]  # each once
+    assert np.isfinite(np.array([line[2:] for line in lines], float)).all()
+    seen = [alone(run, utt, toy.matrices[utt]) for utt in utts]
+    classes = [toy.classes[utt] for utt in utts]
+    inputs = share_by_a_loop([np.r_[frames.mean(0), frames.std(0)] for *_, frames in seen], classes)
+    outputs = share_by_a_loop([vector for _, vector, *_ in seen], classes)
+    assert inputs != outputs
+    assert comments == [
+        "# tiny, protocol selects_on_dev, fold 1, seed 1: t-SNE of 12 test utterances",
+        "# share with a nearest neighbour of the same class, in per cent:",
+        f"# input features: {inputs:.1f}",
+        f"# output representation: {outputs:.1f}",
+        f"# by chance: {100 * (8 * 7 + 4 * 3) / (12 * 11):.1f}",
+    ]
+
+
+def test_attention(toy, capsys):
+    run = lay_out(toy)
+    draw_run.main([str(run)])
+    assert Path("figures/tiny_selects_on_dev_attention.png").read_bytes().startswith(b"\x89PNG")
+    comments, header, lines = table("tiny_selects_on_dev_attention")
+    assert header == ["utt", "seconds", "weight"]
+    utts = sorted(toy.part("test"))
+    seen = {utt: alone(run, utt, toy.matrices[utt]) for utt in utts}
+
+    shown = []
+    for number, name in enumerate(("low", "high")):
+        of_class = [utt for utt in utts if toy.classes[utt] == name]
+        shown.append(([utt for utt in of_class if seen[utt][0] == number] or of_class)[0])
+    assert list(dict.fromkeys(line[0] for line in lines)) == shown
+    for utt in shown:
+        predicted, _, weights, _ = seen[utt]
+        assert f"# {utt}: {toy.classes[utt]}, predicted {('low', 'high')[predicted]}" in comments
+        written = {round(float(seconds) * RATE / HOP): float(weight) for name, seconds, weight in lines if name == utt}
+        assert list(written)[0] == 0
+        for frame, weight in enumerate(weights):  # a weight holds until the next line
+            last = max(start for start in written if start <= frame)
+            assert written[last] == pytest.approx(weight * len(weights), abs=2e-4)
+
+    quiet, loud = [], []
+    for utt in utts:
+        samples = soundfile.read(f"{utt}.wav")[0]
+        weights = seen[utt][2]
+        middles = [samples[max(t * HOP - HOP // 2, 0) : t * HOP + HOP // 2] for t in range(len(weights))]
+        power = np.array([(part**2).sum() for part in middles])
+        for weight, is_silence in zip(weights * len(weights), power < power.max() / 1e4, strict=True):
+            (quiet if is_silence else loud).append(weight)
+    share = 100 * len(quiet) / (len(quiet) + len(loud))
+    assert 50 < share < 80
+    first, second, third = comments[1:4]
+    loudest = "below -40 dB of their utterance's loudest"
+    assert first == f"# mean weight of the frames {loudest} ({share:.0f} % of the test utterances' frames), and of the others:"
+    assert second == f"# {np.mean(quiet):.2f} {np.mean(loud):.2f}"
+    assert third.endswith(" if all steps of the attention weighed the same")
+    assert comments[4].startswith(f"# {shown[0]}")  # unequal lengths have no mean
+    pictures = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "attention")]
+    printed = ["tiny, protocol selects_on_dev, fold 1, seed 1: attention", *(line.removeprefix("# ") for line in comments[1:4])]
+    assert capsys.readouterr().out.splitlines() == [str(pictures[0]), *printed, str(pictures[1])]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_calls_write_the_same_bytes(toy, precision):
+    run = lay_out(toy, precision=precision)
+    content = []
+    for _ in range(2):
+        draw_run.main([str(run)])
+        content.append({path.name: path.read_bytes() for path in Path("figures").iterdir()})
+    assert content[0] == content[1]
+    assert len(content[0]) == 4
+
+
+def test_no_attention_no_figure_of_it(toy, capsys):
+    run = lay_out(toy, model={"attention_size": None})
+    draw_run.main([str(run)])
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["tiny_selects_on_dev_tsne.png", "tiny_selects_on_dev_tsne.txt"]
+    assert capsys.readouterr().out == f"{Path('figures/tiny_selects_on_dev_tsne.png').resolve()}\n"
+
+
+def test_a_network_that_knows_no_attention(recipe):
+    model = {"kind": "bledea", "steps": "frames", "hidden_size": 4, "dense_size": 5, "dropout": 0.5}
+    recipe.write_yaml("conf/toy/lstm.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": model})
+    draw_run.main([str(lay_out(recipe, "lstm"))])
+    assert [path.name for path in Path("figures").glob("*.txt")] == ["lstm_selects_on_dev_tsne.txt"]
+
+
+def test_several_runs(toy):
+    toy.write_yaml("conf/toy/twin.yaml", **read_yaml("conf/toy/tiny.yaml"))
+    draw_run.main([str(lay_out(toy)), str(lay_out(toy, "twin"))])
+    ours, theirs = ({path.name.removeprefix(name): path for path in Path("figures").glob(f"{name}*")} for name in ("tiny", "twin"))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        if name.endswith(".txt"):
+            assert ours[name].read_text().replace("tiny", "twin") == theirs[name].read_text()
+
+
+class TestRefused:
+    """One line each."""
+
+    def refuse(self, folder, error):
+        with pytest.raises(UserError) as told:
+            draw_run.main([str(folder)])
+        assert str(told.value) == error
+
+    def test_a_run_that_is_not_done(self, toy):
+        run = lay_out(toy)
+        (run / "done").unlink()
+        self.refuse(run, f"{run}: not done; run stage 4")
+
+    def test_an_svm(self, recipe):
+        run = recipe.lay_out("svm/selects_on_dev/fold1_seed1", system="svm")
+        (run / "done").touch()
+        self.refuse(run, f"{run}: of an SVM, and only networks are drawn; leave it out")
+
+    def test_no_run(self, tmp_path):
+        self.refuse(tmp_path / "no", f"{tmp_path}/no/run.yaml: no such file")
+
+    def test_another_split(self, toy):
+        run = lay_out(toy)
+        with open("data/folds/selects_on_dev/fold1/test", "a") as stream:
+            stream.write("d-99 low\n")
+        with pytest.raises(UserError, match="made with other utterances"):
+            draw_run.main([str(run)])
+
+    def test_few_utterances(self, toy):
+        Path("data/folds/selects_on_dev/fold1/test").write_text("d-00 high\nd-01 low\nd-02 low\n")
+        run = lay_out(toy)
+        self.refuse(run, f"{run}: 3 test utterances, and t-SNE needs 4; leave it out")
+
+    def test_a_recording_that_is_gone(self, toy):
+        run = lay_out(toy)
+        Path("d-03.wav").unlink()
+        self.refuse(run, "d-03.wav: No such file or directory; mend the path or its rights")
+
+    def test_a_recording_without_a_line(self, toy):
+        run = lay_out(toy)
+        Path("data/all/wav.scp").write_text("")
+        self.refuse(run, "data/all/wav.scp: no line for d-00; add it, or run the stage that writes the table again")
+
+    def test_a_shell_command(self, toy):
+        run = lay_out(toy)
+        text = Path("data/all/wav.scp").read_text()
+        Path("data/all/wav.scp").write_text(text.replace("d-02.wav", "touch bad |"))
+        self.refuse(run, "data/all/wav.scp: d-02 is a shell command, 'touch bad |'; put a file in its place")
+        assert not Path("bad").exists()
+
+
+def test_points_of_one_length_are_all_their_values():
+    matrices = list(np.random.default_rng(0).standard_normal((4, 3, 2)))
+    assert np.array_equal(points(matrices), [[value for frame in matrix for value in frame] for matrix in matrices])
+
+
+def test_points_of_unequal_lengths_are_means_and_deviations():
+    short, long = np.array([[1.0, 5.0]]), np.array([[1.0, 2.0], [5.0, 2.0]])
+    assert points([short, long]).tolist() == [[1, 5, 0, 0], [3, 2, 2, 0]]
+
+
+@pytest.mark.parametrize("size", [(4, 1000), (30, 2), (100, 60)])
+def test_a_plane_of_clusters(size):
+    """Two clusters far apart lie apart in the plane: the nearest point is of the same one."""
+    space = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    space[::2] += 100
+    plane = to_plane(space)
+    assert plane.shape == (size[0], 2)
+    assert np.array_equal(plane, to_plane(space))
+    if size[0] > 4:
+        assert neighbour_share(plane, np.arange(size[0]) % 2) == 1
+
+
+def test_a_plane_of_points_that_are_all_one():
+    """As a network that has collapsed gives them."""
+    assert np.isfinite(to_plane(np.full((20, 8), 0.3, np.float32))).all()
+
+
+@pytest.mark.parametrize("size", [(4, 3), (50, 2), (40, 300)])
+def test_neighbour_share_is_that_of_a_loop(size):
+    rng = np.random.default_rng(size[0])
+    space, true = rng.standard_normal(size), rng.integers(3, size=size[0])
+    assert 100 * neighbour_share(space, true) == pytest.approx(share_by_a_loop(space, true))
+
+
+def test_a_point_is_not_its_own_neighbour():
+    space = np.array([[0.0], [0.0], [5.0], [6.0]])  # two are one
+    assert neighbour_share(space, np.array([0, 1, 1, 0])) == 0
+
+
+def test_examples():
+    true = np.array([2, 0, 0, 2, 2, 0])
+    assert examples(true, np.array([0, 1, 0, 2, 2, 0])) == [2, 3]  # no 1 is there
+    assert examples(true, np.array([0, 1, 1, 1, 1, 1])) == [1, 0]  # never right
+
+
+class TestSilence:
+    """Frames far below the loudest, and the weights on them."""
+
+    def test_by_hand(self):
+        samples = np.zeros(45, np.float32)
+        samples[25:35] = 1  # the ten samples around the middle of frame 3
+        samples[5:15] = 0.011
+        samples[35:45] = [0.009, -0.009] * 5
+        assert is_quiet(samples, 10, 5).tolist() == [True, False, True, False, True]
+
+    @pytest.mark.parametrize("length", [400, 401, 479, 480, 519])
+    def test_lengths(self, length):
+        """A click lies in the frame whose middle is the nearest."""
+        for place in (0, 39, 41, 200, length - 1 - (length % 80 > 40) * (length % 80 - 40)):
+            samples = np.zeros(length, np.float32)
+            samples[place] = 1
+            loud = (~is_quiet(samples, 80, 1 + length // 80)).nonzero()[0]
+            assert loud.tolist() == [(place + 40) // 80]
+
+    def test_mean_weights(self):
+        weights = [np.array([0.5, 0.25, 0.25]), np.array([0.1, 0.9])]
+        quiet = [np.array([False, True, True]), np.array([True, False])]
+        # over an even share: 1.5 0.75 0.75, 0.2 1.8
+        assert silence_and_rest(weights, quiet) == pytest.approx(((0.75 + 0.75 + 0.2) / 3, (1.5 + 1.8) / 2))
+
+    def test_in_words(self):
+        weights = [np.array([0.75, 0.25]), np.array([0.25, 0.75])]
+        quiet = [np.array([True, False]), np.array([True, False])]
+        even = [np.full(2, 0.5)] * 2
+        head, *lines = describe_silence(weights, even, [np.array([False, True]), np.array([True, False])])
+        assert head.startswith("mean weight of the frames below -40 dB of their utterance's loudest (50 % ")
+        assert lines == [
+            "0.50 1.50",
+            "1.00 1.00 if all steps of the attention weighed the same",
+            "1.00 1.00 if each utterance had the mean weights of all",
+        ]
+        assert describe_silence(weights, even, quiet)[1] == "1.00 1.00"
+        none = describe_silence(weights, even, [np.zeros(2, bool)] * 2)
+        assert none == ["no frame of a test utterance is below -40 dB of its loudest"]
+
+
+@pytest.mark.parametrize("level", [None, "snr10"])
+def test_what_is_heard(recipe, tmp_path, level):
+    """The recording at the feature's rate, with the protocol's noise, of the feature's length."""
+    samples = 0.5 * np.sin(np.arange(1600) / 9).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
+    config = replace(read_system("conf/toy/tiny.yaml").feature, duration=0.5, pad="front")
+    run = SimpleNamespace(data=tmp_path, system=SimpleNamespace(feature=config), protocol=SimpleNamespace(noise=level))
+    heard = hear(run, "a-1", {"a-1": str(tmp_path / "x.wav")}, logmel)
+    expected = noise.add(samples, level, "a-1") if level else samples
+    assert np.array_equal(heard, np.concatenate((np.zeros(2400, np.float32), expected)))

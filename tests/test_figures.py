@@ -1,0 +1,112 @@
+"""Figures of a trained network: the numbers beside them, and what they show in grey."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from ser import figures
+from ser.figures import Example, Plane
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """The figure that was kept last, still open."""
+    kept = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "keep", lambda figure, path: kept.append(figure))
+    yield kept
+    plt.close("all")
+
+
+UTTS = ["a-1", "a-2", "b-1", "b-2", "c-1"]
+TRUE = np.array([0, 2, 0, 2, 2])
+PLANES = [Plane("before", np.arange(10.0).reshape(5, 2), 0.25), Plane("behind", np.arange(10.0).reshape(5, 2) / -3, 1.0)]
+
+
+def grey(colour):
+    """Lightness of a colour in print (ITU-R BT.601)."""
+    return np.dot(colour[:3], (0.299, 0.587, 0.114))
+
+
+def test_planes(drawn):
+    figures.planes(UTTS, TRUE, ["x", "y", "z"], PLANES, "title", Path("p.png"))
+    panels = drawn[0].axes
+    assert [axes.get_title() for axes in panels] == [
+        "before\nnearest neighbour of the same class: 25.0 % (by chance: 40.0 %)",  # 2 of 20 pairs of x, 6 of z
+        "behind\nnearest neighbour of the same class: 100.0 % (by chance: 40.0 %)",
+    ]
+    for axes, plane in zip(panels, PLANES, strict=True):
+        shown = [np.array(part.get_offsets()) for part in axes.collections]
+        for number, part in enumerate(shown):
+            assert np.array_equal(part, plane.points[TRUE == number])
+        assert "t-SNE" in axes.get_xlabel() and "t-SNE" in axes.get_ylabel()
+        assert len(axes.get_xticks()) == len(axes.get_yticks()) == 0
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["x", "y", "z"]
+    assert Path("p.txt").read_text() == (
+        "# title: t-SNE of 5 test utterances\n# share with a nearest neighbour of the same class, in per cent:\n"
+        "# before: 25.0\n# behind: 100.0\n# by chance: 40.0\nutt class x_features y_features x_output y_output\n"
+        "a-1 x 0.000 1.000 -0.000 -0.333\na-2 z 2.000 3.000 -0.667 -1.000\nb-1 x 4.000 5.000 -1.333 -1.667\n"
+        "b-2 z 6.000 7.000 -2.000 -2.333\nc-1 z 8.000 9.000 -2.667 -3.000\n"
+    )
+
+
+@pytest.mark.parametrize("number", [2, 4, 7, 8, 12])
+def test_classes_are_told_apart_in_grey_and_alike_in_both_panels(drawn, number):
+    true = np.arange(2 * number) % number
+    points = np.random.default_rng(0).standard_normal((2 * number, 2))
+    planes = [Plane("before", points, 0.5), Plane("behind", -points, 0.5)]
+    figures.planes([str(place) for place in true], true, [f"class{n}" for n in range(number)], planes, "title", Path("p.png"))
+    looks = []
+    for axes in drawn[0].axes:
+        colours = [part.get_facecolor()[0] for part in axes.collections]
+        shapes = [part.get_paths()[0].vertices.round(6).tobytes() for part in axes.collections]
+        assert len(set(shapes)) == number
+        assert min(np.diff([grey(colour) for colour in colours])) > 0.4 / number
+        looks.append((np.array(colours).tobytes(), shapes))
+    assert looks[0] == looks[1]
+
+
+EXAMPLES = [
+    Example("a-1", "x", "x", np.array([0.0, 0.1, -0.2, 0.1], np.float32), np.array([0.5, 0.5, 2.0], np.float32)),
+    Example("b-1", "y", "x", np.zeros(6, np.float32), np.array([1.0, 1.00001, 1.0, 1.0], np.float32)),
+]
+
+
+def test_attention(drawn):
+    figures.attention(EXAMPLES, 8, 2, "title", ["words", "0.1 0.2"], Path("p.png"))
+    assert Path("p.txt").read_text() == (
+        "# title: attention in an example of each class\n# words\n# 0.1 0.2\n# a-1: x, predicted x\n# b-1: y, predicted x\n"
+        "# a weight is 1 if spread evenly over the frames, and holds until the utterance's next line\n"
+        "utt seconds weight\na-1 0.000 0.5000\na-1 0.500 2.0000\nb-1 0.000 1.0000\n"
+    )
+    waves, weights = drawn[0].axes[:2], drawn[0].axes[2:]
+    assert [axes.get_title() for axes in waves] == ["x, predicted x (a-1)", "y, predicted x (b-1)"]
+    assert [axes.get_ylabel() for axes in (*waves, *weights)] == ["waveform"] * 2 + ["attention"] * 2
+    assert waves[-1].get_xlabel() == "time (seconds)"
+    np.testing.assert_allclose(waves[0].lines[0].get_xydata(), [(0, 0), (0.125, 0.5), (0.25, -1), (0.375, 0.5)])
+    np.testing.assert_allclose(weights[0].lines[0].get_xydata(), [(0, 0.5), (0.25, 0.5), (0.5, 2)])
+    assert all(axes.get_xlim() == (0, 6 / 8) and axes.get_ylim() == weights[0].get_ylim() for axes in weights)
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 8, 15])
+def test_nothing_is_clipped_or_overlaps(drawn, number):
+    examples = [EXAMPLES[0]._replace(utt=f"actor01-03-01-0{n}-01-01-02-01", true="surprised") for n in range(number)]
+    figures.attention(examples, 8, 2, "cnn4_blstm_attention, protocol paper, fold 1, seed 1", [], Path("p.png"))
+    check_layout(drawn[0])
+    classes = [f"surprised{n}" for n in range(number)]
+    figures.planes(UTTS, TRUE % number, classes, PLANES, "cnn4_blstm_attention, protocol paper, fold 1, seed 1", Path("p.png"))
+    check_layout(drawn[1])
+
+
+def check_layout(figure):
+    figure.draw_without_rendering()
+    page = figure.bbox
+    titles = [axes.title for axes in figure.axes] + [figure._suptitle]
+    boxes = [text.get_window_extent() for text in titles if text.get_text()] + [figure.legends[0].get_window_extent()]
+    boxes += [box for axes in figure.axes for box in (axes.xaxis.get_tightbbox(), axes.yaxis.get_tightbbox()) if box]
+    for box in boxes:
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+    texts = boxes[: len([text for text in titles if text.get_text()]) + 1]
+    assert not any(one.overlaps(other) for place, one in enumerate(texts) for other in texts[:place])
