@@ -1,4 +1,6 @@
-"""WA and UA, from counts."""
+"""WA and UA, from counts; how sure a mean is, and a difference."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,3 +21,25 @@ def ua(confusion: np.ndarray) -> float:
     """Unweighted accuracy (UAR): the mean recall of the classes that have utterances, in per cent."""
     present = confusion.sum(1) > 0
     return 100 * float(np.mean(np.diag(confusion)[present] / confusion.sum(1)[present]))
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % interval of the mean of two values or more, by Student's t."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+
+
+def paired_p(differences: np.ndarray) -> float:
+    """How often a mean as far from 0 comes up where each of the differences (N,) has its sign by chance:
+    a two-sided paired permutation test, exact for few differences, by 9999 draws for many."""
+    from scipy import stats
+
+    unlike = differences[differences != 0]  # the others have no sign
+    if len(unlike) < 2:
+        return 1.0
+    with np.errstate(over="ignore"):  # of 2 ** N, which scipy compares with the number of draws
+        test = stats.permutation_test(
+            (unlike,), np.mean, permutation_type="samples", vectorized=True, batch=1000, rng=0
+        )
+    return float(test.pvalue)

@@ -2,9 +2,11 @@
 
 Call it in the recipe's folder. Every number comes from results/<system>/<protocol>/*.txt; the paper's
 numbers from the system files. A row without scores says so, with the command that would make them.
+Systems of other recipes that have scores in results/ are rows too.
 """
 
 import argparse
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,14 @@ from ser import cli
 from ser.cli import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ser.config import Protocol, System
     from ser.scores import Scores
+
+Runs = dict[str, "Scores"]  # of one system under one protocol, by the run's name
+
+PAPER = "paper"  # the protocol under which a paper's number is to come out
 
 INTRODUCTION = """\
 Written by stage 6 from the scores in results/; never edited by hand.
@@ -21,8 +29,11 @@ Written by stage 6 from the scores in results/; never edited by hand.
 - **WA**, weighted accuracy: the share of all test utterances that are right. **UA**, unweighted
   accuracy (UAR): the mean of the classes' recalls. Both in per cent.
 - Mean and 95 % interval (Student's t) over runs; a run is one fold with one seed. One run has no interval.
+- **difference**: our WA under the paper's protocol, less the published one.
 - "not run": no scores yet; the row's command makes them.
 """
+
+MARK = "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part."
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="YAML",
         help="further rows: system files of other recipes (those in conf/ are rows always)",
     )
+    parser.add_argument("--main", default="", help="name of the system that the others are tested against")
     parser.add_argument("--note", default="", help="a sentence to put first")
     args = parser.parse_args(argv)
 
@@ -48,42 +60,53 @@ def main(argv: list[str] | None = None) -> None:
     from ser.scores import read_scores
 
     protocols = [read_protocol(path) for path in sorted(Path("conf/protocols").glob("*.yaml"))]
-    protocols.sort(key=lambda protocol: protocol.select != "test")  # the papers' first, as in the table
-    own = [path for path in sorted(Path("conf").glob("*/*.yaml")) if path.parent.name != "protocols"]
-    others = [path for path in args.systems if path.resolve() not in {path.resolve() for path in own}]
-    systems = [(path, read_system(path)) for path in own + others]
-    runs = {}
+    protocols.sort(key=lambda protocol: protocol.name != PAPER)
+    systems = [(path, read_system(path)) for path in find_systems(args.systems)]
+    if args.main and args.main not in {system.name for _, system in systems}:
+        raise UserError(f"--main {args.main}: no such system in conf/*/; take the name of one that is")
+    scored: dict[tuple[str, str], Runs] = {}
     for _, system in systems:
         for protocol in protocols:
             files = sorted(Path("results", system.name, protocol.name).glob("*.txt"))
-            runs[system.name, protocol.name] = {file.stem: read_scores(file) for file in files}
-            for run, scores in runs[system.name, protocol.name].items():
+            scored[system.name, protocol.name] = {file.stem: read_scores(file) for file in files}
+            for run, scores in scored[system.name, protocol.name].items():
                 if scores.about["corpus"] != args.corpus:
                     raise UserError(
                         f"results/{system.name}/{protocol.name}/{run}.txt: of {scores.about['corpus']}, "
                         f"not {args.corpus}; remove results/, which was copied from another recipe"
                     )
 
+    first = [protocol for protocol in protocols if not protocol.table]
     lines = [f"# Results: {args.corpus}", "", *([args.note, ""] if args.note else []), INTRODUCTION]
-    for protocol in protocols:
-        lines += describe(protocol, [runs[system.name, protocol.name] for _, system in systems])
-    lines += ["", *table(args.corpus, systems, protocols, runs), ""]
-    figures = []
+    for protocol in first:
+        lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
+    lines += ["", *table(args.corpus, systems, first, scored)]
+    if args.main:
+        lines += ["", *against(args.main, [system for _, system in systems], first, scored)]
+    for title in dict.fromkeys(protocol.table for protocol in protocols if protocol.table):
+        aside = [protocol for protocol in protocols if protocol.table == title]
+        lines += ["", *aside_table(title, systems, aside, first, scored)]
+    print("\n".join(lines))
+    lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text."]
     for _, system in systems:
-        for protocol in protocols:
-            if runs[system.name, protocol.name]:
-                figures += draw(system, protocol, runs[system.name, protocol.name])
-    lines += ["## Figures", "", "Beside each picture stand its numbers, as text.", ""]
-    lines += [f"![{path.stem}]({path})" for path in figures] or ["None yet."]
+        lines += figures_of(system, protocols, scored, is_main=system.name == args.main)
     with whole("RESULTS.md") as stream:
         stream.write("\n".join(lines) + "\n")
-    print("\n".join(lines[: -len(figures) - 4] if figures else lines))
-    for path in figures:
-        print(path.resolve())
     print(Path("RESULTS.md").resolve())
 
 
-def describe(protocol: "Protocol", of_systems: list[dict[str, "Scores"]]) -> list[str]:
+def find_systems(more: list[Path]) -> list[Path]:
+    """The system files in conf/, `more`, and those of other recipes that have results here; a name once."""
+    ran = {folder.name for folder in Path("results").glob("*")}
+    elsewhere = [path for path in sorted(Path("..").glob("*/conf/*/*.yaml")) if path.stem in ran]
+    found: dict[str, Path] = {}
+    for path in [*sorted(Path("conf").glob("*/*.yaml")), *more, *elsewhere]:
+        if path.parent.name != "protocols":
+            found.setdefault(path.stem, path)
+    return list(found.values())
+
+
+def describe(protocol: "Protocol", of_systems: list[Runs]) -> list[str]:
     """What a protocol is, and what its parts share, as counted by stage 1 and kept with the scores."""
     mark = (
         " **The test set selects the networks' epoch: their numbers are too good.**"
@@ -102,93 +125,201 @@ def table(
     corpus: str,
     systems: list[tuple[Path, "System"]],
     protocols: list["Protocol"],
-    runs: dict[tuple[str, str], dict[str, "Scores"]],
+    scored: dict[tuple[str, str], Runs],
 ) -> list[str]:
     """The lines of the table: a row a system, the paper's numbers first, then a protocol after the other."""
-    header = ["system", "paper's table", "published WA"]
+    rows = [["system", "paper's table", "published WA"]]
     for protocol in protocols:
-        marked = f"{protocol.name}{'†' if protocol.select == 'test' else ''}"
-        header += [f"{marked} WA", f"{marked} UA", "runs"]
-    header += ["parameters", "minutes a run", "command"]
-    rows = [header, ["---"] * len(header)]
+        rows[0] += [f"{marked(protocol)} WA", f"{marked(protocol)} UA", "runs"]
+        rows[0] += ["difference"] * (protocol.name == PAPER)
+    rows[0] += ["parameters", "minutes a run", "command"]
     for path, system in systems:
         papers = [row for row in system.paper if row.corpus == corpus]
         row = [f"**{system.name}**: {system.description}", "; ".join(paper.table for paper in papers) or "–"]
-        row.append("; ".join(f"{paper.wa:g}" for paper in papers if paper.wa is not None) or "–")
+        published = [paper.wa for paper in papers if paper.wa is not None]
+        row.append("; ".join(f"{wa:g}" for wa in published) or "–")
         about: list[dict[str, str]] = []
         for protocol in protocols:
-            scored = runs[system.name, protocol.name]
-            row += cells(list(scored.values())) if scored else ["not run", "not run", "0"]
-            about += [scores.about for scores in scored.values()]
+            runs = list(scored[system.name, protocol.name].values())
+            row += cells(runs)
+            if protocol.name == PAPER:
+                ours = sum(map(wa_of, runs)) / max(len(runs), 1)
+                row.append("; ".join(f"{ours - wa:+.1f}" for wa in published if runs) or "–")
+            about += [scores.about for scores in runs]
         parameters = sorted({one["parameters"] for one in about if "parameters" in one})
         minutes = [float(one["train_seconds"]) / 60 for one in about]
         row.append(", ".join(f"{int(number):,}" for number in parameters) or "–")
         row.append(f"{sum(minutes) / len(minutes):.1f}" if minutes else "–")
-        seeds = max((int(one["seed"]) for one in about), default=1)
-        row.append(f"`./run.sh --systems {path}{f' --seeds {seeds}' if seeds > 1 else ''}`")
+        rows.append([*row, command(path, about)])
+    return as_lines(rows) + ["", MARK] * any(protocol.select == "test" for protocol in protocols)
+
+
+def against(
+    main: str, systems: list["System"], protocols: list["Protocol"], scored: dict[tuple[str, str], Runs]
+) -> list[str]:
+    """The lines of the table that tests each system against the main one."""
+    import numpy as np
+
+    from ser import metrics
+
+    lines = [
+        f"## Against {main}",
+        "",
+        f"WA less that of {main} on the utterances that both have scored, each with the mean of its runs, and p "
+        "of a paired permutation test over these utterances. It takes them for independent, though a "
+        "speaker's are not, and knows nothing of what another seed would give: a small p says that the two "
+        "differ on these utterances.",
+        "",
+    ]
+    rows = [["system", *(cell for protocol in protocols for cell in (f"{marked(protocol)} WA", f"{marked(protocol)} p"))]]
+    for system in systems:
+        row = [f"**{system.name}**"]
+        for protocol in protocols:
+            one, other = (rights(scored[name, protocol.name]) for name in (system.name, main))
+            differences = np.array([one[utt] - other[utt] for utt in sorted(one.keys() & other.keys())])
+            if system.name == main or not len(differences):
+                row += ["–", "–"]
+            else:
+                p = metrics.paired_p(differences)
+                row += [f"{100 * differences.mean():+.1f}", f"{p:.3f}" if p >= 0.001 else "< 0.001"]
         rows.append(row)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    if any(protocol.select == "test" for protocol in protocols):
-        lines += [
-            "",
-            "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part.",
+    return lines + as_lines([row for row in rows if set(row[1:]) != {"–"}])
+
+
+def aside_table(
+    title: str,
+    systems: list[tuple[Path, "System"]],
+    protocols: list["Protocol"],
+    first: list["Protocol"],
+    scored: dict[tuple[str, str], Runs],
+) -> list[str]:
+    """A section of its own: WA under the protocols of one title, beside those of the main table that have
+    the same folds. Its rows are the systems that were run under one of them."""
+    lines = [f"## {title}", ""]
+    beside = [one for one in first if (one.folds, one.select) in [(each.folds, each.select) for each in protocols]]
+    for protocol in protocols:
+        lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
+    names = " ".join(protocol.name for protocol in protocols)
+    rows = [["system", *(f"{marked(protocol)} WA (runs)" for protocol in beside + protocols), "command"]]
+    for path, system in systems:
+        about = [
+            scores.about for protocol in protocols for scores in scored[system.name, protocol.name].values()
         ]
-    return lines
+        if not about:
+            continue
+        row = [f"**{system.name}**: {system.description}"]
+        for protocol in beside + protocols:
+            wa, _, runs = cells(list(scored[system.name, protocol.name].values()))
+            row.append(f"{wa} ({runs})")
+        rows.append([*row, command(path, about, f' --protocol "{names}"')])
+    return [*lines, "", *as_lines(rows)] if len(rows) > 1 else [*lines, "", "Not run."]
 
 
-def cells(scored: list["Scores"]) -> list[str]:
+def marked(protocol: "Protocol") -> str:
+    """Name of a protocol in a table's head."""
+    return f"{protocol.name}{'†' if protocol.select == 'test' else ''}"
+
+
+def as_lines(rows: list[list[str]]) -> list[str]:
+    """A table of Markdown; the first row is its head."""
+    return ["| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
+
+
+def command(path: Path, about: list[dict[str, str]], more: str = "") -> str:
+    """The command that makes the scores of a system."""
+    seeds = max((int(one["seed"]) for one in about), default=1)
+    return f"`./run.sh --systems {path}{more}{f' --seeds {seeds}' if seeds > 1 else ''}`"
+
+
+def confusion_of(scores: "Scores") -> "np.ndarray":
+    """Counts (C, C) of a run."""
+    from ser import metrics
+
+    return metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
+
+
+def wa_of(scores: "Scores") -> float:
+    """WA of a run."""
+    from ser import metrics
+
+    return metrics.wa(confusion_of(scores))
+
+
+def rights(runs: Runs) -> dict[str, float]:
+    """For each utterance the share of the runs that tested it in which it was right."""
+    import numpy as np
+
+    answers = defaultdict(list)
+    for scores in runs.values():
+        for utt, right in zip(scores.utts, scores.true == scores.predicted, strict=True):
+            answers[utt].append(right)
+    return {utt: float(np.mean(right)) for utt, right in answers.items()}
+
+
+def cells(runs: list["Scores"]) -> list[str]:
     """WA, UA and number of runs of one system under one protocol."""
     from ser import metrics
 
-    confusions = [
-        metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes)) for scores in scored
-    ]
-    folds = {scores.about["fold"] for scores in scored}
-    total = int(scored[0].about["fold"].split(" of ")[1])
+    if not runs:
+        return ["not run", "not run", "0"]
+    folds = {scores.about["fold"] for scores in runs}
+    total = int(runs[0].about["fold"].split(" of ")[1])
     part = "" if len(folds) == total else f" ({len(folds)} of {total} folds)"
     return [
-        interval([metrics.wa(one) for one in confusions]),
-        interval([metrics.ua(one) for one in confusions]),
-        f"{len(scored)}{part}",
+        interval([wa_of(scores) for scores in runs]),
+        interval([metrics.ua(confusion_of(scores)) for scores in runs]),
+        f"{len(runs)}{part}",
     ]
 
 
 def interval(values: list[float]) -> str:
-    """Mean and half the width of its 95 % interval by Student's t."""
-    import numpy as np
-    from scipy import stats
+    """Mean and half the width of its 95 % interval."""
+    from ser import metrics
 
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{mean:.1f} ± {half:.1f}"
+    mean = sum(values) / len(values)
+    return f"{mean:.1f} ± {metrics.half_interval(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
 
 
-def draw(system: "System", protocol: "Protocol", runs: dict[str, "Scores"]) -> list[Path]:
-    """Draw the figures of one system under one protocol; return their paths."""
+def figures_of(
+    system: "System", protocols: list["Protocol"], scored: dict[tuple[str, str], Runs], is_main: bool
+) -> list[str]:
+    """Draw the figures of one system; return the lines that link them, and show the main system's."""
+    lines = []
+    for protocol in protocols:
+        runs = scored[system.name, protocol.name]
+        if runs:
+            pictures = draw(system, protocol, runs)
+            for kind in ("tsne", "attention"):  # drawn by ser.draw_run
+                path = Path("figures", f"{system.name}_{protocol.name}_{kind}.png")
+                pictures |= {kind: path} if path.exists() else {}
+            links = [f"[{kind}]({path}) ([text]({path.with_suffix('.txt')}))" for kind, path in pictures.items()]
+            lines.append(f"- **{system.name}**, {protocol.name}: {', '.join(links)}")
+            if is_main and protocol.name == PAPER:
+                lines += [f"![{kind} of {system.name}, {protocol.name}]({path})" for kind, path in pictures.items()]
+    return ["", *lines] if lines else []
+
+
+def draw(system: "System", protocol: "Protocol", runs: Runs) -> dict[str, Path]:
+    """Draw what the scores of one system under one protocol show; return the pictures."""
     import json
 
-    from ser import figures, metrics
+    from ser import figures
 
-    first = next(iter(runs.values()))
-    counts = sum(
-        metrics.confusion_matrix(scores.true, scores.predicted, len(first.classes))
-        for scores in runs.values()
-    )
+    classes = next(iter(runs.values())).classes
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
-    paths = [Path("figures", f"{system.name}_{protocol.name}_confusion.png")]
-    figures.confusion(counts, first.classes, title, paths[0])
+    place = f"figures/{system.name}_{protocol.name}"
+    pictures = {"confusion": Path(f"{place}_confusion.png")}
+    figures.confusion(sum(map(confusion_of, runs.values())), classes, title, pictures["confusion"])
     logs = {}
     for run in runs:
         file = Path("results", system.name, protocol.name, f"{run}.epochs.jsonl")
         if file.exists():
             logs[run] = [json.loads(line) for line in file.read_text().splitlines()]
-    if logs:
-        paths.append(Path("figures", f"{system.name}_{protocol.name}_curves.png"))
+    if logs and not protocol.table:  # a protocol of another table trains as one of the first does
+        pictures["curves"] = Path(f"{place}_curves.png")
         heard = "development" if protocol.select == "dev" else "test"  # see ser.train
-        figures.learning_curves(logs, heard, title, paths[1])
-    return paths
+        figures.learning_curves(logs, heard, title, pictures["curves"])
+    return pictures
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """WA and UA, against scikit-learn and by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from ser import metrics
@@ -32,3 +35,22 @@ def test_a_class_without_utterances_has_no_recall():
     assert confusion.shape == (4, 4)
     assert metrics.ua(confusion) == pytest.approx(75)
     assert metrics.wa(confusion) == pytest.approx(200 / 3)
+
+
+def test_the_paired_test_counts_every_choice_of_signs():
+    differences = np.array([0.4, 0.0, -0.2, 1.0, 0.6, 0.2, 0.0, 1.0, -0.4])
+    unlike = differences[differences != 0]
+    means = [np.mean(unlike * signs) for signs in itertools.product((1, -1), repeat=len(unlike))]
+    share = np.mean(np.abs(means) >= abs(unlike.mean()) - 1e-12)
+    assert metrics.paired_p(differences) == pytest.approx(share)
+    assert metrics.paired_p(-differences) == pytest.approx(share)
+
+
+def test_the_paired_test_of_many_is_near_the_exact_one():
+    differences = np.array([1.0] * 40 + [-1.0] * 22 + [0.0] * 500)
+    assert metrics.paired_p(differences) == pytest.approx(stats.binomtest(22, 62).pvalue, abs=0.006)
+
+
+@pytest.mark.parametrize("differences", [[], [0.0, 0.0], [1.0], [0.0, -0.5]])
+def test_too_little_to_tell_a_difference(differences):
+    assert metrics.paired_p(np.array(differences)) == 1

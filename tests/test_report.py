@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ def write_scores(system, protocol, run, answers, **about):
 def rows(*options):
     """Write the report; return the table's rows as {system: {column: cell}}; columns of one name are numbered."""
     report.main(["--corpus", "toy", *options])
-    lines = [line.strip("| ").split(" | ") for line in Path("RESULTS.md").read_text().splitlines() if line.startswith("| ")]
+    text = Path("RESULTS.md").read_text().split("\n## ")[0]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     header = []
     for name in lines[0]:
         header.append(name if name not in header else f"{name} {sum(one.startswith(name) for one in header) + 1}")
@@ -81,7 +83,7 @@ def test_nothing_was_run(place, capsys):
         "system": "**alpha**: the alpha",
         "paper's table": "II; III",
         "published WA": "61.5; 70",
-        "paper† WA": "not run", "paper† UA": "not run", "runs": "0",
+        "paper† WA": "not run", "paper† UA": "not run", "runs": "0", "difference": "–",
         "apart WA": "not run", "apart UA": "not run", "runs 2": "0",
         "plain WA": "not run", "plain UA": "not run", "runs 3": "0",
         "parameters": "–",
@@ -91,10 +93,10 @@ def test_nothing_was_run(place, capsys):
     assert (table["beta"]["paper's table"], table["beta"]["published WA"]) == ("–", "–")  # another corpus' numbers
     text = Path("RESULTS.md").read_text()
     assert text.startswith("# Results: toy\n")
-    assert "None yet." in text
+    assert text.rstrip().endswith("as text.")
     assert not Path("figures").exists()
     out = capsys.readouterr().out
-    assert "not run" in out
+    assert "| not run |" in out
     assert out.endswith(f"{place / 'RESULTS.md'}\n")
 
 
@@ -146,6 +148,95 @@ def test_the_command_makes_as_many_seeds(place):
     assert rows()["alpha"]["command"] == "`./run.sh --systems conf/a/alpha.yaml --seeds 3`"
 
 
+def test_difference_from_each_published_number(place):
+    for run, answers in (("fold1_seed1", "llhh lllh"), ("fold2_seed1", "lllh lllh")):
+        write_scores("alpha", "paper", run, answers)
+        write_scores("beta", "paper", run, answers)
+    table = rows()
+    assert table["alpha"]["difference"] == "+26.0; +17.5"  # 87.5 less 61.5 and 70
+    assert table["beta"]["difference"] == "–"  # published on another corpus
+
+
+def against(main):
+    """The table of tests against `main`, as {system: {column: cell}}."""
+    report.main(["--corpus", "toy", "--main", main])
+    text = Path("RESULTS.md").read_text().split(f"## Against {main}\n")[1].split("\n## ")[0]
+    header, _, *lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0].strip("*"): dict(zip(header, line, strict=True)) for line in lines}
+
+
+def test_a_single_run_is_tested_as_mcnemar_does(place):
+    truth = "l" * 9 + "h" * 9
+    write_scores("alpha", "apart", "fold1_seed1", f"{truth} {truth}")
+    write_scores("gamma", "apart", "fold1_seed1", f"{truth} {'l' * 7 + 'hh' + 'llll' + 'h' * 5}")
+    write_scores("beta", "apart", "fold1_seed1", f"{truth} {'h' + truth[1:]}")
+    table = against("beta")
+    assert list(table) == ["alpha", "gamma"]
+    assert table["alpha"]["apart WA"] == "+5.6"
+    assert table["alpha"]["apart p"] == "1.000"  # one utterance differs
+    # alpha and gamma differ in 6 utterances, all of them gamma's mistakes
+    assert against("alpha")["gamma"]["apart WA"] == "-33.3"
+    assert float(against("alpha")["gamma"]["apart p"]) == pytest.approx(stats.binomtest(0, 6).pvalue, abs=6e-4)
+    # beta's one mistake is not gamma's: 1 against 6
+    assert float(table["gamma"]["apart p"]) == pytest.approx(stats.binomtest(1, 7).pvalue, abs=6e-4)
+
+
+def test_runs_are_averaged_and_only_common_utterances_count(place):
+    for seed, answers in ((1, "llll llll"), (2, "llll hlll")):
+        write_scores("alpha", "apart", f"fold1_seed{seed}", answers)
+    write_scores("beta", "apart", "fold1_seed1", "ll hh")  # has tested two of the four
+    # on u-0 alpha was right in half its runs, on u-1 in both; beta in none
+    row = against("beta")["alpha"]
+    assert (row["apart WA"], row["apart p"]) == ("+75.0", "0.500")
+    assert (row["paper† WA"], row["plain p"]) == ("–", "–")
+
+
+def test_a_p_too_small_to_tell_is_not_told(place):
+    many = "lh" * 800
+    write_scores("alpha", "apart", "fold1_seed1", f"{many} {many}")
+    write_scores("beta", "apart", "fold1_seed1", f"{many} {'h' * 1600}")
+    assert against("beta")["alpha"]["apart p"] == "< 0.001"
+
+
+def test_an_unknown_main_system(place):
+    with pytest.raises(UserError, match="--main beto: no such system"):
+        report.main(["--corpus", "toy", "--main", "beto"])
+
+
+def test_a_table_aside(place):
+    write_protocol = Path("conf/protocols/noisy.yaml").write_text
+    write_protocol("description: with noise\nbase: apart.yaml\nnoise: snr10\ntable: Under noise\n")
+    write_scores("alpha", "apart", "fold1_seed1", "lllh lllh")
+    table = rows()
+    assert not any("noisy" in name for name in table["alpha"])
+    section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0]
+    assert "Not run." in section
+    for run in ("fold1_seed1", "fold2_seed1"):
+        write_scores("alpha", "noisy", run, "llhh lllh", seed=2)
+    report.main(["--corpus", "toy"])
+    section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0].splitlines()
+    assert "- Protocol **noisy**: with noise." in section
+    header, _, row = [line.strip("| ").split(" | ") for line in section if line.startswith("| ")]
+    assert header == ["system", "apart WA (runs)", "noisy WA (runs)", "command"]
+    assert row[0] == "**alpha**: the alpha"
+    assert (row[1], row[2]) == ("100.0 (1 (1 of 3 folds))", "75.0 ± 0.0 (2 (2 of 3 folds))")
+    assert row[3] == '`./run.sh --systems conf/a/alpha.yaml --protocol "noisy" --seeds 2`'
+
+
+def test_systems_of_other_recipes_that_were_run_here_are_rows(place, monkeypatch):
+    other = Path("recipes/other/conf/c")
+    other.mkdir(parents=True)
+    (other / "epsilon.yaml").write_text(Path("conf/b/beta.yaml").read_text())
+    (other / "zeta.yaml").write_text(Path("conf/b/beta.yaml").read_text())
+    Path("recipes/toy").mkdir()
+    shutil.move("conf", "recipes/toy/conf")
+    monkeypatch.chdir("recipes/toy")
+    write_scores("epsilon", "apart", "fold1_seed1", "llhh lllh")
+    table = rows()
+    assert list(table) == ["alpha", "gamma", "beta", "epsilon"]
+    assert table["epsilon"]["command"] == "`./run.sh --systems ../other/conf/c/epsilon.yaml`"
+
+
 def test_protocols_are_described_and_marked(place):
     write_scores("alpha", "paper", "fold1_seed1", "llhh lllh")
     for run in ("fold1_seed1", "fold2_seed1"):
@@ -175,7 +266,7 @@ def test_a_note_comes_first(place):
     assert Path("RESULTS.md").read_text().splitlines()[2] == "It is synthetic."
 
 
-def test_the_confusion_matrix_sums_the_runs(place, capsys):
+def test_the_confusion_matrix_sums_the_runs(place):
     write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
     write_scores("alpha", "apart", "fold2_seed1", "lllh lllL")
     rows()
@@ -185,8 +276,8 @@ def test_the_confusion_matrix_sums_the_runs(place, capsys):
         "# alpha, protocol apart, 2 runs: utterances, row true, column predicted\ntrue low high\nlow 5 0\nhigh 2 1\n"
     )
     assert sorted(path.name for path in Path("figures").iterdir()) == [picture.name, picture.with_suffix(".txt").name]
-    assert f"![alpha_apart_confusion]({picture})" in Path("RESULTS.md").read_text()
-    assert f"{place / picture}\n" in capsys.readouterr().out
+    link = f"- **alpha**, apart: [confusion]({picture}) ([text]({picture.with_suffix('.txt')}))"
+    assert link in Path("RESULTS.md").read_text().splitlines()
 
 
 LOG = [

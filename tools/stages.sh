@@ -55,5 +55,9 @@ if at_stage 5 "scoring"; then
 fi
 
 if at_stage 6 "table and figures"; then
-  python -m ser.report --corpus $name --systems $systems ${note+--note "$note"}
+  for one in $protocol; do
+    run=exp/$main/$one/fold1_seed1
+    [ ! -e $run/done ] || python -m ser.draw_run $run
+  done
+  python -m ser.report --corpus $name --systems $systems --main $main ${note+--note "$note"}
 fi

@@ -15,6 +15,7 @@ folds=all             # numbers of the folds to run, as 1,2
 seeds=1               # number of seeds of each run
 nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
+main=cnn4_blstm_attention_small  # system that the others are tested against, and whose network is drawn
 
 note="The corpus is synthetic, spoken by espeak-ng: its numbers show that the recipe works, and say nothing about emotional speech."
 set -euo pipefail

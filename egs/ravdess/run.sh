@@ -18,6 +18,7 @@ folds=all             # numbers of the folds to run, as 1,2
 seeds=1               # number of seeds of each run
 nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
+main=cnn4_blstm_attention  # system that the others are tested against, and whose network is drawn
 
 set -euo pipefail
 . "$(dirname "$0")/../../tools/parse_options.sh"
