@@ -1,38 +1,64 @@
 """Speed of stage 2 against a plain loop of soundfile and librosa over the same files, one core each.
 
 ours: `python -m ser.dump_features`, the whole command, archives written, with 1 and with 2 jobs.
-plain: read, resample, librosa.stft, melspectrogram, power_to_db, numpy.save, in one process with one
-thread, its imports counted too.
+plain: one process with one thread, its imports counted too, which goes through the recordings once: each is
+read, and resampled, once, and then librosa is called once for each feature of each system, on the samples:
+stft, melspectrogram and power_to_db for logmel; melspectrogram, mfcc, zero_crossing_rate and rms, whichever
+the system has, and their means over time for means; numpy.save. Systems with the same feature count once.
 
-    . ./path.sh; python tests/benchmarks/features.py egs/ravdess/data/all egs/ravdess/conf/sherman/cnn4_blstm_attention.yaml
+    cd egs/ravdess; . ./path.sh
+    python ../../tests/benchmarks/features.py data/all conf/sherman/cnn4_blstm_attention.yaml
+    cd ../tess
+    python ../../tests/benchmarks/features.py data/all conf/bledea/{mel,mel_mfcc_rms,mel_mfcc_zcr_rms}.yaml
 """
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from statistics import median
 
 PLAIN = """
 import sys
 import librosa, numpy, soundfile
-from ser.config import read_system
+from ser.config import feature_name, kind_of, read_system
 from ser.datadir import read_table
-data, system, out = sys.argv[1:]
-c = read_system(system).feature
-for utt, path in read_table(data + "/wav.scp").items():
-    y, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    y = y.mean(1)
-    if rate != c.sample_rate:
-        y = librosa.resample(y, orig_sr=rate, target_sr=c.sample_rate)
+*systems, data, out = sys.argv[1:]
+
+def logmel(y, c):
     if c.duration:
         n = round(c.duration * c.sample_rate)
         y = y[:n]
         y = numpy.pad(y, (n - len(y), 0) if c.pad == "front" else (0, n - len(y)))
-    S = numpy.abs(librosa.stft(y, n_fft=c.n_fft, win_length=c.win_length, hop_length=c.hop_length, window=c.window)) ** 2
+    sizes = {"n_fft": c.n_fft, "win_length": c.win_length, "hop_length": c.hop_length}
+    S = numpy.abs(librosa.stft(y, window=c.window, **sizes)) ** 2
     mel = librosa.feature.melspectrogram(S=S, sr=c.sample_rate, n_mels=c.n_mels, fmin=c.fmin, fmax=c.fmax)
-    numpy.save(f"{out}/{utt}.npy", librosa.power_to_db(mel, ref=numpy.max, top_db=c.top_db).T)
+    return librosa.power_to_db(mel, ref=numpy.max, top_db=c.top_db).T
+
+def means(y, c):
+    f = librosa.feature
+    mel = {"sr": c.sample_rate, "n_fft": c.n_fft, "hop_length": c.hop_length, "n_mels": c.n_mels}
+    frame = {"frame_length": c.n_fft, "hop_length": c.hop_length}
+    calls = {
+        "mel": lambda: f.melspectrogram(y=y, **mel),
+        "mfcc": lambda: f.mfcc(y=y, n_mfcc=c.n_mfcc, **mel),
+        "zcr": lambda: f.zero_crossing_rate(y, **frame),
+        "rms": lambda: f.rms(y=y, **frame),
+    }
+    return numpy.concatenate([calls[part]().mean(1) for part in c.parts])[None]
+
+features = [read_system(system).feature for system in systems]
+features = {feature_name(feature): feature for feature in features}
+for utt, path in read_table(data + "/wav.scp").items():
+    y, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    samples = {rate: y.mean(1)}
+    for name, c in features.items():
+        if c.sample_rate not in samples:
+            samples[c.sample_rate] = librosa.resample(samples[rate], orig_sr=rate, target_sr=c.sample_rate)
+        numpy.save(f"{out}/{name}.{utt}.npy", globals()[kind_of(c)](samples[c.sample_rate], c))
 """
 
 
@@ -41,42 +67,40 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", help="data directory")
-    parser.add_argument("system", help="system file, for its feature")
+    parser.add_argument("systems", nargs="+", metavar="system", help="system files, for their features")
     parser.add_argument(
         "--rounds", type=int, default=3, help="rounds of each, in turn; the median counts (default 3)"
     )
     args = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-    def ours(jobs: int) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "ser.dump_features",
-            "--systems",
-            args.system,
-            "--nj",
-            str(jobs),
-            args.data,
-        ]
-
+    ours = [sys.executable, "-m", "ser.dump_features", "--systems", *args.systems, "--nj"]
     ways = {
-        "plain loop": [sys.executable, "-c", PLAIN, args.data, args.system],
-        "1 job": ours(1),
-        "2 jobs": ours(2),
+        "plain loop": [sys.executable, "-c", PLAIN, *args.systems],
+        "1 job": [*ours, "1"],
+        "2 jobs": [*ours, "2"],
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    cores: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds + 1):  # the first round warms the file cache up and is not counted
         for name, command in ways.items():
             with tempfile.TemporaryDirectory() as out:
-                started = time.perf_counter()
-                subprocess.run([*command, out], check=True, stdout=subprocess.DEVNULL)
+                started, used = time.perf_counter(), core_seconds()
+                subprocess.run([*command, args.data, out], check=True, stdout=subprocess.DEVNULL)
                 seconds[name].append(time.perf_counter() - started)
-    medians = {name: sorted(spent[1:])[args.rounds // 2] for name, spent in seconds.items()}
-    for name, median in medians.items():
+                cores[name].append(core_seconds() - used)
+    wall, core = ({name: median(spent[1:]) for name, spent in kind.items()} for kind in (seconds, cores))
+    for name in ways:
         print(
-            f"{name:10} {median:6.1f} s   {medians['plain loop'] / median:4.2f} times the plain loop's speed"
+            f"{name:10} {wall[name]:6.1f} s, {wall['plain loop'] / wall[name]:4.2f} times the plain loop's "
+            f"speed; of a core {core[name]:6.1f} s, {core['plain loop'] / core[name]:4.2f} times"
         )
+
+
+def core_seconds() -> float:
+    """Seconds that processors have spent on what this process started: other work counts less in them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
