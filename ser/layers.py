@@ -78,14 +78,31 @@ class BLSTM(nn.Module):
         position = torch.arange(steps.shape[1], device=steps.device)[None]
         flipped = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
         ahead = self.ahead(steps)[0]
-        back_flipped = self.back(take(steps, flipped))[0]
-        states = torch.cat((ahead, take(back_flipped, flipped)), 2)
+        back_flipped = self.back(Swap.apply(steps, flipped))[0]
+        states = torch.cat((ahead, Swap.apply(back_flipped, flipped)), 2)
         states = states.masked_fill(~mask(lengths, steps.shape[1])[:, :, None], 0)
         end = (lengths - 1)[:, None]
         last = torch.cat((take(ahead, end), take(back_flipped, end)), 2)[:, 0]
         return states, last
 
 
+class Swap(torch.autograd.Function):
+    """`take` for positions that, taken twice, give back the steps: so the gradient is taken too, where
+    torch would add it up row by row."""
+
+    @staticmethod
+    def forward(ctx, steps: Tensor, positions: Tensor) -> Tensor:
+        ctx.save_for_backward(positions)
+        return take(steps, positions)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return take(gradient, ctx.saved_tensors[0]), None
+
+
 def take(steps: Tensor, positions: Tensor) -> Tensor:
-    """steps (B, T, D) at positions (B, S) -> (B, S, D)."""
-    return steps.gather(1, positions[:, :, None].expand(-1, -1, steps.shape[2]))
+    """steps (B, T, D) at positions (B, S) -> (B, S, D), row by row (gather goes value by
+    value, 20 times slower)."""
+    n_utts, n_steps, size = steps.shape
+    rows = positions + n_steps * torch.arange(n_utts, device=steps.device)[:, None]
+    return steps.reshape(-1, size).index_select(0, rows.flatten()).view(n_utts, -1, size)

@@ -80,8 +80,10 @@ class Network(nn.Module):
             context = (self.attend(states, n_windows)[:, :, None] * states).sum(1)
             result = torch.cat((context, last), 1)
         scores = self.output(result)
-        penalty = self.config.state_l1 * (states.float().abs().sum() + last.float().abs().sum()) / len(frames)
-        return scores, penalty
+        if not self.config.state_l1:
+            return scores, scores.new_zeros(())
+        norm = states.float().abs().sum() + last.float().abs().sum()
+        return scores, self.config.state_l1 * norm / len(frames)
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> Tensor | None:
         """The attention's weight (B, T) of each frame: of an utterance's own they sum to 1, padding has 0.
