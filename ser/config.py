@@ -79,27 +79,35 @@ class RandomFolds:
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class GroupFolds:
-    """Whole groups (all that share a value of the table utt2<by>) go to one side; each tests once."""
+    """Whole groups (all that share a value of the table utt2<by>) go to one side; each tests once.
+
+    With `select: dev` the groups that the next fold tests are the development set; with dev, only those of
+    their utterances that share one value of the table utt2<dev> (one speaker of the next session). The values
+    take turns from fold to fold: the first by name, the second, ...; the others train.
+    """
 
     kind: Literal["groups"]
     by: str
     number: Annotated[int, Field(ge=2)]
+    dev: str | None = None
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Protocol:
     """Which utterances and classes, how they are split, and what selects the model.
 
-    classes maps each class to the labels of the corpus that it takes in. select: "dev" (a part that
-    is neither train nor test), "test" (the model is picked on the test set, because a paper did) or
-    "last" (nothing is picked: the last epoch's model). noise: added to the test utterances. labels:
-    "shuffled": dealt out anew at random, a control that shows what chance gives. table: title of the
-    table in RESULTS.md that the protocol is a column of, where that is not the main one.
+    classes maps each class to the labels of the corpus that it takes in. where: for each key, only
+    utterances are taken whose value in the table utt2<key> is one of these: {cond: [improvised]}. select:
+    "dev" (a part that is neither train nor test), "test" (the model is picked on the test set, because a
+    paper did) or "last" (nothing is picked: the last epoch's model). noise: added to the test utterances.
+    labels: "shuffled": dealt out anew at random, a control that shows what chance gives. table: title of
+    the table in RESULTS.md that the protocol is a column of, where that is not the main one.
     """
 
     name: str
     description: str
     classes: dict[str, list[str]]
+    where: dict[str, Annotated[list[str], Field(min_length=1)]] = field(default_factory=dict)
     folds: Annotated[RandomFolds | GroupFolds, Field(discriminator="kind")]
     select: Literal["dev", "test", "last"]
     noise: Noise | None = None
@@ -199,6 +207,8 @@ def read_protocol(path: str | Path) -> Protocol:
             raise UserError(f"{path}: classes: {name!r}: a class is one word, since tables hold it")
     if len(protocol.classes) < 2:
         raise UserError(f"{path}: classes: at least two are needed")
+    if getattr(protocol.folds, "dev", None) and protocol.select != "dev":
+        raise UserError(f"{path}: folds.dev: remove it: only `select: dev` has a development set")
     return protocol
 
 

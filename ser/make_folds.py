@@ -9,6 +9,7 @@ import difflib
 import math
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from ser.files import whole, workplace
 if TYPE_CHECKING:
     from ser.config import Protocol
 
+LONGEST_LIST = 20  # values of a table in a message
 Parts = tuple[list[str], list[str], list[str]]  # train, dev, test
 
 
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     for number, (utt, emo) in enumerate(utt2emo.items(), 1):
         if not emo:
             raise UserError(f"{args.data / 'utt2emo'}:{number}: {utt} has no label; add it")
-    utt2class = choose(protocol, utt2emo, args.protocol)
+    utt2class = choose(protocol, utt2emo, args.data, args.protocol)
     folds = split(protocol, utt2class, args.data, args.protocol)
     left_out = Counter(emo for utt, emo in utt2emo.items() if utt not in utt2class)
 
@@ -62,22 +64,42 @@ def main(argv: list[str] | None = None) -> None:
         print("NOTE: this protocol deals the labels out at random: its numbers show what chance gives")
 
 
-def choose(protocol: "Protocol", utt2emo: dict[str, str], path: str) -> dict[str, str]:
-    """Class of every utterance that the protocol takes; a label that the corpus lacks is an error."""
+def choose(protocol: "Protocol", utt2emo: dict[str, str], data: Path, path: str) -> dict[str, str]:
+    """Class of every utterance that the protocol takes; a label, or a value of `where`, that the corpus lacks
+    is an error. path: the protocol's, for errors."""
     import numpy as np
 
     labels = {label: name for name, taken in protocol.classes.items() for label in taken}
-    known = sorted(set(utt2emo.values()))
-    for label in labels:
-        if label not in known:
-            near = difflib.get_close_matches(label, known, 1, 0.5)
-            remedy = f"did you mean {near[0]}?" if near else f"the corpus has {', '.join(known)}"
-            raise UserError(f"{path}: classes: no utterance is labelled {label}; {remedy}")
+    refuse_unknown(labels, utt2emo.values(), f"{path}: classes: no utterance is labelled")
     utt2class = {utt: labels[emo] for utt, emo in utt2emo.items() if emo in labels}
+    for name, taken in protocol.where.items():
+        values = read_column(data, name, utt2emo, f"{path}: where")
+        refuse_unknown(taken, values.values(), f"{path}: where.{name}: no utterance has")
+        utt2class = {utt: label for utt, label in utt2class.items() if values[utt] in taken}
     if protocol.labels == "shuffled":
         dealt = np.random.default_rng(0).permutation(list(utt2class.values()))
         utt2class = dict(zip(utt2class, dealt.tolist(), strict=True))
     return utt2class
+
+
+def refuse_unknown(asked: Iterable[str], values: Iterable[str], fault: str) -> None:
+    """Raise UserError, with a near value or all there are, for the first that is asked for and not there."""
+    known = sorted(set(values))
+    for value in asked:
+        if value not in known:
+            near = difflib.get_close_matches(value, known, 1, 0.5)
+            some = ", ".join(known[:LONGEST_LIST]) + ", ..." * (len(known) > LONGEST_LIST)
+            remedy = f"did you mean {near[0]}?" if near else f"the corpus has {some}"
+            raise UserError(f"{fault} {value}; {remedy}")
+
+
+def read_column(data: Path, name: str, utts: Iterable[str], place: str) -> dict[str, str]:
+    """Read utt2<name>, which a protocol names; place: where it does, for the error if there is none."""
+    table = data / f"utt2{name}"
+    if not table.exists():
+        known = sorted(path.name.removeprefix("utt2") for path in data.glob("utt2*"))
+        raise UserError(f"{place}: there is no {table}; one of {', '.join(known)}")
+    return read_table(table, utts)
 
 
 def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str) -> list[Parts]:
@@ -102,26 +124,26 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str
             )
             result.append((train, dev, test))
     else:
-        table = data / f"utt2{folds.by}"
-        if not table.exists():
-            known = sorted(path.name.removeprefix("utt2") for path in data.glob("utt2*"))
-            raise UserError(f"{path}: folds.by: there is no {table}; by may be {', '.join(known)}")
-        utt2group = read_table(table, utts)
+        utt2group = read_column(data, folds.by, utts, f"{path}: folds.by")
+        utt2dev = read_column(data, folds.dev, utts, f"{path}: folds.dev") if folds.dev else utt2group
         groups = sorted({utt2group[utt] for utt in utts})
         if folds.number > len(groups):
             raise UserError(
                 f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
             )
-        if protocol.select == "dev" and folds.number < 3:
+        if protocol.select == "dev" and folds.number < 3 and not folds.dev:
             raise UserError(
                 f"{path}: folds.number: train, dev and test need 3 folds or more, not {folds.number}"
             )
         blocks = [set(block) for block in np.array_split(groups, folds.number)]
         for number, test_groups in enumerate(blocks):
-            dev_groups = blocks[(number + 1) % len(blocks)] if protocol.select == "dev" else set()
+            next_groups = blocks[(number + 1) % len(blocks)] if protocol.select == "dev" else set()
+            values = sorted({utt2dev[utt] for utt in utts if utt2group[utt] in next_groups})
+            dev_values = [values[number % len(values)]] if folds.dev else values
             test = [utt for utt in utts if utt2group[utt] in test_groups]
-            dev = [utt for utt in utts if utt2group[utt] in dev_groups]
-            train = [utt for utt in utts if utt2group[utt] not in test_groups | dev_groups]
+            others = [utt for utt in utts if utt2group[utt] not in test_groups]
+            dev = [utt for utt in others if utt2dev[utt] in dev_values]
+            train = [utt for utt in others if utt2dev[utt] not in dev_values]
             result.append((train, dev, test))
     return [(sorted(train), sorted(dev), sorted(test)) for train, dev, test in result]
 

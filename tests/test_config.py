@@ -192,7 +192,7 @@ PROTOCOL_FAULTS = {
     "key of the other folds": (
         "by: spk",
         "by: spk, test_share: 0.2",
-        ": folds.test_share: unknown key; known: name, description, classes, folds, folds.kind, folds.number, folds.seed, folds.by, select, noise, labels, table",
+        ": folds.test_share: unknown key; known: name, description, classes, where, folds, folds.kind, folds.number, folds.seed, folds.by, folds.dev, select, noise, labels, table",
     ),
     "missing": ("select: dev\n", "", ": select: missing"),
     "missing in the folds": ("by: spk, ", "", ": folds.by: missing"),
@@ -210,6 +210,14 @@ PROTOCOL_FAULTS = {
     "labels that are no list": ("[angry]", "angry", ": classes.high: input should be a valid array, not 'angry'"),
     "class with a space": ("high:", "very high:", ": classes: 'very high': a class is one word, since tables hold it"),
     "a name of its own": ("select: dev", "select: dev\nname: b", ": name: remove it: a protocol is named by its file"),
+    "development groups and nothing to select": (
+        "number: 3}\nselect: dev",
+        "number: 3, dev: spk}\nselect: last",
+        ": folds.dev: remove it: only `select: dev` has a development set",
+    ),
+    "no value to take": ("select: dev", "select: dev\nwhere: {cond: []}", ": where.cond: list should have at least 1 item after validation, not 0, not []"),
+    "one value for a list": ("select: dev", "select: dev\nwhere: {cond: improvised}", ": where.cond: input should be a valid array, not 'improvised'"),
+    "a number for a value": ("select: dev", "select: dev\nwhere: {sess: [1]}", ": where.sess.0: input should be a valid string, not 1"),
 }
 
 
@@ -224,6 +232,11 @@ def test_protocols_are_read(tmp_path):
     assert (protocol.name, protocol.select) == ("apart", "dev")
     assert list(protocol.classes.items()) == [("low", ["neutral", "sad"]), ("high", ["angry"])]
     assert protocol.folds == config.GroupFolds(kind="groups", by="spk", number=3)
+    assert protocol.where == {}
+    text = edit(PROTOCOL, "by: spk, number: 3}", "by: sess, number: 2, dev: spk}\nwhere: {cond: [improvised], sess: ['1', '2']}")
+    protocol = config.read_protocol(write(tmp_path, "some.yaml", text))
+    assert protocol.folds == config.GroupFolds(kind="groups", by="sess", number=2, dev="spk")
+    assert protocol.where == {"cond": ["improvised"], "sess": ["1", "2"]}
     text = edit(PROTOCOL, "{kind: groups, by: spk, number: 3}", "{kind: random, number: 2, test_share: 0.2, seed: 0}")
     protocol = config.read_protocol(write(tmp_path, "drawn.yaml", text))
     assert protocol.folds == config.RandomFolds(kind="random", number=2, test_share=0.2, seed=0)

@@ -232,8 +232,73 @@ def test_too_many_and_too_few_folds(data):
 
 def test_groups_of_a_table_that_is_not_there(data):
     assert fails(data, "{kind: groups, by: session, number: 3}") == (
-        "protocol.yaml: folds.by: there is no data/utt2session; by may be emo, md5, sent, spk"
+        "protocol.yaml: folds.by: there is no data/utt2session; one of emo, md5, sent, spk"
     )
+    assert fails(data, "{kind: groups, by: sent, number: 3, dev: speaker}") == (
+        "protocol.yaml: folds.dev: there is no data/utt2speaker; one of emo, md5, sent, spk"
+    )
+
+
+def write_rooms(data):
+    """Speakers sit in pairs: room 1 has s1 and s2, ... and s7 is alone in room 4."""
+    (data / "utt2room").write_text("".join(f"{utt} {(int(spk[1:]) + 1) // 2}\n" for utt, spk in table(data, "utt2spk").items()))
+
+
+@pytest.mark.parametrize(("number", "selected"), [(4, "s3 s6 s7 s2"), (2, "s5 s2")])  # of rooms 2 3 4 1; of 34 and 12
+def test_one_speaker_of_the_next_groups_is_the_development_set(data, number, selected):
+    write_rooms(data)
+    made = run(data, f"{{kind: groups, by: room, number: {number}, dev: spk}}")
+    utt2spk, utt2room = table(data, "utt2spk"), table(data, "utt2room")
+    for (train, dev, test), spk in zip(made, selected.split(), strict=True):
+        assert {**train, **dev, **test} == chosen(data)
+        assert len(train) + len(dev) + len(test) == len(chosen(data))
+        assert {utt2spk[utt] for utt in dev} == {spk}
+        assert not {utt2room[utt] for utt in test} & {utt2room[utt] for utt in [*train, *dev]}
+        assert {utt2spk[utt] for utt in train} == set(SPEAKERS) - {spk} - {utt2spk[utt] for utt in test}
+    assert {utt for _, _, test in made for utt in test} == chosen(data).keys()
+
+
+def test_a_development_value_that_stands_in_the_test_set_too(data):
+    """Then that value's utterances of the test set stay there, and none trains."""
+    for train, dev, test in run(data, "{kind: groups, by: spk, number: 7, dev: sent}"):
+        assert {**train, **dev, **test} == chosen(data)
+        assert len(train) + len(dev) + len(test) == len(chosen(data)) and len(test) == 9
+        sentences = table(data, "utt2sent")
+        assert len({sentences[utt] for utt in dev}) == 1 and len({sentences[utt] for utt in train}) == 2
+
+
+@pytest.mark.parametrize("folds_text", ["{kind: groups, by: spk, number: 3}", "{kind: random, number: 2, test_share: 0.25, seed: 1}"])
+def test_where_takes_only_these(data, folds_text, capsys):
+    made = run(data, f"{folds_text}\nwhere: {{sent: ['1', '3'], spk: [s1, s2, s3, s4, s5, s6]}}")
+    wanted = {utt: name for utt, name in chosen(data).items() if utt[-1] != "2" and not utt.startswith("s7")}
+    assert len(wanted) == 6 * 3 * 2
+    assert all({**train, **dev, **test} == wanted for train, dev, test in made)
+    assert "left out: angry 9, calm 9, happy 21, sad 9\n" in capsys.readouterr().out
+
+
+def test_where_and_labels_that_are_dealt_out(data):
+    (parts,) = run(data, "{kind: random, number: 1, test_share: 0.25, seed: 1}\nwhere: {sent: ['1']}\nlabels: shuffled")
+    assert Counter(name for part in parts for name in part.values()) == {"low": 14, "high": 7}  # as it was among those
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("{sent: ['1', '4']}", "where.sent: no utterance has 4; the corpus has 1, 2, 3"),
+        ("{emo: [sadd]}", "where.emo: no utterance has sadd; did you mean sad?"),
+        ("{cond: [improvised]}", "where: there is no data/utt2cond; one of emo, md5, sent, spk"),
+        ("{md5: [x]}", f"where.md5: no utterance has x; the corpus has {', '.join(sorted(f's{n}{s}{e}' for n in range(1, 8) for s in '123' for e in ('angry', 'calm', 'happy'))[:20])}, ..."),
+    ],
+)
+def test_where_of_what_is_not_there(data, where, message):
+    assert fails(data, f"{{kind: groups, by: spk, number: 3}}\nwhere: {where}") == f"protocol.yaml: {message}"
+
+
+def test_where_leaves_a_class_without_utterances(data):
+    message = fails(data, "{kind: groups, by: spk, number: 3}\nwhere: {emo: [calm, sad]}")
+    assert message == "protocol.yaml: folds: fold1: train has no utterance of high; use fewer folds or other classes"
+    message = fails(data, "{kind: groups, by: spk, number: 3}\nwhere: {sent: ['1'], spk: [s1]}")
+    assert message == "protocol.yaml: folds.number: 3 folds by spk, but data/utt2spk has 1 values; use fewer folds"
 
 
 def test_a_class_that_a_part_lacks(data):

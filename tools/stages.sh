@@ -57,7 +57,9 @@ fi
 if at_stage 6 "table and figures"; then
   for one in $protocol; do
     run=exp/$main/$one/fold1_seed1
-    [ ! -e $run/done ] || python -m ser.draw_run $run
+    if [ -e $run/done ] && [ -e $run/last.safetensors ]; then  # a network, trained
+      python -m ser.draw_run $run
+    fi
   done
   python -m ser.report --corpus $name --systems $systems --main $main ${note+--note "$note"}
 fi

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# IEMOCAP: four emotions, with a session, or a speaker, apart, and as papers that split at random have it.
+#
+#   ./run.sh --corpus /data/IEMOCAP_full_release         all of it (see README.md; the corpus has to be asked for)
+#   ./run.sh --corpus /data/IEMOCAP_full_release --stop-stage 1    the data directory and the folds
+#   ./run.sh --stage 3 --stop-stage 3                    one stage
+#   ./run.sh --protocol "sessions sessions_no_excited"   happy with excited, and without
+
+# Options
+stage=-1              # first stage to run
+stop_stage=6          # last stage to run
+corpus=               # folder of the corpus; empty: downloads/iemocap
+strict=false          # true: a missing or unreadable recording is an error
+systems="conf/baseline/*.yaml"  # system files: the rows of the table
+protocol="sessions sessions_dev speakers random"  # names of conf/protocols/<name>.yaml: its columns
+folds=all             # numbers of the folds to run, as 1,2
+seeds=1               # number of seeds of each run
+nj=2                  # jobs side by side
+num_threads=1         # threads of each job of stages 3 and 4
+main=svm  # system that the others are tested against, and whose network is drawn
+
+set -euo pipefail
+. "$(dirname "$0")/../../tools/parse_options.sh"
+. "$(dirname "$0")/../../tools/stages.sh"
