@@ -15,6 +15,11 @@ def masked_softmax(scores: Tensor, lengths: Tensor) -> Tensor:
     return scores.masked_fill(~inside, -torch.inf).softmax(1).masked_fill(~inside, 0)
 
 
+def masked_mean(steps: Tensor, lengths: Tensor) -> Tensor:
+    """Mean (B, D) of each utterance's own steps (B, T, D)."""
+    return steps.masked_fill(~mask(lengths, steps.shape[1])[:, :, None], 0).sum(1) / lengths[:, None]
+
+
 def keras_init(module: nn.Module) -> None:
     """Start a layer as Keras does: Glorot-uniform weights, zero biases, orthogonal recurrences,
     and an LSTM's forget gate open (bias 1). Use as `model.apply(keras_init)`."""

@@ -14,6 +14,7 @@ from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import System, kind_of, load_kind
 from ser.files import whole
+from ser.layers import masked_mean
 from ser.normalisation import Statistics
 from ser.runs import Run
 
@@ -53,14 +54,18 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
-    """Scores (B, classes) in float32 and penalty, on the network's device.
+    """Log-posteriors (B, classes) in float32 and penalty, on the network's device.
 
+    Of a network that scores each frame, the mean over an utterance's frames: the cross-entropy is then the
+    mean of theirs, and the class with the highest is what they say together.
     precision "bfloat16": automatic mixed precision, weights and sums stay float32.
     """
     place = next(network.parameters()).device
+    lengths = batch.lengths.to(place)
     with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        scores, penalty = network(batch.frames.to(place), batch.lengths.to(place))
-    return scores.float(), penalty
+        scores, penalty = network(batch.frames.to(place), lengths)
+    logs = scores.float().log_softmax(-1)
+    return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty
 
 
 def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:

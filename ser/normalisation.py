@@ -1,11 +1,12 @@
 """Mean and variance normalisation, with statistics of a fold's training part alone.
 
-kind "global": one mean and deviation a feature dimension, over all training frames. "cell": one for
-each dimension of each frame position, over the training utterances, which must be of one length
-(Sherman et al.'s code). "none": features as they are.
+kind "global": one mean and deviation a feature dimension, over all training frames. "neutral": the same over
+those of the class neutral (Mirsamadi et al. 2017, section 3). "cell": one for each dimension of each frame
+position, over the training utterances, which must be of one length (Sherman et al.'s code). "none": features
+as they are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,13 +16,16 @@ from ser.cli import UserError
 Statistics = dict[str, np.ndarray]
 
 
-def train_statistics(kind: str, features: Features, utts: Iterable[str]) -> Statistics:
-    """Mean and deviation, each (D,) for "global", (T, D) for "cell"; {} for "none". float32.
+def train_statistics(kind: str, features: Features, train: Mapping[str, str]) -> Statistics:
+    """Mean and deviation, each (D,) or, for "cell", (T, D); {} for "none". float32. train: {utt: class}.
 
     A dimension that never changes gets a deviation of 1, so that it becomes 0 and not infinite.
     """
     if kind == "none":
         return {}
+    utts = [utt for utt, name in train.items() if kind != "neutral" or name == "neutral"]
+    if not utts:
+        raise UserError("normalisation: neutral: no training utterance is of the class neutral; take global")
     count, total, squares = 0, 0.0, 0.0
     length = None
     for utt in utts:

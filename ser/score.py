@@ -112,8 +112,8 @@ def score_network(
     with torch.inference_mode():
         for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
             batch = batches.load(chosen, features, statistics, targets)
-            scores, _ = networks.forward(network, batch, settings.precision)
-            posteriors[[row[utt] for utt in chosen]] = scores.softmax(1).cpu().numpy()
+            logs, _ = networks.forward(network, batch, settings.precision)
+            posteriors[[row[utt] for utt in chosen]] = logs.softmax(1).cpu().numpy()
 
     log = [json.loads(line) for line in (run.folder / "epochs.jsonl").read_text().splitlines()]
     best = networks.best_line(log, settings.monitor) if run.protocol.select != "last" else log[-1]

@@ -98,7 +98,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(trained, lr=settings.learning_rate, eps=settings.epsilon)
     weights = class_weights(settings.class_weights, [targets[utt] for utt in fold.train], n_classes)
-    cross_entropy = torch.nn.CrossEntropyLoss(torch.tensor(weights, device=device))
+    cross_entropy = torch.nn.NLLLoss(torch.tensor(weights, device=device))  # of log-posteriors
     print(
         f"{run.system.name}: {networks.count_parameters(network)} trained parameters, {device}, {torch.get_num_threads()} threads",
         flush=True,
@@ -118,8 +118,8 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
             started = time.monotonic()
             batch = batches.load(utts, features, statistics, targets)
             with torch.set_grad_enabled(learn):
-                scores, penalty = networks.forward(network, batch, settings.precision)
-                loss = cross_entropy(scores, batch.targets.to(device)) + penalty
+                logs, penalty = networks.forward(network, batch, settings.precision)
+                loss = cross_entropy(logs, batch.targets.to(device)) + penalty
             if not torch.isfinite(loss):
                 raise UserError(
                     f"{folder}: {title}: the loss is {loss.item()}; lower learning_rate or set clip_norm"
@@ -130,7 +130,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
                 if settings.clip_norm:
                     torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
                 optimiser.step()
-            sums.add(loss.item(), batch.targets.numpy(), scores.argmax(1).cpu().numpy())
+            sums.add(loss.item(), batch.targets.numpy(), logs.argmax(1).cpu().numpy())
             sums.seconds += time.monotonic() - started
             if learn and time.monotonic() - saved >= checkpoint_seconds:
                 save_checkpoint(log, sums)

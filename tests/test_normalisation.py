@@ -8,7 +8,7 @@ from ser.archive import Features
 from ser.cli import UserError
 from ser.normalisation import normalise, train_statistics
 
-TRAIN = ["a-1", "a-2", "b-1"]
+TRAIN = {"a-1": "neutral", "a-2": "sad", "b-1": "neutral"}
 TEST = ["c-1", "c-2"]
 
 
@@ -37,7 +37,7 @@ def unequal():
 
 @pytest.fixture
 def equal():
-    return make(dict.fromkeys(TRAIN + TEST, 20))
+    return make(dict.fromkeys([*TRAIN, *TEST], 20))
 
 
 def test_global(tmp_path, unequal):
@@ -55,6 +55,18 @@ def test_global(tmp_path, unequal):
     np.testing.assert_allclose(normal.std(0), 1, rtol=1e-4)
     other = normalise(unequal["c-1"], statistics)
     np.testing.assert_allclose(other, (unequal["c-1"] - everything.mean(0)) / everything.std(0), rtol=1e-3, atol=1e-4)
+
+
+def test_neutral(tmp_path, unequal):
+    statistics = train_statistics("neutral", write(tmp_path, unequal), TRAIN)
+    neutral = np.concatenate([unequal["a-1"], unequal["b-1"]]).astype(np.float64)
+    np.testing.assert_allclose(statistics["mean"], neutral.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(statistics["deviation"], neutral.std(0), rtol=1e-6)
+
+
+def test_neutral_where_nobody_is(tmp_path, unequal):
+    with pytest.raises(UserError, match="neutral: no training utterance is of the class neutral; take global"):
+        train_statistics("neutral", write(tmp_path, unequal), {"a-1": "sad"})
 
 
 def test_cell(tmp_path, equal):
@@ -108,6 +120,6 @@ def test_a_long_corpus_keeps_its_precision(tmp_path):
     # a small spread on a large mean, over as many frames as sums in float32 would lose it on
     rng = np.random.default_rng(0)
     matrices = {f"a-{i}": (-79 + 0.02 * rng.standard_normal((40000, 1))).astype(np.float32) for i in range(5)}
-    statistics = train_statistics("global", write(tmp_path, matrices), matrices)
+    statistics = train_statistics("global", write(tmp_path, matrices), dict.fromkeys(matrices, "sad"))
     everything = np.concatenate(list(matrices.values())).astype(np.float64)
     np.testing.assert_allclose(statistics["deviation"], everything.std(0), rtol=1e-4)

@@ -1,8 +1,9 @@
 """RBF support vector machine on statistics of the frames, its settings chosen inside the training part."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
@@ -10,14 +11,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from ser import functionals
 from ser.config import PositiveFloat, strict
-
-FUNCTIONALS = {
-    "mean": lambda frames: frames.mean(0),
-    "deviation": lambda frames: frames.std(0),
-    "min": lambda frames: frames.min(0),
-    "max": lambda frames: frames.max(0),
-}
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -26,7 +21,7 @@ class Config:
     1 is scikit-learn's "scale" for features of unit variance. inner_folds: of the choice; as many as
     there are groups where those are fewer."""
 
-    functionals: Annotated[list[Literal["mean", "deviation", "min", "max"]], Field(min_length=1)]
+    functionals: Annotated[list[functionals.Name], Field(min_length=1)]
     cost: Annotated[list[PositiveFloat], Field(min_length=1)]
     gamma: Annotated[list[PositiveFloat], Field(min_length=1)]
     inner_folds: Annotated[int, Field(ge=2)]
@@ -34,7 +29,8 @@ class Config:
 
 def pool(frames: np.ndarray, config: Config) -> np.ndarray:
     """Frames (T, D) -> the functionals, one after the other (F * D,)."""
-    return np.concatenate([FUNCTIONALS[name](frames) for name in config.functionals])
+    batch = torch.from_numpy(frames)[None]
+    return functionals.pool(batch, torch.tensor([len(frames)]), config.functionals)[0].numpy()
 
 
 def fit(
