@@ -29,7 +29,11 @@ def main(argv: list[str] | None = None) -> None:
         "--systems", nargs="+", default=[], metavar="YAML", help="system files whose features are needed"
     )
     parser.add_argument(
-        "--protocols", nargs="*", default=[], metavar="YAML", help="protocol files, for their test sets' noise"
+        "--protocols",
+        nargs="*",
+        default=[],
+        metavar="YAML",
+        help="protocol files, for their test sets' noise",
     )
     parser.add_argument("--nj", type=int, default=1, help="number of parallel jobs (default 1)")
     parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")

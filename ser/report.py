@@ -87,9 +87,16 @@ def main(argv: list[str] | None = None) -> None:
         aside = [protocol for protocol in protocols if protocol.table == title]
         lines += ["", *aside_table(title, systems, aside, first, scored)]
     print("\n".join(lines))
-    lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text."]
+    lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
+    shown: list[str] = []
     for _, system in systems:
-        lines += figures_of(system, protocols, scored, is_main=system.name == args.main)
+        for protocol in protocols:
+            if scored[system.name, protocol.name]:
+                pictures = draw(system, protocol, scored[system.name, protocol.name])
+                lines.append(link(system, protocol, pictures))
+                if (system.name, protocol.name) == (args.main, PAPER):
+                    shown = ["", *(f"![{path.stem}]({path})" for path in pictures.values())]
+    lines += shown
     with whole("RESULTS.md") as stream:
         stream.write("\n".join(lines) + "\n")
     print(Path("RESULTS.md").resolve())
@@ -165,13 +172,20 @@ def against(
     lines = [
         f"## Against {main}",
         "",
-        f"WA less that of {main} on the utterances that both have scored, each with the mean of its runs, and p "
-        "of a paired permutation test over these utterances. It takes them for independent, though a "
-        "speaker's are not, and knows nothing of what another seed would give: a small p says that the two "
-        "differ on these utterances.",
+        (
+            f"WA less that of {main} on the utterances that both have scored, each with the mean of its runs, and p "
+            "of a paired permutation test over these utterances. It takes them for independent, though a "
+            "speaker's are not, and knows nothing of what another seed would give: a small p says that the two "
+            "differ on these utterances."
+        ),
         "",
     ]
-    rows = [["system", *(cell for protocol in protocols for cell in (f"{marked(protocol)} WA", f"{marked(protocol)} p"))]]
+    rows = [
+        [
+            "system",
+            *(cell for protocol in protocols for cell in (f"{marked(protocol)} WA", f"{marked(protocol)} p")),
+        ]
+    ]
     for system in systems:
         row = [f"**{system.name}**"]
         for protocol in protocols:
@@ -196,7 +210,9 @@ def aside_table(
     """A section of its own: WA under the protocols of one title, beside those of the main table that have
     the same folds. Its rows are the systems that were run under one of them."""
     lines = [f"## {title}", ""]
-    beside = [one for one in first if (one.folds, one.select) in [(each.folds, each.select) for each in protocols]]
+    beside = [
+        one for one in first if (one.folds, one.select) in [(each.folds, each.select) for each in protocols]
+    ]
     for protocol in protocols:
         lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
     names = " ".join(protocol.name for protocol in protocols)
@@ -280,27 +296,15 @@ def interval(values: list[float]) -> str:
     return f"{mean:.1f} ± {metrics.half_interval(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
 
 
-def figures_of(
-    system: "System", protocols: list["Protocol"], scored: dict[tuple[str, str], Runs], is_main: bool
-) -> list[str]:
-    """Draw the figures of one system; return the lines that link them, and show the main system's."""
-    lines = []
-    for protocol in protocols:
-        runs = scored[system.name, protocol.name]
-        if runs:
-            pictures = draw(system, protocol, runs)
-            for kind in ("tsne", "attention"):  # drawn by ser.draw_run
-                path = Path("figures", f"{system.name}_{protocol.name}_{kind}.png")
-                pictures |= {kind: path} if path.exists() else {}
-            links = [f"[{kind}]({path}) ([text]({path.with_suffix('.txt')}))" for kind, path in pictures.items()]
-            lines.append(f"- **{system.name}**, {protocol.name}: {', '.join(links)}")
-            if is_main and protocol.name == PAPER:
-                lines += [f"![{kind} of {system.name}, {protocol.name}]({path})" for kind, path in pictures.items()]
-    return ["", *lines] if lines else []
+def link(system: "System", protocol: "Protocol", pictures: dict[str, Path]) -> str:
+    """The line that links the figures of a system under a protocol."""
+    links = [f"[{kind}]({path}) ([text]({path.with_suffix('.txt')}))" for kind, path in pictures.items()]
+    return f"- **{system.name}**, {protocol.name}: {', '.join(links)}"
 
 
 def draw(system: "System", protocol: "Protocol", runs: Runs) -> dict[str, Path]:
-    """Draw what the scores of one system under one protocol show; return the pictures."""
+    """Draw what the scores of one system under one protocol show; return the pictures, and those that
+    ser.draw_run has drawn."""
     import json
 
     from ser import figures
@@ -319,7 +323,8 @@ def draw(system: "System", protocol: "Protocol", runs: Runs) -> dict[str, Path]:
         pictures["curves"] = Path(f"{place}_curves.png")
         heard = "development" if protocol.select == "dev" else "test"  # see ser.train
         figures.learning_curves(logs, heard, title, pictures["curves"])
-    return pictures
+    drawn = {kind: Path(f"{place}_{kind}.png") for kind in ("tsne", "attention")}
+    return pictures | {kind: path for kind, path in drawn.items() if path.exists()}
 
 
 if __name__ == "__main__":

@@ -91,9 +91,7 @@ class Run:
     def read_fold(self) -> Fold:
         """The fold, with the noisy copies of its training part that the system asks for."""
         fold = read_fold(self.folds / f"fold{self.fold}", self.data)
-        copies = {
-            copy_id(utt, noise): fold.train[utt] for noise in self.system.augment for utt in fold.train
-        }
+        copies = {copy_id(utt, noise): fold.train[utt] for noise in self.system.augment for utt in fold.train}
         return replace(fold, train=fold.train | copies)
 
     def read_features(self) -> "Features":
