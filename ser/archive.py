@@ -31,9 +31,13 @@ def write_archive(ark: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict
 
 
 class Features:
-    """The feature matrices of a folder that stage 2 wrote, read one by one when asked for."""
+    """The feature matrices of a folder that stage 2 wrote, read one by one when asked for.
 
-    def __init__(self, folder: str | Path) -> None:
+    columns: numbers of the values of each frame to take; None: all, in their order.
+    """
+
+    def __init__(self, folder: str | Path, columns: np.ndarray | None = None) -> None:
+        self.columns = columns
         self.scp = Path(folder) / "feats.scp"
         self.index = read_table(self.scp)
         self.frames = read_table(Path(folder) / "utt2num_frames")
@@ -86,7 +90,7 @@ class Features:
                 matrix = read_matrix_or_vector(stream)
             if matrix.ndim != 2:
                 raise ValueError("a vector")
-            return matrix
+            return matrix if self.columns is None else matrix[:, self.columns]
         except Exception as error:  # kaldiio tells a broken archive by many kinds
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{place}: cannot read the features of {utt} ({reason}); {self.remedy}") from None

@@ -292,8 +292,13 @@ def as_dict(config: Any) -> Any:
 
 
 def feature_name(config: Any, noise: str | None = None) -> str:
-    """Name of a feature's folder in dump/: its kind, a fingerprint of every one of its settings, and the
-    noise that was added to the recordings."""
-    text = json.dumps(as_dict(config), sort_keys=True)
+    """Name of a feature's folder in dump/: its kind, a fingerprint of its settings, and the noise that was
+    added to the recordings. The parts that a system takes of a feature are no matter: the folder has all."""
+    text = json.dumps(without_parts(config), sort_keys=True)
     name = f"{kind_of(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return f"{name}-{noise}" if noise else name
+
+
+def without_parts(config: Any) -> dict[str, Any]:
+    """The settings of a feature but for `parts`, which is what a system takes of it."""
+    return {key: value for key, value in as_dict(config).items() if key != "parts"}

@@ -75,7 +75,7 @@ def dump(
     """Fill the folder of one feature, of the recordings with or without noise, through the job runner."""
     import yaml
 
-    from ser.config import as_dict
+    from ser.config import without_parts
     from ser.files import whole
 
     wavs = read_recordings(data / "wav.scp", allow_pipes)
@@ -96,7 +96,7 @@ def dump(
             (parts / f"frames.{job}").unlink(missing_ok=True)
             write_table(parts / f"wav.{job}.scp", part)
     with whole(folder / "feature.yaml") as stream:
-        yaml.safe_dump({**as_dict(feature), "noise": noise}, stream)
+        yaml.safe_dump({**without_parts(feature), "noise": noise}, stream)
 
     job = [
         sys.executable,

@@ -16,7 +16,18 @@ from typing import Any
 import yaml
 
 from ser.cli import UserError
-from ser.config import Dumper, Protocol, System, as_dict, check, feature_name, make_system, read_yaml
+from ser.config import (
+    Dumper,
+    Protocol,
+    System,
+    as_dict,
+    check,
+    feature_name,
+    kind_of,
+    load_kind,
+    make_system,
+    read_yaml,
+)
 from ser.datadir import read_table
 from ser.files import whole
 from ser.folds import Fold, read_fold
@@ -99,7 +110,9 @@ class Run:
         from ser.archive import Features
 
         fold = read_fold(self.folds / f"fold{self.fold}", self.data)
-        features = Features(self.feature_folder())
+        module = load_kind("feature", kind_of(self.system.feature), self.folder / "run.yaml")
+        columns = module.columns(self.system.feature) if hasattr(module, "columns") else None
+        features = Features(self.feature_folder(), columns)
         for noise in self.system.augment:
             copies = {copy_id(utt, noise): utt for utt in fold.train}
             features.take(Features(self.feature_folder(noise)), copies)

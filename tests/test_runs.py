@@ -69,3 +69,24 @@ def test_missing_copies_are_told(noisy):
 def test_what_stage_2_must_have_made(noisy):
     _, run = noisy
     assert run.noises == [None, "snr10", "snr0", "deviation1"]
+
+
+def test_a_system_takes_its_parts_of_the_feature(recipe):
+    """Of a folder that has all parts, those of the system alone, in its order, with and without noise."""
+    means = {"kind": "means", "sample_rate": 8000, "n_fft": 64, "hop_length": 32, "n_mels": 3, "n_mfcc": 1}
+    system = recipe.yaml.safe_load(Path("conf/toy/svm.yaml").read_text())
+    recipe.write_yaml("conf/toy/svm.yaml", **system | {"feature": means | {"parts": ["rms", "mel"]}, "augment": ["snr0"]})
+    run = runs.read_run(recipe.lay_out("run", system="svm"))
+    for noise, factor in ((None, 1), ("snr0", 2)):
+        folder = run.feature_folder(noise)
+        folder.mkdir()
+        with kaldiio.WriteHelper(f"ark,scp:{folder}/feats.ark,{folder}/feats.scp") as writer:
+            for utt, matrix in recipe.matrices.items():
+                writer(utt, factor * matrix[:1])
+        (folder / "utt2num_frames").write_text("".join(f"{utt} 1\n" for utt in recipe.matrices))
+    features = run.read_features()
+    assert features.dimension == 4
+    utt = recipe.part("train")[0]
+    (frame,) = recipe.matrices[utt][:1]  # three mel powers, one coefficient, zero-crossing rate, root mean square
+    np.testing.assert_array_equal(features[utt], frame[[5, 0, 1, 2]][None])
+    np.testing.assert_array_equal(features[f"{utt}-snr0"], 2 * frame[[5, 0, 1, 2]][None])

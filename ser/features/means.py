@@ -1,7 +1,8 @@
 """librosa's spectral and temporal features, each averaged over an utterance: one frame (Bledea, section 3.2)."""
 
+from dataclasses import field
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import librosa
 import numpy as np
@@ -13,47 +14,50 @@ from pydantic.dataclasses import dataclass
 from ser.cli import UserError
 from ser.config import Positive, strict
 
+Part = Literal["mel", "mfcc", "zcr", "rms"]
+
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """Sizes are in samples. parts: in the order in which their means stand in the frame: n_mels mel
-    powers, n_mfcc cepstral coefficients, the zero-crossing rate, the root of the mean square."""
+    """Sizes are in samples. parts: what a system takes of the frame, in this order: n_mels mel powers,
+    n_mfcc cepstral coefficients, the zero-crossing rate, the root of the mean square."""
 
     sample_rate: Positive
     n_fft: Positive
     hop_length: Positive
     n_mels: Positive
     n_mfcc: Positive
-    parts: Annotated[list[Literal["mel", "mfcc", "zcr", "rms"]], Field(min_length=1)]
+    parts: Annotated[list[Part], Field(min_length=1)] = field(default_factory=lambda: list(get_args(Part)))
+
+
+def columns(config: Config) -> np.ndarray:
+    """Where the values of config.parts stand in the frames of `extract`, which have all parts."""
+    sizes = {"mel": config.n_mels, "mfcc": config.n_mfcc, "zcr": 1, "rms": 1}
+    ends = dict(zip(sizes, np.cumsum(list(sizes.values())), strict=True))
+    return np.concatenate([np.arange(ends[part] - sizes[part], ends[part]) for part in config.parts])
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """Means of one utterance's features, as librosa's functions with their defaults give them.
 
-    samples: (N,) float32 at config.sample_rate. Returns (1, D) float32. The spectrum is computed once
-    for the mel powers and the MFCCs, and the frames once for all. Raises UserError where N is below n_fft.
+    samples: (N,) float32 at config.sample_rate. Returns (1, n_mels + n_mfcc + 2) float32, all parts in the
+    order of Part. The spectrum is computed once for the mel powers and the MFCCs. Raises UserError where N is
+    below n_fft.
     """
     if len(samples) < config.n_fft:
         raise UserError(
             f"too short: {len(samples)} samples at {config.sample_rate} Hz, and a window has {config.n_fft}"
         )
-    parts = {}
-    if {"mel", "mfcc"} & set(config.parts):
-        window, mel = tables(config.sample_rate, config.n_fft, config.n_mels)
-        spectrum = scipy.fft.rfft(frames(samples, config, "constant") * window, axis=1, overwrite_x=True)
-        power = (spectrum.real**2 + spectrum.imag**2) @ mel
-        parts["mel"] = power.mean(0)
-        if "mfcc" in config.parts:
-            decibels = 10 * np.log10(np.maximum(power, 1e-10))
-            decibels = np.maximum(decibels, decibels.max() - 80)  # librosa.power_to_db's top_db
-            # the transform is linear: that of the mean is the mean of the transforms
-            parts["mfcc"] = scipy.fft.dct(decibels.mean(0), norm="ortho")[: config.n_mfcc]
-    if "zcr" in config.parts:
-        parts["zcr"] = [zero_crossing_rate(frames(samples, config, "edge"))]
-    if "rms" in config.parts:
-        squares = frames(samples**2, config, "constant").mean(1)
-        parts["rms"] = [np.sqrt(squares).mean()]
-    return np.concatenate([parts[part] for part in config.parts])[None].astype(np.float32)
+    window, mel = tables(config.sample_rate, config.n_fft, config.n_mels)
+    spectrum = scipy.fft.rfft(frames(samples, config, "constant") * window, axis=1, overwrite_x=True)
+    power = (spectrum.real**2 + spectrum.imag**2) @ mel
+    decibels = 10 * np.log10(np.maximum(power, 1e-10))
+    decibels = np.maximum(decibels, decibels.max() - 80)  # librosa.power_to_db's top_db
+    # the transform is linear: that of the mean is the mean of the transforms
+    mfcc = scipy.fft.dct(decibels.mean(0), norm="ortho")[: config.n_mfcc]
+    crossings = zero_crossing_rate(frames(samples, config, "edge"))
+    rms = np.sqrt(frames(samples**2, config, "constant").mean(1)).mean()
+    return np.concatenate([power.mean(0), mfcc, [crossings, rms]])[None].astype(np.float32)
 
 
 def frames(samples: np.ndarray, config: Config, pad: str) -> np.ndarray:

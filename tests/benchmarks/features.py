@@ -24,7 +24,7 @@ from statistics import median
 PLAIN = """
 import sys
 import librosa, numpy, soundfile
-from ser.config import feature_name, kind_of, read_system
+from ser.config import as_dict, kind_of, read_system
 from ser.datadir import read_table
 *systems, data, out = sys.argv[1:]
 
@@ -51,7 +51,7 @@ def means(y, c):
     return numpy.concatenate([calls[part]().mean(1) for part in c.parts])[None]
 
 features = [read_system(system).feature for system in systems]
-features = {feature_name(feature): feature for feature in features}
+features = {str(i): f for i, f in enumerate(features) if as_dict(f) not in map(as_dict, features[:i])}
 for utt, path in read_table(data + "/wav.scp").items():
     y, rate = soundfile.read(path, dtype="float32", always_2d=True)
     samples = {rate: y.mean(1)}

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ser.cli import UserError
-from ser.features.means import Config, extract
+from ser.config import feature_name
+from ser.features.means import Config, columns, extract
 
 RATE = 22050
 SETTINGS = {"sample_rate": RATE, "n_fft": 2048, "hop_length": 512, "n_mels": 128, "n_mfcc": 40, "parts": ["mel", "mfcc", "zcr", "rms"]}
@@ -47,20 +48,27 @@ def test_other_sizes():
 
 
 @pytest.mark.parametrize("parts", [["mel"], ["mfcc"], ["rms", "zcr"], ["zcr", "mfcc", "mel"], ["mel", "mfcc", "rms"]])
-def test_parts_stand_in_the_order_that_is_asked_for(parts):
+def test_a_system_takes_parts_in_the_order_that_it_asks_for(parts):
     samples = speech(9000)
-    (frame,) = extract(samples, Config(**SETTINGS | {"parts": parts}))
+    config = Config(**SETTINGS | {"parts": parts})
+    frame = extract(samples, config)[0, columns(config)]
     expected = of_librosa(samples)
     assert len(frame) == sum(SIZES[part] for part in parts)
     np.testing.assert_allclose(frame, np.concatenate([expected[part] for part in parts]), rtol=1e-4, atol=1e-4)
+
+
+def test_all_parts_are_one_folder_of_features():
+    names = {feature_name(Config(**SETTINGS | {"parts": parts})) for parts in (["mel"], ["mfcc", "zcr"], ["rms"])}
+    assert names == {feature_name(Config(**{key: SETTINGS[key] for key in SETTINGS if key != "parts"}))}
+    assert feature_name(Config(**SETTINGS | {"n_mfcc": 13})) not in names
 
 
 def test_what_is_quieter_than_80_db_below_the_loudest_counts_as_that():
     """As librosa.power_to_db, which the MFCCs go through: here most frames are digital silence."""
     samples = np.zeros(22050, np.float32)
     samples[5000:6000] = speech(1000)
-    (frame,) = extract(samples, Config(**SETTINGS | {"parts": ["mfcc"]}))
-    np.testing.assert_allclose(frame, of_librosa(samples)["mfcc"], rtol=1e-4, atol=1e-3)
+    mfcc = extract(samples, Config(**SETTINGS))[0, 128:168]
+    np.testing.assert_allclose(mfcc, of_librosa(samples)["mfcc"], rtol=1e-4, atol=1e-3)
 
 
 def test_a_recording_shorter_than_a_window():
