@@ -29,7 +29,7 @@ class Config:
 
 def pool(frames: np.ndarray, config: Config) -> np.ndarray:
     """Frames (T, D) -> the functionals, one after the other (F * D,)."""
-    batch = torch.from_numpy(frames)[None]
+    batch = torch.tensor(frames)[None]
     return functionals.pool(batch, torch.tensor([len(frames)]), config.functionals)[0].numpy()
 
 

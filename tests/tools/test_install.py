@@ -151,7 +151,7 @@ def test_an_index_out_of_reach_is_named(repository):
     began = time.monotonic()
     line = error_line(install(repository, pip="index-url = https://127.0.0.1:9/simple"))
     assert "pip cannot reach its package index" in line and "Connection refused" in line
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10  # pip would try again for 15
 
 
 def test_a_package_that_cannot_be_imported_is_named(repository):

@@ -185,7 +185,7 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_jobs_with_all_their_children(tmp_path, number):
-    script = "sleep 20 & echo $! >JOB.pid; echo $$ >>JOB.pid; wait"
+    script = "sleep 120 & echo $! >JOB.pid; echo $$ >>JOB.pid; wait"
     # A test run in the background may have handed down a signal as ignored.
     as_usual = (
         "import os, signal, sys\n"
@@ -200,7 +200,7 @@ def test_a_signal_ends_the_jobs_with_all_their_children(tmp_path, number):
         pids = [pid for file in pid_files for pid in file.read_text().split()]
         assert all(alive(pid) for pid in pids)
         runner.send_signal(number)
-        _, message = runner.communicate(timeout=10)
+        _, message = runner.communicate(timeout=60)
     assert message == f"run.py: {number.name}: killed 2 running job(s): a.1.log a.2.log\n"
     assert runner.returncode == 128 + number
     assert not any(alive(pid) for pid in pids)
