@@ -91,7 +91,7 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
     import numpy as np
     import torch
 
-    from ser import batches, networks
+    from ser import batches, layers, networks
 
     features = run.read_features()
     network, statistics = networks.trained(run, features.dimension, len(fold.classes))
@@ -105,10 +105,12 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
         for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
             batch = batches.load(chosen, features, statistics, targets)
             scores, _ = networks.forward(network, batch, settings.precision)
-            predicted, vectors = scores.argmax(1).tolist(), taken_in.pop().float().cpu().numpy()
+            predicted, vectors = scores.argmax(1).tolist(), taken_in.pop().float().cpu()
+            if vectors.ndim == 3:  # where each frame is scored
+                vectors = layers.masked_mean(vectors, batch.lengths)
             per_frame = [batch.frames.numpy(), *frame_weights(network, batch, settings.precision)]
             for row, (utt, length) in enumerate(zip(chosen, batch.lengths, strict=True)):
-                found[utt] = [predicted[row], vectors[row], *(values[row, :length] for values in per_frame)]
+                found[utt] = [predicted[row], vectors[row].numpy(), *(values[row, :length] for values in per_frame)]
     predicted, vectors, frames, *both = zip(*(found[utt] for utt in utts), strict=True)
     weights, even = both or ([], [])
     true = np.array([targets[utt] for utt in utts])

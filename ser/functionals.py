@@ -25,8 +25,11 @@ def pool(frames: Tensor, lengths: Tensor, names: Sequence[Name]) -> Tensor:
     Frames beyond an utterance's length take no part.
     """
     inside = mask(lengths, frames.shape[1])[:, :, None]
-    mean = masked_mean(frames, lengths)
-    centred = (frames - mean[:, None]).masked_fill(~inside, 0)
+    first = frames[:, :1].detach()
+    change = frames - first  # zeros where nothing changes; the rounding of a mean would have a skewness
+    mean = masked_mean(change, lengths)[:, None]
+    centred = (change - mean).masked_fill(~inside, 0)
+    mean = (first + mean)[:, 0]
     variance = masked_mean(centred**2, lengths).clamp(min=LEAST)
     low = frames.masked_fill(~inside, torch.inf).min(1)
     high = frames.masked_fill(~inside, -torch.inf).max(1)

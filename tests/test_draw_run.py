@@ -167,6 +167,17 @@ def test_a_network_that_knows_no_attention(recipe):
     assert [path.name for path in Path("figures").glob("*.txt")] == ["lstm_selects_on_dev_tsne.txt"]
 
 
+def test_a_network_that_scores_frames_is_the_mean_of_them(recipe):
+    """Beside the same network with mean pooling, whose last layer takes in that mean."""
+    vectors = {}
+    for pooling, names in (("frames", []), ("functionals", ["mean"])):
+        model = {"kind": "mirsamadi", "dense_sizes": [4], "hidden_size": 3, "pooling": pooling, "functionals": names, "dropout": 0.5}
+        recipe.write_yaml(f"conf/toy/{pooling}.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": model})
+        run = read_run(lay_out(recipe, pooling))
+        vectors[pooling] = draw_run.see(run, run.read_fold(), "cpu").vectors
+    np.testing.assert_allclose(vectors["frames"], vectors["functionals"], rtol=1e-5, atol=1e-6)
+
+
 def test_several_runs(toy):
     toy.write_yaml("conf/toy/twin.yaml", **read_yaml("conf/toy/tiny.yaml"))
     draw_run.main([str(lay_out(toy)), str(lay_out(toy, "twin"))])

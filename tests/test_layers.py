@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ser.layers import BLSTM, Dropout, keras_init, mask, masked_softmax
+from ser.layers import BLSTM, Dropout, keras_init, mask, masked_mean, masked_softmax
 
 LENGTHS = [7, 1, 12, 3, 12]
 
@@ -38,6 +38,19 @@ def test_masked_softmax_is_each_utterances_own():
 def test_masked_softmax_of_large_scores_is_finite():
     scores = torch.tensor([[1000.0, -1000, 1000, 5]])
     assert masked_softmax(scores, torch.tensor([3])).tolist() == [[0.5, 0, 0.5, 0]]
+
+
+@pytest.mark.parametrize("junk", [1e3, math.inf, math.nan])
+def test_masked_mean_is_each_utterances_own(junk):
+    steps = torch.randn(5, 12, 3, dtype=torch.float64)
+    steps[~mask(torch.tensor(LENGTHS), 12)] = junk
+    mean = masked_mean(steps.requires_grad_(), torch.tensor(LENGTHS))
+    upstream = torch.randn(5, 3, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((mean * upstream).sum(), steps)
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(mean[row], sum(steps[row, :length]) / length)
+        torch.testing.assert_close(gradient[row, :length], (upstream[row] / length).expand(length, 3))
+        assert not gradient[row, length:].any()
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""What networks.forward makes of a network's scores, against the same in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ser import networks
+from ser.batches import Batch
+
+LENGTHS = [4, 1, 6]
+WEIGHTS = [0.5, 2.0, 1.0, 4.0]  # of classes
+
+
+class Linear(nn.Module):
+    """Scores each frame, or the first frame of each utterance; the penalty is 7."""
+
+    def __init__(self, each_frame):
+        super().__init__()
+        torch.manual_seed(0)
+        self.each_frame, self.layer = each_frame, nn.Linear(5, 4)
+
+    def forward(self, frames, lengths):
+        return self.layer(frames if self.each_frame else frames[:, 0]), torch.tensor(7.0)
+
+
+def batch():
+    """Frames with what must not be heard beyond each length."""
+    torch.manual_seed(1)
+    frames = torch.randn(3, 6, 5)
+    for row, length in zip(frames, LENGTHS, strict=True):
+        row[length:] = 1e3
+    return Batch(["a", "b", "c"], frames, torch.tensor(LENGTHS), torch.tensor([3, 0, 1]))
+
+
+def logs_of_numpy(network, frames):
+    """Log-posteriors (T, classes) of frames (T, D)."""
+    scores = frames.numpy() @ network.layer.weight.detach().numpy().T + network.layer.bias.detach().numpy()
+    return scores - np.log(np.exp(scores).sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("each_frame", [True, False])
+def test_log_posteriors(each_frame):
+    """Of frames, the mean over an utterance's own."""
+    network = Linear(each_frame)
+    logs, penalty = networks.forward(network, batch(), "float32")
+    assert penalty == 7
+    for row, length, own in zip(batch().frames, LENGTHS, logs.detach().numpy(), strict=True):
+        np.testing.assert_allclose(own, logs_of_numpy(network, row[: length if each_frame else 1]).mean(0), rtol=1e-5)
+    if not each_frame:
+        np.testing.assert_allclose(np.exp(logs.detach().numpy()).sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("each_frame", [True, False])
+def test_their_loss_is_the_mean_cross_entropy(each_frame):
+    """Each utterance counts by its class's weight and not by its length, and padding not at all."""
+    network, given = Linear(each_frame), batch()
+    given.frames.requires_grad_()
+    logs, _ = networks.forward(network, given, "float32")
+    loss = nn.NLLLoss(torch.tensor(WEIGHTS))(logs, given.targets)
+    total = 0
+    for row, length, target in zip(batch().frames, LENGTHS, given.targets, strict=True):
+        own = row[: length if each_frame else 1]
+        total += WEIGHTS[target] * sum(-frame[target] for frame in logs_of_numpy(network, own)) / len(own)
+    assert loss.item() == pytest.approx(total / sum(WEIGHTS[target] for target in given.targets), rel=1e-5)
+    loss.backward()
+    for gradient, length in zip(given.frames.grad, LENGTHS, strict=True):
+        used = length if each_frame else 1
+        assert gradient[:used].any(1).all()
+        assert not gradient[used:].any()
+
+
+@pytest.mark.parametrize("each_frame", [True, False])
+def test_the_loss_of_what_is_certain_is_nothing(each_frame):
+    """A softmax before a cross-entropy that applies it again leaves 0.74 of four classes."""
+    network, given = Linear(each_frame), batch()
+    with torch.no_grad():
+        network.layer.weight.zero_()
+        network.layer.bias[:] = torch.tensor([-50.0, 50, -50, -50])
+    logs, _ = networks.forward(network, given, "float32")
+    assert nn.NLLLoss()(logs, torch.tensor([1, 1, 1])).item() == 0
+    assert nn.NLLLoss()(logs, torch.tensor([0, 2, 3])).item() == pytest.approx(100)
+
+
+@pytest.mark.parametrize("each_frame", [True, False])
+def test_bfloat16_scores_give_single_precision_logs(each_frame):
+    exact, rounded = (networks.forward(Linear(each_frame), batch(), precision)[0] for precision in ("float32", "bfloat16"))
+    assert rounded.dtype is torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, atol=0.05, rtol=0.05)
