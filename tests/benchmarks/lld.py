@@ -118,12 +118,11 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and np.std(x) and np.std(y) else np.nan
 
 
-def speed(recordings: list[np.ndarray], rounds: int) -> None:
+def speed(recordings: list[np.ndarray], extractor: Any, rounds: int) -> None:
     joined = np.concatenate(recordings)
     minutes = [
         piece for piece in np.split(joined, range(60 * RATE, len(joined), 60 * RATE)) if len(piece) > RATE
     ]
-    extractor = emobase(Path(), "lld", smoothed=True)
     ways = {
         "ours": lambda samples: lld.extract(samples, CONFIG),
         "emobase": lambda samples: extractor.process_signal(samples, RATE),
@@ -153,13 +152,14 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=200, help="of each, drawn at random (default 200)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default 3)")
     args = parser.parse_args()
+    extractor = emobase(Path(), "lld", smoothed=True)
     for data in args.data:
         paths = sorted(read_table(data / "wav.scp").values())
         paths = random.Random(1).sample(paths, min(args.utterances, len(paths)))
         recordings = [audio.read(path, RATE)[0] for path in paths]
         print(f"{data}: {len(recordings)} recordings, {sum(map(len, recordings)) / RATE:.0f} s")
         agreement(recordings)
-        speed(recordings, args.rounds)
+        speed(recordings, extractor, args.rounds)
 
 
 if __name__ == "__main__":

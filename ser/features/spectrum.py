@@ -1,0 +1,59 @@
+"""Raw spectra: magnitudes of the short-time Fourier transform (Mirsamadi 2017, section 3: 257 a frame)."""
+
+from typing import Literal
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+from pydantic.dataclasses import dataclass
+
+from ser.cli import UserError
+from ser.config import Positive, strict
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """Sizes are in samples."""
+
+    sample_rate: Positive
+    n_fft: Positive
+    win_length: Positive
+    hop_length: Positive
+    window: Literal["hamming", "hann"] = "hamming"
+
+    def __post_init__(self) -> None:
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length {self.win_length} should be at most n_fft, {self.n_fft}")
+
+
+def extract(samples: np.ndarray, config: Config) -> np.ndarray:
+    """Magnitudes of one utterance's spectrum.
+
+    samples: (N,) float32 at config.sample_rate, full scale at +-1. Returns (T, n_fft // 2 + 1) float32
+    with T = 1 + N // hop_length: frames are centred, as in librosa.stft. Raises UserError where N is
+    below win_length.
+    """
+    check_length(samples, config)
+    window = scipy.signal.get_window(config.window, config.win_length).astype(np.float32)
+    windowed = frames(samples, config.win_length, config.hop_length) * window
+    return np.abs(scipy.fft.rfft(windowed, config.n_fft, axis=1, overwrite_x=True))
+
+
+def heard(samples: np.ndarray, config: Config) -> np.ndarray:
+    """The samples (N,) that the frames are of: frame t is centred at sample t * hop_length."""
+    return samples
+
+
+def check_length(samples: np.ndarray, config: Config) -> None:
+    """Raise UserError where (N,) samples are fewer than a window has."""
+    if len(samples) < config.win_length:
+        raise UserError(
+            f"too short: {len(samples)} samples at {config.sample_rate} Hz, "
+            f"and a window has {config.win_length}"
+        )
+
+
+def frames(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
+    """Views (1 + N // hop, length) of (N,) samples, zeros beyond the ends: row t is centred at t * hop."""
+    padded = np.pad(samples, (length - length // 2, length // 2))
+    return np.lib.stride_tricks.sliding_window_view(padded, length)[::hop]
