@@ -26,10 +26,12 @@ Noise = Annotated[str, Field(pattern=r"^(snr-?[0-9]+|deviation[0-9]+(\.[0-9]+)?)
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class PaperRow:
-    """A row of a paper's table: on which corpus, where it stands, and its numbers in per cent."""
+    """A row of a paper's table: on which corpus, where it stands, its numbers in per cent, and the protocol of
+    the recipe under which they are to come out."""
 
     corpus: str
     table: str
+    protocol: str = "paper"
     wa: float | None = None
     ua: float | None = None
 
@@ -169,6 +171,8 @@ def read_named(path: str | Path, what: str) -> dict[str, Any]:
         raise UserError(f"{path}: name: remove it: {what} is named by its file")
     if "base" in content:
         base_path = Path(path).parent / str(content.pop("base"))
+        if not base_path.is_file():
+            raise UserError(f"{path}: base: there is no {base_path}; give the path of a file beside this one")
         base = read_yaml(base_path)
         if "base" in base:
             raise UserError(f"{path}: its base {base_path} has a base too; one level is allowed")
@@ -269,6 +273,10 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         tag = fault["ctx"].get("tag")
         raise UserError(
             f"{path}: {key}.kind: {f'{tag} is unknown' if tag else 'missing'}; one of random, groups"
+        )
+    if fault["type"] == "string_pattern_mismatch":
+        raise UserError(
+            f"{path}: {key}: {fault['input']!r} is no noise; write snr10, for 10 dB, or deviation1"
         )
     message = fault["msg"][0].lower() + fault["msg"][1:]
     raise UserError(f"{path}: {key}: {message}, not {fault['input']!r}")

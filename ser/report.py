@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Runs = dict[str, "Scores"]  # of one system under one protocol, by the run's name
 
-PAPER = "paper"  # the protocol under which a paper's number is to come out
+PAPER = "paper"  # the protocol of the main table under which a paper's numbers are to come out
 
 INTRODUCTION = """\
 Written by stage 6 from the scores in results/; never edited by hand.
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         lines += ["", *against(args.main, [system for _, system in systems], first, scored)]
     for title in dict.fromkeys(protocol.table for protocol in protocols if protocol.table):
         aside = [protocol for protocol in protocols if protocol.table == title]
-        lines += ["", *aside_table(title, systems, aside, first, scored)]
+        lines += ["", *aside_table(args.corpus, title, systems, aside, first, scored)]
     print("\n".join(lines))
     lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
     shown: list[str] = []
@@ -141,7 +141,7 @@ def table(
         rows[0] += ["difference"] * (protocol.name == PAPER)
     rows[0] += ["parameters", "minutes a run", "command"]
     for path, system in systems:
-        papers = [row for row in system.paper if row.corpus == corpus]
+        papers = [row for row in system.paper if (row.corpus, row.protocol) == (corpus, PAPER)]
         row = [f"**{system.name}**: {system.description}", "; ".join(paper.table for paper in papers) or "–"]
         published = [paper.wa for paper in papers if paper.wa is not None]
         row.append("; ".join(f"{wa:g}" for wa in published) or "–")
@@ -201,6 +201,7 @@ def against(
 
 
 def aside_table(
+    corpus: str,
     title: str,
     systems: list[tuple[Path, "System"]],
     protocols: list["Protocol"],
@@ -216,14 +217,19 @@ def aside_table(
     for protocol in protocols:
         lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
     names = " ".join(protocol.name for protocol in protocols)
-    rows = [["system", *(f"{marked(protocol)} WA (runs)" for protocol in beside + protocols), "command"]]
+    heads = [f"{marked(protocol)} WA (runs)" for protocol in beside + protocols]
+    rows = [["system", "published WA", *heads, "command"]]
     for path, system in systems:
         about = [
             scores.about for protocol in protocols for scores in scored[system.name, protocol.name].values()
         ]
         if not about:
             continue
-        row = [f"**{system.name}**: {system.description}"]
+        papers = [
+            paper for paper in system.paper if paper.corpus == corpus and paper.protocol in names.split()
+        ]
+        told = "; ".join(f"{paper.protocol}: {paper.wa:g}" for paper in papers if paper.wa is not None)
+        row = [f"**{system.name}**: {system.description}", told or "–"]
         for protocol in beside + protocols:
             wa, _, runs = cells(list(scored[system.name, protocol.name].values()))
             row.append(f"{wa} ({runs})")

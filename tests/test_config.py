@@ -227,6 +227,20 @@ def test_a_fault_of_a_protocol_is_named(tmp_path, name):
     assert fault(config.read_protocol, write(tmp_path, "x.yaml", edit(PROTOCOL, old, new))) == message
 
 
+@pytest.mark.parametrize("noise", ["snr", "snr1.5", "deviation", "white", "snr10 dB"])
+def test_a_noise_that_is_none_is_named(tmp_path, noise):
+    message = fault(config.read_protocol, write(tmp_path, "x.yaml", PROTOCOL + f"noise: {noise}\n"))
+    assert message == f": noise: {noise!r} is no noise; write snr10, for 10 dB, or deviation1"
+
+
+def test_a_protocol_may_have_a_base(tmp_path):
+    write(tmp_path, "x.yaml", PROTOCOL)
+    derived = config.read_protocol(write(tmp_path, "y.yaml", "base: x.yaml\ndescription: d\nnoise: snr-5\n"))
+    base = config.read_protocol(tmp_path / "x.yaml")
+    assert (derived.name, derived.noise, base.noise) == ("y", "snr-5", None)
+    assert (derived.folds, derived.classes, derived.select) == (base.folds, base.classes, base.select)
+
+
 def test_protocols_are_read(tmp_path):
     protocol = config.read_protocol(write(tmp_path, "apart.yaml", PROTOCOL))
     assert (protocol.name, protocol.select) == ("apart", "dev")
@@ -302,7 +316,7 @@ class TestBase:
 
     def test_a_base_that_is_not_there(self, base):
         base.unlink()
-        with pytest.raises(UserError, match=r"base\.yaml: no such file"):
+        with pytest.raises(UserError, match=r"derived\.yaml: base: there is no .*base\.yaml; give the path"):
             self.read(base, "")
 
     def test_one_level(self, base):

@@ -205,10 +205,13 @@ def test_an_unknown_main_system(place):
 
 def test_a_table_aside(place):
     write_protocol = Path("conf/protocols/noisy.yaml").write_text
+    alpha = Path("conf/a/alpha.yaml")
+    alpha.write_text(alpha.read_text().replace("paper:\n", "paper:\n  - {corpus: toy, table: IV, protocol: noisy, wa: 15}\n"))
     write_protocol("description: with noise\nbase: apart.yaml\nnoise: snr10\ntable: Under noise\n")
     write_scores("alpha", "apart", "fold1_seed1", "lllh lllh")
     table = rows()
     assert not any("noisy" in name for name in table["alpha"])
+    assert table["alpha"]["published WA"] == "61.5; 70"  # what is published of another protocol stands there
     section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0]
     assert "Not run." in section
     for run in ("fold1_seed1", "fold2_seed1"):
@@ -217,10 +220,10 @@ def test_a_table_aside(place):
     section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0].splitlines()
     assert "- Protocol **noisy**: with noise." in section
     header, _, row = [line.strip("| ").split(" | ") for line in section if line.startswith("| ")]
-    assert header == ["system", "apart WA (runs)", "noisy WA (runs)", "command"]
+    assert header == ["system", "published WA", "apart WA (runs)", "noisy WA (runs)", "command"]
     assert row[0] == "**alpha**: the alpha"
-    assert (row[1], row[2]) == ("100.0 (1 (1 of 3 folds))", "75.0 ± 0.0 (2 (2 of 3 folds))")
-    assert row[3] == '`./run.sh --systems conf/a/alpha.yaml --protocol "noisy" --seeds 2`'
+    assert row[1:4] == ["noisy: 15", "100.0 (1 (1 of 3 folds))", "75.0 ± 0.0 (2 (2 of 3 folds))"]
+    assert row[4] == '`./run.sh --systems conf/a/alpha.yaml --protocol "noisy" --seeds 2`'
 
 
 def test_systems_of_other_recipes_that_were_run_here_are_rows(place, monkeypatch):
