@@ -165,21 +165,27 @@ def read_system(path: str | Path) -> System:
 
 
 def read_named(path: str | Path, what: str) -> dict[str, Any]:
-    """Read a file that names what it holds, and the file that its `base` names (one level, relative to it)."""
-    content = read_yaml(path)
+    """Read a file that names what it holds, and what its `base` (a path seen from it) has in addition."""
+    content = with_base(Path(path), [])
     if "name" in content:
         raise UserError(f"{path}: name: remove it: {what} is named by its file")
-    if "base" in content:
-        base_path = Path(path).parent / str(content.pop("base"))
-        if not base_path.is_file():
-            raise UserError(f"{path}: base: there is no {base_path}; give the path of a file beside this one")
-        base = read_yaml(base_path)
-        if "base" in base:
-            raise UserError(f"{path}: its base {base_path} has a base too; one level is allowed")
-        for own in ("paper", "description"):  # these speak of one file alone
-            base.pop(own, None)
-        content = merge(base, content)
     return {"name": Path(path).stem, **content}
+
+
+def with_base(path: Path, above: list[Path]) -> dict[str, Any]:
+    """Read a file, and put it on top of its base. above: the files that this one is a base of."""
+    if path.resolve() in above:
+        raise UserError(f"{above[-1]}: base: comes back to {path.resolve()}; take another file")
+    content = read_yaml(path)
+    if "base" not in content:
+        return content
+    base_path = path.parent / str(content.pop("base"))
+    if not base_path.is_file():
+        raise UserError(f"{path}: base: there is no {base_path}; give the path of a file beside this one")
+    base = with_base(base_path, [*above, path.resolve()])
+    for own in ("paper", "description"):  # these speak of one file alone
+        base.pop(own, None)
+    return merge(base, content)
 
 
 def make_system(content: dict[str, Any], path: str | Path) -> System:

@@ -319,10 +319,18 @@ class TestBase:
         with pytest.raises(UserError, match=r"derived\.yaml: base: there is no .*base\.yaml; give the path"):
             self.read(base, "")
 
-    def test_one_level(self, base):
-        self.read(base, "")
-        path = write(base.parent, "third.yaml", "base: derived.yaml\ndescription: c\n")
-        assert fault(config.read_system, path) == f": its base {base.parent / 'derived.yaml'} has a base too; one level is allowed"
+    def test_a_base_may_have_a_base(self, base):
+        self.read(base, "model: {dropout: 0}\ntraining: {epochs: 9}\n")
+        path = write(base.parent, "third.yaml", "base: derived.yaml\ndescription: c\ntraining: {epochs: 8}\n")
+        first, third = config.read_system(base), config.read_system(path)
+        assert (third.name, third.description, third.paper) == ("third", "c", [])
+        assert (third.model, third.training) == (replace(first.model, dropout=0), replace(first.training, epochs=8))
+
+    def test_a_circle(self, base):
+        write(base.parent, "one.yaml", "base: two.yaml\n")
+        path = write(base.parent, "two.yaml", "base: one.yaml\n")
+        with pytest.raises(UserError, match=r"one\.yaml: base: comes back to .*two\.yaml; take another file"):
+            config.read_system(path)
 
 
 def all_files(*patterns):

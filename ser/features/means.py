@@ -55,7 +55,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     decibels = np.maximum(decibels, decibels.max() - 80)  # librosa.power_to_db's top_db
     # the transform is linear: that of the mean is the mean of the transforms
     mfcc = scipy.fft.dct(decibels.mean(0), norm="ortho")[: config.n_mfcc]
-    crossings = zero_crossing_rate(frames(samples, config, "edge"))
+    crossings = crossing_rates(frames(samples, config, "edge")).mean()
     rms = np.sqrt(frames(samples**2, config, "constant").mean(1)).mean()
     return np.concatenate([power.mean(0), mfcc, [crossings, rms]])[None].astype(np.float32)
 
@@ -66,10 +66,10 @@ def frames(samples: np.ndarray, config: Config, pad: str) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
 
 
-def zero_crossing_rate(signals: np.ndarray) -> float:
-    """Mean over frames (T, n) of the share of samples whose sign is not that of the one before."""
+def crossing_rates(signals: np.ndarray) -> np.ndarray:
+    """Of each of the frames (T, n), the share of samples whose sign is not that of the one before: (T,)."""
     negative = signals < -1e-10  # librosa takes what is nearer to zero for zero
-    return float((negative[:, 1:] != negative[:, :-1]).sum(1).mean() / signals.shape[1])
+    return (negative[:, 1:] != negative[:, :-1]).sum(1) / signals.shape[1]
 
 
 @lru_cache

@@ -4,10 +4,12 @@ ours: `python -m ser.dump_features`, the whole command, archives written, with 1
 plain: one process with one thread, its imports counted too, which goes through the recordings once: each is
 read, and resampled, once, and then librosa is called once for each feature of each system, on the samples:
 stft, melspectrogram and power_to_db for logmel; melspectrogram, mfcc, zero_crossing_rate and rms, whichever
-the system has, and their means over time for means; numpy.save. Systems with the same feature count once.
+the system has, and their means over time for means; the eight features of Sherman et al. for timbre;
+numpy.save. Systems with the same feature count once.
 
     cd egs/ravdess; . ./path.sh
     python ../../tests/benchmarks/features.py data/all conf/sherman/cnn4_blstm_attention.yaml
+    python ../../tests/benchmarks/features.py data/all ../iemocap/conf/sherman/timbre_cnn4_blstm_attention.yaml
     cd ../tess
     python ../../tests/benchmarks/features.py data/all conf/bledea/{mel,mel_mfcc_rms,mel_mfcc_zcr_rms}.yaml
 """
@@ -49,6 +51,22 @@ def means(y, c):
         "rms": lambda: f.rms(y=y, **frame),
     }
     return numpy.concatenate([calls[part]().mean(1) for part in c.parts])[None]
+
+def timbre(y, c):
+    n = round(c.duration * c.sample_rate)
+    y = numpy.pad(y[:n], (max(n - len(y), 0), 0))
+    f, frame = librosa.feature, {"n_fft": c.n_fft, "hop_length": c.hop_length}
+    mfcc = f.mfcc(y=y, sr=c.sample_rate, n_mfcc=c.n_mfcc, n_mels=c.n_mels, **frame)
+    rest = [
+        f.delta(mfcc),
+        f.spectral_centroid(y=y, sr=c.sample_rate, **frame),
+        f.spectral_contrast(y=y, sr=c.sample_rate, **frame),
+        f.spectral_bandwidth(y=y, sr=c.sample_rate, **frame),
+        f.spectral_rolloff(y=y, sr=c.sample_rate, **frame),
+        f.zero_crossing_rate(y, frame_length=c.n_fft, hop_length=c.hop_length),
+        f.rms(S=numpy.abs(librosa.stft(y, **frame)), frame_length=c.n_fft),
+    ]
+    return numpy.concatenate([mfcc, *rest]).T
 
 features = [read_system(system).feature for system in systems]
 features = {str(i): f for i, f in enumerate(features) if as_dict(f) not in map(as_dict, features[:i])}
