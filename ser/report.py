@@ -1,8 +1,9 @@
 """Stage 6: write RESULTS.md and the figures from the scores in results/.
 
-Call it in the recipe's folder. Every number comes from results/<system>/<protocol>/*.txt; the paper's
-numbers from the system files. A row without scores says so, with the command that would make them.
-Systems of other recipes that have scores in results/ are rows too.
+Call it in the recipe's folder. Every number comes from results/<system>/<protocol>/*.txt; the papers'
+numbers from the system files, which say under which protocol they are to come out. A row without scores
+says so, with the command that would make them. Systems of other recipes that have scores in results/ are
+rows too.
 """
 
 import argparse
@@ -16,12 +17,10 @@ from ser.cli import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from ser.config import Protocol, System
+    from ser.config import PaperRow, Protocol, System
     from ser.scores import Scores
 
 Runs = dict[str, "Scores"]  # of one system under one protocol, by the run's name
-
-PAPER = "paper"  # the protocol of the main table under which a paper's numbers are to come out
 
 INTRODUCTION = """\
 Written by stage 6 from the scores in results/; never edited by hand.
@@ -29,7 +28,8 @@ Written by stage 6 from the scores in results/; never edited by hand.
 - **WA**, weighted accuracy: the share of all test utterances that are right. **UA**, unweighted
   accuracy (UAR): the mean of the classes' recalls. Both in per cent.
 - Mean and 95 % interval (Student's t) over runs; a run is one fold with one seed. One run has no interval.
-- **difference**: our WA under the paper's protocol, less the published one.
+- **published**: the paper's number, beside ours under the protocol that is to give it; **difference**: our WA
+  less the published one.
 - "not run": no scores yet; the row's command makes them.
 """
 
@@ -60,8 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     from ser.scores import read_scores
 
     protocols = [read_protocol(path) for path in sorted(Path("conf/protocols").glob("*.yaml"))]
-    protocols.sort(key=lambda protocol: protocol.name != PAPER)
     systems = [(path, read_system(path)) for path in find_systems(args.systems)]
+    papers = {row.protocol for _, system in systems for row in system.paper if row.corpus == args.corpus}
+    protocols.sort(key=lambda protocol: protocol.name not in papers)
     if args.main and args.main not in {system.name for _, system in systems}:
         raise UserError(f"--main {args.main}: no such system in conf/*/; take the name of one that is")
     scored: dict[tuple[str, str], Runs] = {}
@@ -88,13 +89,13 @@ def main(argv: list[str] | None = None) -> None:
         lines += ["", *aside_table(args.corpus, title, systems, aside, first, scored)]
     print("\n".join(lines))
     lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
-    shown: list[str] = []
+    shown: list[str] = []  # of the main system, under the first protocol that it was run under
     for _, system in systems:
         for protocol in protocols:
             if scored[system.name, protocol.name]:
                 pictures = draw(system, protocol, scored[system.name, protocol.name])
                 lines.append(link(system, protocol, pictures))
-                if (system.name, protocol.name) == (args.main, PAPER):
+                if system.name == args.main and not shown:
                     shown = ["", *(f"![{path.stem}]({path})" for path in pictures.values())]
     lines += shown
     with whole("RESULTS.md") as stream:
@@ -135,30 +136,62 @@ def table(
     scored: dict[tuple[str, str], Runs],
 ) -> list[str]:
     """The lines of the table: a row a system, the paper's numbers first, then a protocol after the other."""
-    rows = [["system", "paper's table", "published WA"]]
+    published = {
+        protocol.name: [row for _, system in systems for row in numbers_of(system, corpus, protocol)]
+        for protocol in protocols
+    }
+    rows = [["system", "paper's table"]]
     for protocol in protocols:
-        rows[0] += [f"{marked(protocol)} WA", f"{marked(protocol)} UA", "runs"]
-        rows[0] += ["difference"] * (protocol.name == PAPER)
+        of_paper = published[protocol.name]
+        rows[0] += [f"{marked(protocol)} WA", *["published WA", "difference"] * bool(of_paper)]
+        rows[0] += [
+            f"{marked(protocol)} UA",
+            *["published UA"] * any(paper.ua is not None for paper in of_paper),
+        ]
+        rows[0].append("runs")
     rows[0] += ["parameters", "minutes a run", "command"]
     for path, system in systems:
-        papers = [row for row in system.paper if (row.corpus, row.protocol) == (corpus, PAPER)]
-        row = [f"**{system.name}**: {system.description}", "; ".join(paper.table for paper in papers) or "–"]
-        published = [paper.wa for paper in papers if paper.wa is not None]
-        row.append("; ".join(f"{wa:g}" for wa in published) or "–")
-        about: list[dict[str, str]] = []
+        row = [f"**{system.name}**: {system.description}", "; ".join(tables_of(system, corpus)) or "–"]
+        ran, about = [], list[dict[str, str]]()
         for protocol in protocols:
             runs = list(scored[system.name, protocol.name].values())
-            row += cells(runs)
-            if protocol.name == PAPER:
-                ours = sum(map(wa_of, runs)) / max(len(runs), 1)
-                row.append("; ".join(f"{ours - wa:+.1f}" for wa in published if runs) or "–")
+            wa, ua, number = cells(runs)
+            papers = numbers_of(system, corpus, protocol)
+            told = [paper.wa for paper in papers if paper.wa is not None]
+            ours = sum(map(wa_of, runs)) / max(len(runs), 1)
+            row.append(wa)
+            if published[protocol.name]:
+                row.append("; ".join(f"{one:g}" for one in told) or "–")
+                row.append("; ".join(f"{ours - one:+.1f}" for one in told if runs) or "–")
+            row.append(ua)
+            if any(paper.ua is not None for paper in published[protocol.name]):
+                row.append("; ".join(f"{paper.ua:g}" for paper in papers if paper.ua is not None) or "–")
+            row.append(number)
             about += [scores.about for scores in runs]
+            ran += [protocol.name] * bool(runs or papers)
         parameters = sorted({one["parameters"] for one in about if "parameters" in one})
         minutes = [float(one["train_seconds"]) / 60 for one in about]
         row.append(", ".join(f"{int(number):,}" for number in parameters) or "–")
         row.append(f"{sum(minutes) / len(minutes):.1f}" if minutes else "–")
-        rows.append([*row, command(path, about)])
+        rows.append([*row, command(path, about, ran)])
     return as_lines(rows) + ["", MARK] * any(protocol.select == "test" for protocol in protocols)
+
+
+def numbers_of(system: "System", corpus: str, protocol: "Protocol") -> list["PaperRow"]:
+    """What a paper has for a system on this corpus, where this protocol is to give it."""
+    return [paper for paper in system.paper if (paper.corpus, paper.protocol) == (corpus, protocol.name)]
+
+
+def tables_of(system: "System", corpus: str) -> list[str]:
+    """Where the numbers of a system stand in its paper; those of other corpora, told so, where there are none."""
+    here = [paper.table for paper in system.paper if paper.corpus == corpus]
+    return here or [
+        f"on {paper.corpus}: {paper.table}"
+        + "".join(
+            f", {name} {value:g}" for name, value in (("WA", paper.wa), ("UA", paper.ua)) if value is not None
+        )
+        for paper in system.paper
+    ]
 
 
 def against(
@@ -216,7 +249,6 @@ def aside_table(
     ]
     for protocol in protocols:
         lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
-    names = " ".join(protocol.name for protocol in protocols)
     heads = [f"{marked(protocol)} WA (runs)" for protocol in beside + protocols]
     rows = [["system", "published WA", *heads, "command"]]
     for path, system in systems:
@@ -225,15 +257,13 @@ def aside_table(
         ]
         if not about:
             continue
-        papers = [
-            paper for paper in system.paper if paper.corpus == corpus and paper.protocol in names.split()
-        ]
+        papers = [paper for protocol in beside + protocols for paper in numbers_of(system, corpus, protocol)]
         told = "; ".join(f"{paper.protocol}: {paper.wa:g}" for paper in papers if paper.wa is not None)
         row = [f"**{system.name}**: {system.description}", told or "–"]
         for protocol in beside + protocols:
             wa, _, runs = cells(list(scored[system.name, protocol.name].values()))
             row.append(f"{wa} ({runs})")
-        rows.append([*row, command(path, about, f' --protocol "{names}"')])
+        rows.append([*row, command(path, about, [protocol.name for protocol in protocols])])
     return [*lines, "", *as_lines(rows)] if len(rows) > 1 else [*lines, "", "Not run."]
 
 
@@ -247,10 +277,15 @@ def as_lines(rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
 
 
-def command(path: Path, about: list[dict[str, str]], more: str = "") -> str:
-    """The command that makes the scores of a system."""
+def command(path: Path, about: list[dict[str, str]], protocols: list[str]) -> str:
+    """The command that makes the scores of a system under some protocols."""
     seeds = max((int(one["seed"]) for one in about), default=1)
-    return f"`./run.sh --systems {path}{more}{f' --seeds {seeds}' if seeds > 1 else ''}`"
+    names = (
+        f' --protocol "{" ".join(protocols)}"'
+        if len(protocols) > 1
+        else "".join(f" --protocol {name}" for name in protocols)
+    )
+    return f"`./run.sh --systems {path}{names}{f' --seeds {seeds}' if seeds > 1 else ''}`"
 
 
 def confusion_of(scores: "Scores") -> "np.ndarray":

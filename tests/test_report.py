@@ -82,15 +82,16 @@ def test_nothing_was_run(place, capsys):
     assert table["alpha"] == {
         "system": "**alpha**: the alpha",
         "paper's table": "II; III",
-        "published WA": "61.5; 70",
-        "paper† WA": "not run", "paper† UA": "not run", "runs": "0", "difference": "–",
+        "paper† WA": "not run", "published WA": "61.5; 70", "difference": "–", "paper† UA": "not run", "runs": "0",
         "apart WA": "not run", "apart UA": "not run", "runs 2": "0",
         "plain WA": "not run", "plain UA": "not run", "runs 3": "0",
         "parameters": "–",
         "minutes a run": "–",
-        "command": "`./run.sh --systems conf/a/alpha.yaml`",
+        "command": "`./run.sh --systems conf/a/alpha.yaml --protocol paper`",
     }  # fmt: skip
-    assert (table["beta"]["paper's table"], table["beta"]["published WA"]) == ("–", "–")  # another corpus' numbers
+    assert table["beta"]["paper's table"] == "on other: IX, WA 99"  # told, and no more
+    assert (table["beta"]["published WA"], table["beta"]["difference"]) == ("–", "–")
+    assert (table["gamma"]["paper's table"], table["gamma"]["command"]) == ("–", "`./run.sh --systems conf/a/gamma.yaml`")
     text = Path("RESULTS.md").read_text()
     assert text.startswith("# Results: toy\n")
     assert text.rstrip().endswith("as text.")
@@ -145,7 +146,7 @@ def test_the_command_makes_as_many_seeds(place):
     answers = list(RUNS)[0]
     for seed in (1, 3):
         write_scores("alpha", "apart", f"fold1_seed{seed}", answers, seed=seed)
-    assert rows()["alpha"]["command"] == "`./run.sh --systems conf/a/alpha.yaml --seeds 3`"
+    assert rows()["alpha"]["command"] == '`./run.sh --systems conf/a/alpha.yaml --protocol "paper apart" --seeds 3`'
 
 
 def test_difference_from_each_published_number(place):
@@ -155,6 +156,30 @@ def test_difference_from_each_published_number(place):
     table = rows()
     assert table["alpha"]["difference"] == "+26.0; +17.5"  # 87.5 less 61.5 and 70
     assert table["beta"]["difference"] == "–"  # published on another corpus
+
+
+def test_a_paper_may_have_a_protocol_of_another_name_and_numbers_of_both_kinds(place):
+    for name, own in (("alpha", "table: V, protocol: plain, wa: 50, ua: 40"), ("gamma", "table: VI, protocol: plain, ua: 60")):
+        path = Path(f"conf/a/{name}.yaml")
+        text = re.sub(r"paper:\n(  - .*\n)+", "", path.read_text())
+        path.write_text(f"paper:\n  - {{corpus: toy, {own}}}\n  - {{corpus: other, table: I, wa: 1, ua: 2}}\n{text}")
+        write_scores(name, "plain", "fold1_seed1", "lllh lhlh")  # WA 75, UA 83.3
+    table = rows()
+    columns = list(table["alpha"])
+    assert columns[2:8] == ["plain WA", "published WA", "difference", "plain UA", "published UA", "runs"]  # first of all
+    assert "published WA 2" not in columns
+    assert list(table["alpha"].values())[1:7] == ["V", "75.0", "50", "+25.0", "83.3", "40"]
+    assert list(table["gamma"].values())[1:7] == ["VI", "75.0", "–", "–", "83.3", "60"]
+    assert table["gamma"]["command"] == "`./run.sh --systems conf/a/gamma.yaml --protocol plain`"
+
+
+def test_the_main_systems_first_figures_are_shown(place):
+    write_scores("alpha", "plain", "fold1_seed1", "lllh lhlh")
+    write_scores("alpha", "apart", "fold1_seed1", "lllh lhlh")
+    write_scores("gamma", "paper", "fold1_seed1", "lllh lhlh")
+    report.main(["--corpus", "toy", "--main", "alpha"])
+    shown = [line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith("![")]
+    assert shown == ["![alpha_apart_confusion](figures/alpha_apart_confusion.png)"]
 
 
 def against(main):
@@ -223,7 +248,7 @@ def test_a_table_aside(place):
     assert header == ["system", "published WA", "apart WA (runs)", "noisy WA (runs)", "command"]
     assert row[0] == "**alpha**: the alpha"
     assert row[1:4] == ["noisy: 15", "100.0 (1 (1 of 3 folds))", "75.0 ± 0.0 (2 (2 of 3 folds))"]
-    assert row[4] == '`./run.sh --systems conf/a/alpha.yaml --protocol "noisy" --seeds 2`'
+    assert row[4] == '`./run.sh --systems conf/a/alpha.yaml --protocol noisy --seeds 2`'
 
 
 def test_systems_of_other_recipes_that_were_run_here_are_rows(place, monkeypatch):
@@ -237,7 +262,7 @@ def test_systems_of_other_recipes_that_were_run_here_are_rows(place, monkeypatch
     write_scores("epsilon", "apart", "fold1_seed1", "llhh lllh")
     table = rows()
     assert list(table) == ["alpha", "gamma", "beta", "epsilon"]
-    assert table["epsilon"]["command"] == "`./run.sh --systems ../other/conf/c/epsilon.yaml`"
+    assert table["epsilon"]["command"] == "`./run.sh --systems ../other/conf/c/epsilon.yaml --protocol apart`"
 
 
 def test_protocols_are_described_and_marked(place):

@@ -11,13 +11,13 @@ stage=-1              # first stage to run
 stop_stage=6          # last stage to run
 corpus=               # folder of the corpus; empty: downloads/iemocap
 strict=false          # true: a missing or unreadable recording is an error
-systems="conf/baseline/*.yaml"  # system files: the rows of the table
-protocol="sessions sessions_dev speakers random"  # names of conf/protocols/<name>.yaml: its columns
+systems="conf/baseline/*.yaml conf/mirsamadi/lld_attention.yaml"  # system files: the rows of the table
+protocol="sessions sessions_dev"  # names of conf/protocols/<name>.yaml: its columns
 folds=all             # numbers of the folds to run, as 1,2
 seeds=1               # number of seeds of each run
 nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
-main=svm  # system that the others are tested against, and whose network is drawn
+main=lld_attention  # system that the others are tested against, and whose network is drawn
 
 set -euo pipefail
 . "$(dirname "$0")/../../tools/parse_options.sh"

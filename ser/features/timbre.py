@@ -18,7 +18,9 @@ from ser.config import Positive, PositiveFloat, strict
 from ser.features.logmel import heard as heard  # what ser.draw_run asks of a feature
 from ser.features.means import crossing_rates, frames, tables
 
-Part = Literal["mfcc", "mfcc_delta", "centroid", "contrast", "low_contrast", "bandwidth", "rolloff", "zcr", "rms"]
+Part = Literal[
+    "mfcc", "mfcc_delta", "centroid", "contrast", "low_contrast", "bandwidth", "rolloff", "zcr", "rms"
+]
 
 DELTA_WIDTH = 9  # frames
 ROLLOFF = 0.85  # share of the magnitude below the roll-off frequency
@@ -45,7 +47,9 @@ class Config:
     def __post_init__(self) -> None:
         highest = FIRST_OCTAVE * 2 ** (OCTAVES - 1)
         if self.sample_rate <= 2 * highest:
-            raise ValueError(f"sample_rate {self.sample_rate}: the contrast's last band starts at {highest} Hz")
+            raise ValueError(
+                f"sample_rate {self.sample_rate}: the contrast's last band starts at {highest} Hz"
+            )
 
 
 def columns(config: Config) -> np.ndarray:
@@ -83,13 +87,17 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     magnitude = np.sqrt(power)
 
     mfcc = scipy.fft.dct(decibels(power @ mel), norm="ortho")[:, : config.n_mfcc]
-    delta = scipy.signal.savgol_filter(mfcc, DELTA_WIDTH, polyorder=1, deriv=1, axis=0)  # its slope over 9 frames
+    delta = scipy.signal.savgol_filter(
+        mfcc, DELTA_WIDTH, polyorder=1, deriv=1, axis=0
+    )  # its slope over 9 frames
     energy = power.sum(1) - (power[:, 0] + (power[:, -1] if config.n_fft % 2 == 0 else 0)) / 2  # of one half
     rms = np.sqrt(2 * energy) / config.n_fft
     zcr = crossing_rates(frames(samples, config, "edge"))
     centroid, bandwidth, rolloff = shape(magnitude, config)
     one_each = np.stack([bandwidth, rolloff, zcr, rms], 1)
-    return np.hstack([mfcc, delta, centroid[:, None], contrast(magnitude, config), one_each]).astype(np.float32)
+    return np.hstack([mfcc, delta, centroid[:, None], contrast(magnitude, config), one_each]).astype(
+        np.float32
+    )
 
 
 def decibels(power: np.ndarray) -> np.ndarray:

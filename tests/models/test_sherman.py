@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ser.config import read_system
+from ser.config import feature_name, read_system
 from ser.models.sherman import Block, Config, Network, SingleChannelConvNorm, cut, patch_moments
 
-RAVDESS = Path(__file__).resolve().parents[2] / "egs/ravdess/conf/sherman/cnn4_blstm_attention.yaml"
+EGS = Path(__file__).resolve().parents[2] / "egs"
+RAVDESS = EGS / "ravdess/conf/sherman/cnn4_blstm_attention.yaml"
+IEMOCAP = EGS / "iemocap/conf/sherman/timbre_cnn4_blstm_attention.yaml"
 SMALL = Config(
     window=12, hop=5, channels=[3, 4], pools=[2, 3], norm_momentum=0.3, activation="elu", dropout=0.0,
     hidden_size=5, attention_size=6, state_l1=0.01,
@@ -253,15 +255,38 @@ def test_the_rows_of_tables_3_and_4(name, vector, convolutions, has_attention):
     assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == expected
 
 
-def test_the_papers_number_of_parameters():
-    """1.180 M: Keras counts the batch normalisation's running mean and variance too, and the paper's
-    number leaves out the output layer."""
-    network = Network(read_system(RAVDESS).model, 128, 7)
+@pytest.mark.parametrize(
+    ("path", "n_features", "n_classes", "millions", "number"),
+    [(RAVDESS, 128, 7, 1.180, 1_180_352), (IEMOCAP, 46, 4, 1.442, 1_442_496)],
+)
+def test_the_papers_number_of_parameters(path, n_features, n_classes, millions, number):
+    """Keras counts the batch normalisation's running mean and variance too, and the papers' numbers leave out
+    the output layer."""
+    network = Network(read_system(path).model, n_features, n_classes)
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    output = 7 * (4 * 256) + 7
+    output = n_classes * (4 * 256) + n_classes
     running = 2 * (64 + 64 + 128 + 128)
-    assert trained - output + running == 1_180_352
-    assert network.output.weight.shape == (7, 4 * 256)
+    assert trained - output + running == number
+    assert int(number / 1000) == round(1000 * millions)
+    assert network.output.weight.shape == (n_classes, 4 * 256)
+
+
+def test_only_pools_of_2_4_4_4_give_the_number_of_iemocap():
+    """157 frames of 46 features in one window: 256 values a step, which the text's pools do not give."""
+    model = read_system(IEMOCAP).model
+    assert Network(model, 46, 4).blstm.ahead.input_size == 256
+    assert Network(replace(model, pools=[4, 4, 4, 4]), 46, 4).blstm.ahead.input_size == 128
+
+
+def test_the_rows_of_table_2_leave_one_feature_out_each_and_share_one_archive():
+    rows = {path.stem: read_system(path) for path in IEMOCAP.parent.glob("timbre_no_*.yaml")}
+    main = read_system(IEMOCAP)
+    left_out = [set(main.feature.parts) - set(system.feature.parts) for system in rows.values()]
+    assert sorted(part for (part,) in left_out) == sorted(main.feature.parts) and len(rows) == 8
+    assert {feature_name(system.feature) for system in rows.values()} == {feature_name(main.feature)}
+    for system in rows.values():
+        assert (system.model, system.normalisation, system.training) == (main.model, main.normalisation, main.training)
+        assert [part for part in main.feature.parts if part in system.feature.parts] == system.feature.parts
 
 
 def test_bfloat16_changes_little():
