@@ -24,27 +24,36 @@ def pool(frames: Tensor, lengths: Tensor, names: Sequence[Name]) -> Tensor:
 
     Frames beyond an utterance's length take no part.
     """
-    inside = mask(lengths, frames.shape[1])[:, :, None]
+    asked = set(names)
+    outside = ~mask(lengths, frames.shape[1])[:, :, None]
+    count = lengths[:, None]
     first = frames[:, :1].detach()
-    change = frames - first  # zeros where nothing changes; the rounding of a mean would have a skewness
-    mean = masked_mean(change, lengths)[:, None]
-    centred = (change - mean).masked_fill(~inside, 0)
-    mean = (first + mean)[:, 0]
-    variance = masked_mean(centred**2, lengths).clamp(min=LEAST)
-    low = frames.masked_fill(~inside, torch.inf).min(1)
-    high = frames.masked_fill(~inside, -torch.inf).max(1)
-    last = (lengths[:, None] - 1).clamp(min=1)
-    found = {"mean": mean, "deviation": variance.sqrt(), "min": low.values, "max": high.values}
-    found["range"] = high.values - low.values
-    if "skewness" in names:
-        found["skewness"] = masked_mean(centred**3, lengths) / variance**1.5
-    if "kurtosis" in names:
-        found["kurtosis"] = masked_mean(centred**4, lengths) / variance**2 - 3
-    found["argmin"], found["argmax"] = low.indices / last, high.indices / last
-    if {"slope", "offset"} & set(names):
+    change = (frames - first).masked_fill(outside, 0)  # 0 where nothing changes, so that its mean is not rounded
+    mean = change.sum(1) / count
+    found = {"mean": first[:, 0] + mean}
+    if asked & {"deviation", "skewness", "kurtosis", "slope", "offset"}:
+        centred = (change - mean[:, None]).masked_fill(outside, 0)
+    if asked & {"deviation", "skewness", "kurtosis"}:
+        square = centred * centred  # torch's powers take longer
+        variance = (square.sum(1) / count).clamp(min=LEAST)
+        found["deviation"] = variance.sqrt()
+    if "skewness" in asked:
+        found["skewness"] = (square * centred).sum(1) / count / variance**1.5
+    if "kurtosis" in asked:
+        found["kurtosis"] = (square * square).sum(1) / count / variance**2 - 3
+    last = (count - 1).clamp(min=1)
+    if asked & {"min", "range", "argmin"}:
+        found["min"], place = frames.masked_fill(outside, torch.inf).min(1)
+        found["argmin"] = place / last
+    if asked & {"max", "range", "argmax"}:
+        found["max"], place = frames.masked_fill(outside, -torch.inf).max(1)
+        found["argmax"] = place / last
+    if "range" in asked:
+        found["range"] = found["max"] - found["min"]
+    if asked & {"slope", "offset"}:
         times = torch.arange(frames.shape[1], device=frames.device) / last  # (B, T)
         middle = masked_mean(times[:, :, None], lengths)
-        away = (times[:, :, None] - middle[:, None]).masked_fill(~inside, 0)
-        found["slope"] = (away * centred).sum(1) / (away**2).sum(1).clamp(min=LEAST)
-        found["offset"] = mean - found["slope"] * middle
+        away = (times[:, :, None] - middle[:, None]).masked_fill(outside, 0)
+        found["slope"] = (away * centred).sum(1) / (away * away).sum(1).clamp(min=LEAST)
+        found["offset"] = found["mean"] - found["slope"] * middle
     return torch.cat([found[name] for name in names], 1)
