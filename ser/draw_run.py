@@ -249,10 +249,14 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
     share = 100 * np.concatenate(quiet).mean()
     if not share:
         return [f"no frame of a test utterance is below {QUIET} dB of its loudest"]
-    rows = {"": weights, " if all steps of the attention weighed the same": even}
-    if len({len(of_one) for of_one in weights}) == 1:  # then a place in one is the same place in another
-        mean = np.mean(weights, 0)
-        rows[" if each utterance had the mean weights of all"] = [mean] * len(weights)
+    profile = mean_profile(weights)
+    rows = {
+        "": weights,
+        " if all steps of the attention weighed the same": even,
+        " if each utterance had the mean weights of all, frame by frame": [
+            profile[: len(one)] / profile[: len(one)].sum() for one in weights
+        ],
+    }
     lines = [
         f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
         "utterances' frames), and of the others:"
@@ -261,6 +265,18 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
         silence, rest = silence_and_rest(of_all, quiet)
         lines.append(f"{silence:.2f} {rest:.2f}{condition}")
     return lines
+
+
+def mean_profile(weights: Weights) -> "np.ndarray":
+    """The mean weight of the first frame, of the second, ... (T of the longest,), where 1 is an even share; of
+    the utterances that are so long. weights: (T,) of each utterance."""
+    import numpy as np
+
+    total, count = np.zeros((2, max(map(len, weights))))
+    for one in weights:
+        total[: len(one)] += one * len(one)
+        count[: len(one)] += 1
+    return total / count
 
 
 def silence_and_rest(weights: Weights, quiet: Weights) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import torch
 from ser import draw_run, networks, noise
 from ser.cli import UserError
 from ser.config import read_system, read_yaml
-from ser.draw_run import describe_silence, examples, hear, is_quiet, neighbour_share, points, silence_and_rest, to_plane
+from ser.draw_run import describe_silence, examples, hear, is_quiet, mean_profile, neighbour_share, points, silence_and_rest, to_plane
 from ser.features import logmel
 from ser.runs import read_run
 
@@ -136,9 +136,10 @@ def test_attention(toy, capsys):
     assert first == f"# mean weight of the frames {loudest} ({share:.0f} % of the test utterances' frames), and of the others:"
     assert second == f"# {np.mean(quiet):.2f} {np.mean(loud):.2f}"
     assert third.endswith(" if all steps of the attention weighed the same")
-    assert comments[4].startswith(f"# {shown[0]}")  # unequal lengths have no mean
+    assert comments[4].endswith(" if each utterance had the mean weights of all, frame by frame")
+    assert comments[5].startswith(f"# {shown[0]}")
     pictures = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "attention")]
-    printed = ["tiny, protocol selects_on_dev, fold 1, seed 1: attention", *(line.removeprefix("# ") for line in comments[1:4])]
+    printed = ["tiny, protocol selects_on_dev, fold 1, seed 1: attention", *(line.removeprefix("# ") for line in comments[1:5])]
     assert capsys.readouterr().out.splitlines() == [str(pictures[0]), *printed, str(pictures[1])]
 
 
@@ -309,6 +310,10 @@ class TestSilence:
         # over an even share: 1.5 0.75 0.75, 0.2 1.8
         assert silence_and_rest(weights, quiet) == pytest.approx(((0.75 + 0.75 + 0.2) / 3, (1.5 + 1.8) / 2))
 
+    def test_the_mean_weights_of_each_frame(self):
+        weights = [np.array([0.5, 0.25, 0.25]), np.array([0.1, 0.9])]  # 1.5 0.75 0.75 and 0.2 1.8 of an even share
+        assert mean_profile(weights) == pytest.approx([0.85, 1.275, 0.75])
+
     def test_in_words(self):
         weights = [np.array([0.75, 0.25]), np.array([0.25, 0.75])]
         quiet = [np.array([True, False]), np.array([True, False])]
@@ -318,7 +323,7 @@ class TestSilence:
         assert lines == [
             "0.50 1.50",
             "1.00 1.00 if all steps of the attention weighed the same",
-            "1.00 1.00 if each utterance had the mean weights of all",
+            "1.00 1.00 if each utterance had the mean weights of all, frame by frame",
         ]
         assert describe_silence(weights, even, quiet)[1] == "1.00 1.00"
         none = describe_silence(weights, even, [np.zeros(2, bool)] * 2)
