@@ -110,7 +110,11 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
                 vectors = layers.masked_mean(vectors, batch.lengths)
             per_frame = [batch.frames.numpy(), *frame_weights(network, batch, settings.precision)]
             for row, (utt, length) in enumerate(zip(chosen, batch.lengths, strict=True)):
-                found[utt] = [predicted[row], vectors[row].numpy(), *(values[row, :length] for values in per_frame)]
+                found[utt] = [
+                    predicted[row],
+                    vectors[row].numpy(),
+                    *(values[row, :length] for values in per_frame),
+                ]
     predicted, vectors, frames, *both = zip(*(found[utt] for utt in utts), strict=True)
     weights, even = both or ([], [])
     true = np.array([targets[utt] for utt in utts])

@@ -28,7 +28,8 @@ def pool(frames: Tensor, lengths: Tensor, names: Sequence[Name]) -> Tensor:
     outside = ~mask(lengths, frames.shape[1])[:, :, None]
     count = lengths[:, None]
     first = frames[:, :1].detach()
-    change = (frames - first).masked_fill(outside, 0)  # 0 where nothing changes, so that its mean is not rounded
+    # 0 where nothing changes: the rounding of a mean would have a skewness
+    change = (frames - first).masked_fill(outside, 0)
     mean = change.sum(1) / count
     found = {"mean": first[:, 0] + mean}
     if asked & {"deviation", "skewness", "kurtosis", "slope", "offset"}:

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -31,6 +31,9 @@ from ser.config import (
 from ser.datadir import read_table
 from ser.files import whole
 from ser.folds import Fold, read_fold
+
+if TYPE_CHECKING:
+    from ser.archive import Features
 
 PACKAGES = ("torch", "torchaudio", "librosa", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile")
 

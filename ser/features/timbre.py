@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from ser.cli import UserError
 from ser.config import Positive, PositiveFloat, strict
-from ser.features.logmel import heard as heard  # what ser.draw_run asks of a feature
+from ser.features.logmel import heard  # ser.draw_run asks this module for it
 from ser.features.means import crossing_rates, frames, tables
 
 Part = Literal[
