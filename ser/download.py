@@ -28,37 +28,47 @@ LOG_EVERY = 30.0  # seconds between lines where there is no terminal
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP answers after which another try may do
 
 
-def fetch(url: str, dest: Path, size: int, md5: str) -> None:
+class Broken(Exception):
+    """Why a try ended before the file was whole; another may do."""
+
+
+def fetch(url: str, dest: Path, size: int | None, md5: str | None) -> None:
     """Download `url` to `dest`, which appears whole; nothing is done where it is whole already.
 
-    size: bytes; md5: hex digits. A download that broke, or was stopped, is gone on with from
-    `dest.part`. Progress goes to standard error: a bar on a terminal, else a line now and then.
-    Raises UserError where the server refuses, where TRIES tries in a row bring nothing new, or
-    where what came is not the file that was asked for (which is removed then).
+    size: bytes; None: as many as the server says. md5: hex digits; None: nobody knows them, and what came is
+    not checked (the archives that `unpack` reads have checksums of their own). A download that broke, or was
+    stopped, is gone on with from `dest.part`. Progress goes to standard error: a bar on a terminal, else a
+    line now and then. Raises UserError where the server refuses, where TRIES tries in a row bring nothing
+    new, or where what came is not the file that was asked for (which is removed then).
     """
-    if dest.is_file() and _size(dest) == size and _md5(dest) == md5:
+    if dest.is_file() and size in (None, _size(dest)) and (md5 is None or _md5(dest) == md5):
         return
     part = dest.with_name(f"{dest.name}.part")
-    if _size(part) > size:  # of another file
-        part.unlink()
-    most, failures = _size(part), 0
-    while _size(part) < size:
-        reason = _fetch_rest(url, part, size)
-        got = _size(part)
-        if got == size:
+    most = failures = 0
+    while True:
+        try:
+            if size is None:
+                size = _size_there(url, part)
+            if _size(part) > size:  # of another file
+                part.unlink()
+            if _size(part) < size:
+                _fetch_rest(url, part, size)
             break
+        except Broken as error:
+            reason = str(error)
+        got = _size(part)
         failures = 0 if got > most else failures + 1
         most = max(most, got)
+        place = f"{got} of {'unknown' if size is None else size} bytes"
         if failures == TRIES:
             raise UserError(
-                f"{url}: broke off at {got} of {size} bytes, {TRIES} times in a row ({reason}); run the "
+                f"{url}: broke off at {place}, {TRIES} times in a row ({reason}); run the "
                 f"same command again to go on from there, or fetch the file by hand to {dest}"
             )
         wait = WAIT * 2 ** max(failures - 1, 0)
-        print(f"{reason} at {got} of {size} bytes; trying again in {wait:g} s", file=sys.stderr)
+        print(f"{reason} at {place}; trying again in {wait:g} s", file=sys.stderr)
         time.sleep(wait)
-    found = _md5(part)
-    if found != md5:
+    if md5 is not None and (found := _md5(part)) != md5:
         part.unlink()
         raise UserError(
             f"{url}: its MD5 is {found}, not {md5}: damaged on the way or another file; it was removed, "
@@ -67,46 +77,67 @@ def fetch(url: str, dest: Path, size: int, md5: str) -> None:
     os.replace(part, dest)
 
 
-def _fetch_rest(url: str, part: Path, size: int) -> str:
-    """Try once to append what `part` lacks; return why the server stopped."""
+def _size_there(url: str, part: Path) -> int:
+    """Ask the server for the file's size in bytes."""
+    with _answer(urllib.request.Request(url, method="HEAD"), part) as response:
+        length = response.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) == 0:
+            raise UserError(
+                f"{url}: the server does not say how long the file is; fetch it by hand to {part.with_suffix('')}"
+            )
+        return int(length)
+
+
+def _fetch_rest(url: str, part: Path, size: int) -> None:
+    """Try once to append what `part` lacks; raises Broken where it still lacks some."""
     start = _size(part)
-    request = urllib.request.Request(url, headers={"User-Agent": "ser"})
+    request = urllib.request.Request(url)
     if start:
         request.add_header("Range", f"bytes={start}-")
+    with _answer(request, part) as response:
+        if response.status == 206:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                part.unlink()
+                raise Broken("the server sent another part than was asked for")
+        else:
+            start = 0  # it knows no Range and sends the whole file
+        promised = start + (size - start if response.length is None else response.length)
+        if promised != size:
+            raise UserError(
+                f"{url}: the file there has {promised} bytes, not {size}: another file, or a page "
+                "that asks to log in; open the address in a browser"
+            )
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "ab" if start else "wb") as stream, _progress(part, start, size) as progress:
+            while stream.tell() < size and (block := _read(response)):
+                progress(stream.write(block[: size - stream.tell()]))
+    if _size(part) < size:
+        raise Broken("the server closed the connection")
+
+
+@contextmanager
+def _answer(request: urllib.request.Request, part: Path) -> Iterator[http.client.HTTPResponse]:
+    """Give the server's answer. Raises Broken where another try may do, UserError where none will."""
+    url, by_hand = request.full_url, part.with_suffix("")
+    request.add_header("User-Agent", "ser")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             if response.headers.get_content_type() == "text/html":
                 raise UserError(
                     f"{url}: a web page came in place of the file, maybe one that asks to log in; open the "
-                    f"address in a browser, and fetch the file by hand to {part.with_suffix('')}"
+                    f"address in a browser, and fetch the file by hand to {by_hand}"
                 )
-            if response.status == 206:
-                if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                    part.unlink()
-                    return "the server sent another part than was asked for"
-            else:
-                start = 0  # it knows no Range and sends the whole file
-            promised = start + (size - start if response.length is None else response.length)
-            if promised != size:
-                raise UserError(
-                    f"{url}: the file there has {promised} bytes, not {size}: another file, or a page "
-                    "that asks to log in; open the address in a browser"
-                )
-            part.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "ab" if start else "wb") as stream, _progress(part, start, size) as progress:
-                while stream.tell() < size and (block := _read(response)):
-                    progress(stream.write(block[: size - stream.tell()]))
-            return "the server closed the connection"
+            yield response
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in PASSING:
-            return f"the server answered {error.code} {error.reason}"
+            raise Broken(f"the server answered {error.code} {error.reason}") from None
         raise UserError(
             f"{url}: the server answered {error.code} {error.reason}; open the address in a browser, and "
-            f"fetch the file by hand to {part.with_suffix('')} if it has moved"
+            f"fetch the file by hand to {by_hand} if it has moved"
         ) from None
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        return f"no connection: {getattr(error, 'reason', error)}"
+        raise Broken(f"no connection: {getattr(error, 'reason', error)}") from None
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:

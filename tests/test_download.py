@@ -37,6 +37,7 @@ class Server(ThreadingHTTPServer):
         self.kind = "application/zip"
         self.answers = []  # HTTP codes in place of the file, for each request in turn
         self.asked = []
+        self.asked_for_size = 0  # requests of HEAD; they take their turn in `answers` too
 
     def handle_error(self, request, client_address):
         pass  # broken connections are what these tests are about
@@ -71,6 +72,17 @@ class Handler(BaseHTTPRequestHandler):
         if server.breaks_after:
             body = body[: server.breaks_after.pop(0)]
         self.wfile.write(body)  # and the connection closes
+
+    def do_HEAD(self):
+        self.server.asked_for_size += 1
+        if self.server.answers:
+            self.send_error(self.server.answers.pop(0))
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", self.server.kind)
+        if self.server.tells_length:
+            self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
 
     def log_message(self, *arguments):
         pass
@@ -280,6 +292,49 @@ def test_a_full_disk_is_not_taken_for_a_broken_network(server, dest, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1
+
+
+def test_a_file_whose_size_nobody_knows_has_the_size_that_the_server_says(server, dest):
+    server.breaks_after = [300_000, 200_000]
+    for _ in range(2):
+        fetch(server.url, dest, None, None)
+        assert dest.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-", "bytes=500000-"]
+    assert server.asked_for_size == 1
+    assert names(dest.parent) == ["corpus.zip"]
+
+
+@pytest.mark.parametrize(("there", "asked"), [(CONTENT[:700_000], ["bytes=700000-"]), (CONTENT, []), (CONTENT + b"!", [None])])
+def test_a_part_of_a_file_whose_size_nobody_knows(server, dest, there, asked):
+    dest.parent.mkdir()
+    (dest.parent / "corpus.zip.part").write_bytes(there)
+    fetch(server.url, dest, None, None)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked == asked
+
+
+def test_a_busy_server_is_asked_for_the_size_again(server, dest, capsys):
+    server.answers = [503, 429]
+    fetch(server.url, dest, None, None)
+    assert server.asked_for_size == 3
+    assert "the server answered 503 Service Unavailable at 0 of unknown bytes; trying again" in capsys.readouterr().err
+    server.answers = [404]
+    with pytest.raises(UserError, match=f"{server.url}: the server answered 404 Not Found"):
+        fetch(server.url, dest.with_name("other.zip"), None, None)
+
+
+def test_no_server_to_ask_for_the_size(server, dest):
+    url = server.url.replace(str(server.server_port), "1")
+    with pytest.raises(UserError, match=f"{url}: broke off at 0 of unknown bytes, 5 times in a row .no connection: .*refused"):
+        fetch(url, dest, None, None)
+
+
+def test_a_server_that_does_not_tell_the_size_that_is_asked_for(server, dest):
+    server.tells_length = False
+    with pytest.raises(UserError, match=f"{server.url}: the server does not say how long the file is; fetch it by hand to {dest}$"):
+        fetch(server.url, dest, None, None)
+    fetch(server.url, dest, SIZE, None)  # a size alone will do
+    assert dest.read_bytes() == CONTENT
 
 
 def test_a_log_gets_plain_lines(server, dest, capsys, monkeypatch):
