@@ -81,16 +81,21 @@ class RandomFolds:
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class GroupFolds:
-    """Whole groups (all that share a value of the table utt2<by>) go to one side; each tests once.
+    """Whole groups (all that share a value of the table utt2<by>) go to one side.
 
-    With `select: dev` the groups that the next fold tests are the development set; with dev, only those of
-    their utterances that share one value of the table utt2<dev> (one speaker of the next session). The values
-    take turns from fold to fold: the first by name, the second, ...; the others train.
+    They are cut into `number` parts of equal size, in the order of their names, or with seed in an order that
+    it draws. Fold k tests part k, so that each group tests once; with test_parts: 2 also the part after it, so
+    that each tests twice; and so on, the first part after the last. With `select: dev` the part after those is
+    the development set; with dev, only those of its utterances that share one value of the table utt2<dev>
+    (one speaker of the next session). The values take turns from fold to fold: the first by name, the second,
+    ...; the others train.
     """
 
     kind: Literal["groups"]
     by: str
     number: Annotated[int, Field(ge=2)]
+    test_parts: Positive = 1
+    seed: Annotated[int, Field(ge=0)] | None = None
     dev: str | None = None
 
 

@@ -131,13 +131,18 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str
             raise UserError(
                 f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
             )
-        if protocol.select == "dev" and folds.number < 3 and not folds.dev:
-            raise UserError(
-                f"{path}: folds.number: train, dev and test need 3 folds or more, not {folds.number}"
-            )
+        has_dev = protocol.select == "dev"
+        needed = folds.test_parts + (2 if has_dev and not folds.dev else 1)
+        if folds.number < needed:
+            names = "train, dev and test" if has_dev else "train and test"
+            raise UserError(f"{path}: folds.number: {names} need {needed} folds or more, not {folds.number}")
+        if folds.seed is not None:
+            groups = np.random.default_rng(folds.seed).permutation(groups).tolist()
         blocks = [set(block) for block in np.array_split(groups, folds.number)]
-        for number, test_groups in enumerate(blocks):
-            next_groups = blocks[(number + 1) % len(blocks)] if protocol.select == "dev" else set()
+        for number in range(folds.number):
+            own_and_next = [blocks[(number + ahead) % folds.number] for ahead in range(folds.test_parts + 1)]
+            test_groups = set().union(*own_and_next[:-1])
+            next_groups = own_and_next[-1] if has_dev else set()
             values = sorted({utt2dev[utt] for utt in utts if utt2group[utt] in next_groups})
             dev_values = [values[number % len(values)]] if folds.dev else values
             test = [utt for utt in utts if utt2group[utt] in test_groups]

@@ -189,10 +189,11 @@ def test_a_fault_of_a_system_is_named(tmp_path, name):
 PROTOCOL_FAULTS = {
     "unknown key": ("select:", "selct:", ": selct: unknown key; did you mean select?"),
     "unknown key of the folds": ("number: 3", "numbr: 3", ": folds.numbr: unknown key; did you mean folds.number?"),
-    "key of the other folds": (
+    "key of the other folds": ("by: spk", "by: spk, test_share: 0.2", ": folds.test_share: unknown key; did you mean folds.test_parts?"),
+    "key like no other": (
         "by: spk",
-        "by: spk, test_share: 0.2",
-        ": folds.test_share: unknown key; known: name, description, classes, where, folds, folds.kind, folds.number, folds.seed, folds.by, folds.dev, select, noise, labels, table",
+        "by: spk, 8to2: true",
+        ": folds.8to2: unknown key; known: name, description, classes, where, folds, folds.kind, folds.number, folds.test_share, folds.seed, folds.by, folds.test_parts, folds.dev, select, noise, labels, table",
     ),
     "missing": ("select: dev\n", "", ": select: missing"),
     "missing in the folds": ("by: spk, ", "", ": folds.by: missing"),

@@ -98,6 +98,42 @@ def test_groups_without_a_development_set(data, select):
         assert not {sentences[utt] for utt in train} & {sentences[utt] for utt in test}
 
 
+def speakers_of(data, made):
+    """For each fold the speakers of train, dev and test."""
+    utt2spk = table(data, "utt2spk")
+    return [tuple({utt2spk[utt] for utt in part} for part in fold) for fold in made]
+
+
+@pytest.mark.parametrize("select", ["dev", "test"])
+def test_groups_that_test_twice(data, select):
+    """Of seven parts the next but one selects, round the corner."""
+    made = run(data, "{kind: groups, by: spk, number: 7, test_parts: 2}", select)
+    ring = SPEAKERS * 2
+    for number, (fold, (train, dev, test)) in enumerate(zip(made, speakers_of(data, made), strict=True)):
+        assert test == set(ring[number : number + 2])
+        assert dev == ({ring[number + 2]} if select == "dev" else set())
+        assert train == set(SPEAKERS) - test - dev
+        assert sum(map(len, fold)) == len(chosen(data))
+    assert set(Counter(utt for _, _, test in made for utt in test).values()) == {2}
+
+
+def test_groups_in_an_order_that_is_drawn(data):
+    def parts(seed, more=""):
+        return [test for _, _, test in speakers_of(data, run(data, f"{{kind: groups, by: spk, number: 3, seed: {seed}{more}}}"))]
+
+    drawn = [parts(seed) for seed in range(30)]
+    assert parts(7) == drawn[7]
+    for tests in drawn:
+        assert sorted(spk for test in tests for spk in test) == SPEAKERS
+        assert [len(test) for test in tests] == [3, 2, 2]
+    assert set.union(*(tests[1] for tests in drawn)) == set(SPEAKERS)
+    assert len({frozenset(tests[0]) for tests in drawn}) > 15  # of 35
+    first, second, _ = parts(1)
+    assert parts(1, ", dev: spk") == parts(1)
+    made = speakers_of(data, run(data, "{kind: groups, by: spk, number: 3, test_parts: 2, seed: 1}", "test"))
+    assert made[0][2] == first | second  # the same parts
+
+
 @pytest.mark.parametrize("share", [0.2, 0.25, 0.01])
 @pytest.mark.parametrize("select", ["dev", "test", "last"])
 def test_random_sizes(data, share, select):
@@ -228,6 +264,11 @@ def test_too_many_and_too_few_folds(data):
     )
     assert fails(data, "{kind: groups, by: spk, number: 2}") == "protocol.yaml: folds.number: train, dev and test need 3 folds or more, not 2"
     assert len(run(data, "{kind: groups, by: spk, number: 2}", "test")) == 2
+    two = "{kind: groups, by: spk, number: %d, test_parts: 2}"
+    assert fails(data, two % 3) == "protocol.yaml: folds.number: train, dev and test need 4 folds or more, not 3"
+    assert fails(data, two % 2, "test") == "protocol.yaml: folds.number: train and test need 3 folds or more, not 2"
+    assert len(run(data, two % 4)) == 4
+    assert len(run(data, two % 3, "test")) == 3
 
 
 def test_groups_of_a_table_that_is_not_there(data):
