@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Att-HACK: four social attitudes, as Le Moine et al., "Speaker attentive speech emotion recognition", have it,
+# beside what protocols with the phrases, or the speakers, apart give.
+#
+#   ./run.sh                                  all of it
+#   ./run.sh --corpus /data/Att-HACK          a corpus that is on disk already
+#   ./run.sh --stop-stage 1                   the data directory and the folds
+#   ./run.sh --stage 3 --stop-stage 3         one stage
+
+# Options
+stage=-1              # first stage to run
+stop_stage=6          # last stage to run
+corpus=               # folder of the corpus; empty: downloads/, which stage -1 fills
+strict=false          # true: a missing or unreadable recording is an error
+systems="conf/baseline/*.yaml"  # system files: the rows of the table
+protocol="linguistic phrases speakers"  # names of conf/protocols/<name>.yaml: its columns
+folds=all             # numbers of the folds to run, as 1,2
+seeds=1               # number of seeds of each run
+nj=2                  # jobs side by side
+num_threads=1         # threads of each job of stages 3 and 4
+main=svm  # system that the others are tested against, and whose network is drawn
+
+set -euo pipefail
+. "$(dirname "$0")/../../tools/parse_options.sh"
+. "$(dirname "$0")/../../tools/stages.sh"
