@@ -164,7 +164,8 @@ def write_run(run: Run) -> None:
     """Write run.yaml; where the folder holds a run made otherwise, say so and leave it alone."""
     path, content = run.folder / "run.yaml", run.content
     if path.exists():
-        old = read_yaml(path)
+        then = read_run(run.folder).content  # with defaults for settings that were added since
+        old = read_yaml(path) | {part: then[part] for part in ("system", "protocol")}
         changed = [key for key in content if without_prose(old.get(key)) != without_prose(content[key])]
         if changed:
             raise UserError(

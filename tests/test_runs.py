@@ -90,3 +90,19 @@ def test_a_system_takes_its_parts_of_the_feature(recipe):
     (frame,) = recipe.matrices[utt][:1]  # three mel powers, one coefficient, zero-crossing rate, root mean square
     np.testing.assert_array_equal(features[utt], frame[[5, 0, 1, 2]][None])
     np.testing.assert_array_equal(features[f"{utt}-snr0"], 2 * frame[[5, 0, 1, 2]][None])
+
+
+def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):
+    """A run.yaml of an older version lacks them; they have the values that were meant then."""
+    folder = recipe.lay_out("run")
+    run = runs.read_run(folder)
+    content = recipe.yaml.safe_load((folder / "run.yaml").read_text())
+    for part, key in (("system", "augment"), ("protocol", "noise")):
+        del content[part][key]
+    del content["protocol"]["folds"]["test_parts"]
+    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content))
+    runs.write_run(run)
+    content["protocol"]["folds"]["test_parts"] = 2  # not what is meant now
+    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content))
+    with pytest.raises(UserError, match="made with another protocol;"):
+        runs.write_run(run)
