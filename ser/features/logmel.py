@@ -1,4 +1,4 @@
-"""Log-mel spectrogram, in decibels below the utterance's loudest cell."""
+"""Log-mel spectrogram, in decibels of the utterance's loudest cell, or of 1."""
 
 from functools import lru_cache
 from typing import Literal
@@ -11,11 +11,16 @@ from pydantic.dataclasses import dataclass
 
 from ser.cli import UserError
 from ser.config import NonNegative, Positive, PositiveFloat, strict
+from ser.features.lld import differences
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """Sizes are in samples, frequencies in Hz; `duration` (seconds) fixes the length of every utterance."""
+    """Sizes are in samples, frequencies in Hz; `duration` (seconds) fixes the length of every utterance.
+
+    top_db: cells further below the loudest are raised to that; null: decibels of 1, not of the loudest, which
+    tell how loud an utterance is. derivatives: how many stand behind the bands, each of the one before.
+    """
 
     sample_rate: Positive
     n_fft: Positive
@@ -25,9 +30,10 @@ class Config:
     fmin: NonNegative
     fmax: PositiveFloat
     window: Literal["hamming", "hann"]
-    top_db: PositiveFloat = 80.0  # quieter cells are raised to this far below the loudest
+    top_db: PositiveFloat | None = 80.0
     duration: PositiveFloat | None = None  # longer is cut at the end, shorter filled with zeros
     pad: Literal["front", "end"] = "end"
+    derivatives: Literal[0, 1, 2] = 0
 
     def __post_init__(self) -> None:
         if self.win_length > self.n_fft:
@@ -39,9 +45,9 @@ class Config:
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """Log-mel spectrogram of one utterance.
 
-    samples: (N,) float32 at config.sample_rate. Returns (T, n_mels) float32 in dB, at most 0, with
-    T = 1 + N // hop_length: frames are centred, as in librosa.stft. A silent utterance is all 0 dB.
-    Raises UserError where N is below win_length.
+    samples: (N,) float32 at config.sample_rate. Returns (T, n_mels (1 + derivatives)) float32 with
+    T = 1 + N // hop_length: frames are centred, as in librosa.stft. In dB; with top_db at most 0, and a silent
+    utterance is all 0. Derivatives are a frame's. Raises UserError where N is below win_length.
     """
     if len(samples) < config.win_length:
         raise UserError(
@@ -60,8 +66,14 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     spectrum = scipy.fft.rfft(frames, config.n_fft, axis=1, overwrite_x=True)
     power = spectrum.real**2 + spectrum.imag**2
     energy = np.maximum(power @ mel, 1e-10)  # librosa.power_to_db's floor
-    decibels = 10 * np.log10(energy / energy.max())
-    return np.maximum(decibels, -config.top_db).astype(np.float32)
+    if config.top_db is None:
+        decibels = 10 * np.log10(energy)
+    else:
+        decibels = np.maximum(10 * np.log10(energy / energy.max()), -config.top_db)
+    channels = [decibels]
+    for _ in range(config.derivatives):
+        channels.append(differences(channels[-1]))
+    return np.hstack(channels).astype(np.float32)
 
 
 def heard(samples: np.ndarray, config: Config) -> np.ndarray:

@@ -57,6 +57,31 @@ def test_equal_to_librosa(name, more):
     assert frames.max() == 0
 
 
+@pytest.mark.parametrize("scale", [1, 0.01])
+def test_decibels_that_are_not_below_the_loudest(scale):
+    config = make("svm", top_db=None)
+    samples = scale * speech(20000)
+    power = 10 ** (by_librosa(samples, make("svm", top_db=300.0)) / 10)
+    loudest = librosa.feature.melspectrogram(
+        y=samples, sr=RATE, n_fft=512, hop_length=160, win_length=400, window="hamming", pad_mode="constant", n_mels=64, fmin=60, fmax=7600
+    ).max()
+    np.testing.assert_allclose(extract(samples, config), 10 * np.log10(np.maximum(power * loudest, 1e-10)), rtol=0, atol=2e-2)
+    assert extract(np.zeros(20000, np.float32), config) == pytest.approx(-100)
+
+
+@pytest.mark.parametrize("derivatives", [1, 2])
+def test_derivatives(derivatives):
+    """librosa's, of five frames, the end ones repeated."""
+    samples = speech(20000)
+    static = extract(samples, make("svm"))
+    frames = extract(samples, make("svm", derivatives=derivatives))
+    assert frames.shape == (len(static), 64 * (1 + derivatives))
+    expected = [static]
+    for _ in range(derivatives):
+        expected.append(librosa.feature.delta(expected[-1], width=5, axis=0, mode="nearest"))
+    np.testing.assert_allclose(frames, np.hstack(expected), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("others", [{}, {"duration": 0.5}])
 def test_too_short_for_a_window(others):
     config = make("svm", **others)
