@@ -10,6 +10,7 @@ from kaldiio.matio import read_matrix_or_vector, write_array
 from ser.cli import UserError
 from ser.datadir import read_table, write_table
 from ser.files import whole
+from ser.normalisation import Statistics, normalise, statistics
 
 
 def write_archive(ark: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, int]:
@@ -41,6 +42,8 @@ class Features:
         self.scp = Path(folder) / "feats.scp"
         self.index = read_table(self.scp)
         self.frames = read_table(Path(folder) / "utt2num_frames")
+        self.utt2spk: Mapping[str, str] = {}
+        self.of_speakers: dict[str, Statistics] = {}
         self.remedy = f"remove {folder} and run stage 2 again"  # which leaves alone what seems to be there
         if not self.index:
             raise UserError(f"{self.scp}: empty table; {self.remedy}")
@@ -50,6 +53,11 @@ class Features:
         lengths = other.lengths_of(names.values())
         self.frames |= {here: str(lengths[there]) for here, there in names.items()}
         self.index |= {here: other.index[there] for here, there in names.items()}
+
+    def normalise_speakers(self, utt2spk: Mapping[str, str]) -> None:
+        """From now on, give the frames of each speaker a mean of 0 and a deviation of 1, over all of the
+        speaker's utterances in utt2spk; no others can be read then."""
+        self.utt2spk = utt2spk
 
     @cached_property
     def dimension(self) -> int:
@@ -69,6 +77,15 @@ class Features:
     def __getitem__(self, utt: str) -> np.ndarray:
         """(T, D) float32. Raises UserError where the index or the archive lacks the utterance, or its
         frames have another number of values than those of the first."""
+        if not self.utt2spk:
+            return self._checked(utt)
+        spk = self.utt2spk[utt]
+        if spk not in self.of_speakers:
+            own = [other for other, of_other in self.utt2spk.items() if of_other == spk]
+            self.of_speakers[spk] = statistics(map(self._checked, own))
+        return normalise(self._checked(utt), self.of_speakers[spk])
+
+    def _checked(self, utt: str) -> np.ndarray:
         matrix = self._read(utt)
         if matrix.shape[1] != self.dimension:
             raise UserError(

@@ -64,7 +64,7 @@ class System:
     paper: list[PaperRow]
     feature: Any
     model: Any
-    normalisation: Literal["none", "global", "neutral", "cell"]  # see ser/normalisation.py
+    normalisation: Literal["none", "global", "neutral", "cell", "speaker"]  # see ser/normalisation.py
     training: Training | None  # None: not a network
     augment: list[Noise] = field(default_factory=list)
 

@@ -1,44 +1,53 @@
-"""Mean and variance normalisation, with statistics of a fold's training part alone.
+"""Mean and variance normalisation, with statistics of a fold's training part alone, but for "speaker".
 
 kind "global": one mean and deviation a feature dimension, over all training frames. "neutral": the same over
 those of the class neutral (Mirsamadi et al. 2017, section 3). "cell": one for each dimension of each frame
-position, over the training utterances, which must be of one length (Sherman et al.'s code). "none": features
-as they are.
+position, over the training utterances, which must be of one length (Sherman et al.'s code). "speaker": those
+of each speaker over all the speaker's utterances in the fold, test utterances too, whose labels take no part
+(Le Moine et al. 2021, section 2.1); ser.archive.Features does it. "none": features as they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ser.archive import Features
 from ser.cli import UserError
+
+if TYPE_CHECKING:
+    from ser.archive import Features
 
 Statistics = dict[str, np.ndarray]
 
 
-def train_statistics(kind: str, features: Features, train: Mapping[str, str]) -> Statistics:
-    """Mean and deviation, each (D,) or, for "cell", (T, D); {} for "none". float32. train: {utt: class}.
-
-    A dimension that never changes gets a deviation of 1, so that it becomes 0 and not infinite.
-    """
-    if kind == "none":
+def train_statistics(kind: str, features: "Features", train: Mapping[str, str]) -> Statistics:
+    """Mean and deviation, each (D,) or, for "cell", (T, D); {} for "none" and "speaker". train: {utt: class}."""
+    if kind in ("none", "speaker"):
         return {}
     utts = [utt for utt, name in train.items() if kind != "neutral" or name == "neutral"]
     if not utts:
         raise UserError("normalisation: neutral: no training utterance is of the class neutral; take global")
-    count, total, squares = 0, 0.0, 0.0
-    length = None
+    if kind != "cell":
+        return statistics(features[utt] for utt in utts)
+    lengths = features.lengths_of(utts)
     for utt in utts:
-        matrix = features[utt].astype(np.float64)
-        if kind == "cell":
-            length = length or len(matrix)
-            if len(matrix) != length:
-                raise UserError(
-                    f"{features.scp}: {utt} has {len(matrix)} frames, others {length}; normalisation: cell needs a feature with a `duration`"
-                )
-            count, total, squares = count + 1, total + matrix, squares + matrix**2
-        else:
-            count, total, squares = count + len(matrix), total + matrix.sum(0), squares + (matrix**2).sum(0)
+        if lengths[utt] != lengths[utts[0]]:
+            raise UserError(
+                f"{features.scp}: {utt} has {lengths[utt]} frames, others {lengths[utts[0]]}; normalisation: cell "
+                "needs a feature with a `duration`"
+            )
+    return statistics(features[utt][None] for utt in utts)
+
+
+def statistics(matrices: Iterable[np.ndarray]) -> Statistics:
+    """Mean and deviation, float32, over the first dimension of all matrices, one after the other.
+
+    What never changes gets a deviation of 1, so that it becomes 0 and not infinite.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for matrix in matrices:
+        matrix = matrix.astype(np.float64)
+        count, total, squares = count + len(matrix), total + matrix.sum(0), squares + (matrix**2).sum(0)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     deviation[deviation < 1e-5] = 1

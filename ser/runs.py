@@ -8,6 +8,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -105,8 +106,8 @@ class Run:
     def read_fold(self) -> Fold:
         """The fold, with the noisy copies of its training part that the system asks for."""
         fold = read_fold(self.folds / f"fold{self.fold}", self.data)
-        copies = {copy_id(utt, noise): fold.train[utt] for noise in self.system.augment for utt in fold.train}
-        return replace(fold, train=fold.train | copies)
+        sources = self.with_copies(fold.train)
+        return replace(fold, train={utt: fold.train[source] for utt, source in sources.items()})
 
     def read_features(self) -> "Features":
         """The features of all utterances of the fold, each with its noise."""
@@ -121,15 +122,25 @@ class Run:
             features.take(Features(self.feature_folder(noise)), copies)
         if self.protocol.noise:
             features.take(Features(self.feature_folder(self.protocol.noise)), {utt: utt for utt in fold.test})
+        if self.system.normalisation == "speaker":
+            sources = self.with_copies(fold.train) | {utt: utt for utt in (*fold.dev, *fold.test)}
+            utt2spk = read_table(self.data / "utt2spk", sources.values())
+            features.normalise_speakers({utt: utt2spk[source] for utt, source in sources.items()})
         return features
 
     def read_groups(self) -> dict[str, str]:
-        """The group of every utterance that an inner split of the training part must keep together."""
+        """The group of every training utterance, which an inner split must keep together."""
         by = getattr(self.protocol.folds, "by", None)
-        utts = read_fold(self.folds / f"fold{self.fold}", self.data).train
-        groups = read_table(self.data / f"utt2{by}", utts) if by else {utt: utt for utt in utts}
-        copies = {copy_id(utt, noise): groups[utt] for noise in self.system.augment for utt in utts}
-        return groups | copies
+        sources = self.with_copies(read_fold(self.folds / f"fold{self.fold}", self.data).train)
+        groups = (
+            read_table(self.data / f"utt2{by}", sources.values()) if by else {utt: utt for utt in sources}
+        )
+        return {utt: groups[source] for utt, source in sources.items()}
+
+    def with_copies(self, train: Iterable[str]) -> dict[str, str]:
+        """Training utterances and then their noisy copies, each with the utterance that it is made of."""
+        sources = {utt: utt for utt in train}
+        return sources | {copy_id(utt, noise): utt for noise in self.system.augment for utt in sources}
 
 
 def copy_id(utt: str, noise: str) -> str:

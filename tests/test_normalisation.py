@@ -85,6 +85,21 @@ def test_none(tmp_path, unequal):
     assert normalise(unequal["a-1"], statistics) is unequal["a-1"]
 
 
+def test_speakers(tmp_path, unequal):
+    """By the features themselves: each speaker's own mean and deviation, over the utterances that are named."""
+    features = write(tmp_path, unequal)
+    features.normalise_speakers({"a-1": "a", "a-2": "a", "b-1": "b", "c-1": "c"})  # not c-2
+    assert train_statistics("speaker", features, TRAIN) == {}
+    for utts in (["a-1", "a-2"], ["b-1"], ["c-1"]):
+        own = np.concatenate([unequal[utt] for utt in utts]).astype(np.float64)
+        for utt in utts:
+            assert features[utt].dtype == np.float32
+            np.testing.assert_allclose(features[utt], (unequal[utt] - own.mean(0)) / own.std(0), rtol=1e-4, atol=1e-4)
+    normal = np.concatenate([features["a-1"], features["a-2"]])
+    np.testing.assert_allclose(normal.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(normal.std(0), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["global", "cell"])
 def test_the_training_part_alone_counts(tmp_path, equal, kind):
     before = train_statistics(kind, write(tmp_path, equal), TRAIN)

@@ -1,5 +1,6 @@
 """A run's fold and features, with noisy copies."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import kaldiio
@@ -90,6 +91,20 @@ def test_a_system_takes_its_parts_of_the_feature(recipe):
     (frame,) = recipe.matrices[utt][:1]  # three mel powers, one coefficient, zero-crossing rate, root mean square
     np.testing.assert_array_equal(features[utt], frame[[5, 0, 1, 2]][None])
     np.testing.assert_array_equal(features[f"{utt}-snr0"], 2 * frame[[5, 0, 1, 2]][None])
+
+
+def test_speakers_are_normalised_over_what_the_fold_has_of_them(noisy):
+    recipe, run = noisy
+    run = replace(run, system=replace(run.system, normalisation="speaker"))
+    features, fold = run.read_features(), run.read_fold()
+    raw = replace(run, system=replace(run.system, normalisation="none")).read_features()
+    utt2spk = {line.split()[0]: line.split()[1] for line in (run.data / "utt2spk").read_text().splitlines()}
+    for spk in set(utt2spk.values()):
+        utts = [utt for utt in (*fold.train, *fold.dev, *fold.test) if utt2spk[utt.split("-snr")[0]] == spk]
+        if utts:
+            own = np.concatenate([raw[utt] for utt in utts]).astype(float)
+            for utt in utts:
+                np.testing.assert_allclose(features[utt], (raw[utt] - own.mean(0)) / own.std(0), rtol=1e-3, atol=1e-4)
 
 
 def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):
