@@ -1,5 +1,6 @@
 """Utterances of like length put together, padded and stacked."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,25 @@ def random_batches(lengths: Mapping[str, int], size: int, rng: np.random.Generat
         if stretch >= len(shuffled) or padding_share(batches, lengths) <= MOST_PADDING:
             return [batches[place] for place in rng.permutation(len(batches))]
         stretch *= 2
+
+
+def balanced_batches(targets: Mapping[str, int], size: int, rng: np.random.Generator) -> list[list[str]]:
+    """Batches of `size` (the last may be smaller) with as many utterances of each class, or one more.
+
+    targets: {utt: class number}. As many utterances as there are, in all: classes take turns, and each
+    class's are gone through in a new random order whenever they are used up, so that those of a small class
+    come more than once, and of a large one not all.
+    """
+    classes: dict[int, list[str]] = {}
+    for utt in sorted(targets):
+        classes.setdefault(targets[utt], []).append(utt)
+    waiting: dict[int, list[str]] = {number: [] for number in sorted(classes)}
+    drawn = []
+    for number in itertools.islice(itertools.cycle(waiting), len(targets)):
+        if not waiting[number]:
+            waiting[number] = rng.permutation(classes[number]).tolist()
+        drawn.append(waiting[number].pop())
+    return [drawn[i : i + size] for i in range(0, len(drawn), size)]
 
 
 def sorted_batches(lengths: Mapping[str, int], size: int) -> list[list[str]]:

@@ -96,7 +96,8 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     torch.manual_seed(run.seed)
     network = networks.build(run.system, features.dimension, n_classes).to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=settings.learning_rate, eps=settings.epsilon)
+    make_optimiser = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[settings.optimiser]
+    optimiser = make_optimiser(trained, lr=settings.learning_rate, eps=settings.epsilon)
     weights = class_weights(settings.class_weights, [targets[utt] for utt in fold.train], n_classes)
     cross_entropy = torch.nn.NLLLoss(torch.tensor(weights, device=device))  # of log-posteriors
     print(
@@ -155,7 +156,11 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
             break
         # all that is random in an epoch follows from seed and epoch: a resumed run is the same run
         rng = np.random.default_rng([run.seed, epoch])
-        order = batches.random_batches(train_lengths, settings.batch_size, rng)
+        if settings.batches == "balanced":
+            of_train = {utt: targets[utt] for utt in fold.train}
+            order = batches.balanced_batches(of_train, settings.batch_size, rng)
+        else:
+            order = batches.random_batches(train_lengths, settings.batch_size, rng)
         if not resumed:  # otherwise the checkpoint has torch's random numbers
             torch.manual_seed(run.seed * 1_000_003 + epoch)
         sums = resumed or Sums.empty(n_classes)

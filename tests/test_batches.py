@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ser.archive import Features
-from ser.batches import load, padding_share, random_batches, sorted_batches
+from ser.batches import balanced_batches, load, padding_share, random_batches, sorted_batches
 
 IEMOCAP = Path(__file__).resolve().parents[2] / "shared/standins/iemocap_utterances.tsv"
 
@@ -43,6 +43,26 @@ def test_each_utterance_stands_in_one_batch(number, size):
         assert len(batches) == -(-number // size)
         assert max(sizes) <= size
         assert sum(one < size for one in sizes) <= 1
+
+
+@pytest.mark.parametrize("size", [4, 40, 42])
+@pytest.mark.parametrize("numbers", [(400, 400), (289, 947, 1099, 608), (7, 90, 500, 31, 44, 60, 12), (3,)])
+def test_balanced_batches_have_as_many_of_each_class(numbers, size):
+    targets = {f"u{number}-{place}": number for number, count in enumerate(numbers) for place in range(count)}
+    batches = balanced_batches(targets, size, np.random.default_rng(1))
+    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert sum(map(len, batches)) == len(targets)
+    for batch in batches:
+        counts = Counter(targets[utt] for utt in batch)
+        assert max(counts.values()) - min(counts.get(number, 0) for number in range(len(numbers))) <= 1
+    times = Counter(utt for batch in batches for utt in batch)
+    for number in range(len(numbers)):  # no utterance comes twice more often than another of its class
+        own = [times[utt] for utt in targets if targets[utt] == number]
+        assert max(own) - min(own) <= 1
+    again = balanced_batches(dict(reversed(targets.items())), size, np.random.default_rng(1))
+    assert batches == again
+    if len(targets) > 3:
+        assert batches != balanced_batches(targets, size, np.random.default_rng(2))
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])

@@ -124,10 +124,13 @@ def test_going_on_ends_in_the_same_bytes(recipe, monkeypatch, name, times, after
     assert without_time(log_of(folder)) == without_time(log_of(undisturbed))
 
 
-@pytest.mark.parametrize("batches_done", range(1, 10))  # four of an epoch's six are learnt from
-def test_going_on_within_an_epoch(recipe, monkeypatch, batches_done):
-    """The checkpoint has the batch, the sums of the epoch, and torch's random numbers, which dropout takes."""
-    undisturbed, folder = (recipe.lay_out(place, epochs=2) for place in ("undisturbed", "run"))
+@pytest.mark.parametrize(
+    ("batches_done", "settings"),
+    [*((number, {}) for number in range(1, 10)), *((number, {"optimiser": "nadam", "batches": "balanced"}) for number in (3, 9))],
+)  # four of an epoch's six are learnt from
+def test_going_on_within_an_epoch(recipe, monkeypatch, batches_done, settings):
+    """The checkpoint has the batch, the sums of the epoch, the optimiser, and torch's random numbers, which dropout takes."""
+    undisturbed, folder = (recipe.lay_out(place, epochs=2, **settings) for place in ("undisturbed", "run"))
     done(undisturbed)
     with monkeypatch.context() as patch:
         interrupt(patch, "forward", batches_done, False)
@@ -210,6 +213,19 @@ def test_each_epoch_has_an_order_of_its_own(recipe, monkeypatch):
     assert all(sorted(sum(epoch, ())) == recipe.part("train") for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert modes == ([(True, True)] * 4 + [(False, False)] * 2) * 3
+
+
+def test_balanced_batches(recipe, monkeypatch):
+    trained = []
+    forward = networks.forward
+    monkeypatch.setattr(
+        networks,
+        "forward",
+        lambda network, batch, precision: trained.append(batch.targets.tolist() if network.training else []) or forward(network, batch, precision),
+    )
+    done(recipe.lay_out("run", epochs=1, batch_size=6, batches="balanced"))
+    batches = [sorted(targets) for targets in trained if targets]
+    assert len(batches) > 1 and all(targets == [0, 0, 0, 1, 1, 1] for targets in batches[:-1])
 
 
 def test_a_run_that_is_done_is_left_alone(recipe, capsys):
