@@ -154,7 +154,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         finally:
             loader.dispose()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        others = [other.name for other in Path(path).parent.glob("*.yaml")]
+        near = difflib.get_close_matches(Path(path).name, others, 1)
+        raise UserError(f"{path}: no such file{f'; did you mean {near[0]}?' if near else ''}") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None

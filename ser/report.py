@@ -7,6 +7,7 @@ rows too.
 """
 
 import argparse
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,14 @@ def main(argv: list[str] | None = None) -> None:
     from ser.scores import read_scores
 
     protocols = [read_protocol(path) for path in sorted(Path("conf/protocols").glob("*.yaml"))]
-    systems = [(path, read_system(path)) for path in find_systems(args.systems)]
+    systems = []
+    for path in find_systems(args.systems):
+        try:
+            systems.append((path, read_system(path)))
+        except UserError as error:
+            if path in args.systems or Path("results", path.stem).exists():
+                raise
+            print(f"left out, nothing was run of it: {error}", file=sys.stderr)
     papers = {row.protocol for _, system in systems for row in system.paper if row.corpus == args.corpus}
     protocols.sort(key=lambda protocol: protocol.name not in papers)
     if args.main and args.main not in {system.name for _, system in systems}:
@@ -202,7 +210,7 @@ def against(
 
     from ser import metrics
 
-    lines = [
+    title = [
         f"## Against {main}",
         "",
         (
@@ -230,7 +238,12 @@ def against(
                 p = metrics.paired_p(differences)
                 row += [f"{100 * differences.mean():+.1f}", f"{p:.3f}" if p >= 0.001 else "< 0.001"]
         rows.append(row)
-    return lines + as_lines([row for row in rows if set(row[1:]) != {"–"}])
+    rows = [rows[0], *(row for row in rows[1:] if set(row[1:]) != {"–"})]
+    return (
+        title + as_lines(rows)
+        if len(rows) > 1
+        else [f"Nothing was run beside {main} on the same utterances."]
+    )
 
 
 def aside_table(

@@ -36,13 +36,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
-    for path in (*args.systems, *args.protocols):
-        if not Path(path).exists():
-            raise UserError(f"{path}: no such file")
+    from ser.config import read_yaml
+
+    for path in (*args.systems, *args.protocols):  # a name mistyped would have no runs
+        read_yaml(path)
     for system in args.systems:
         for protocol in args.protocols:
             place = Path(Path(system).stem) / Path(protocol).stem
-            for folder in sorted(Path("exp", place).glob("fold*_seed*")):
+            folders = sorted(Path("exp", place).glob("fold*_seed*"))
+            if not folders:
+                print(f"exp/{place}: no runs; stages 3 and 4 make them")
+            for folder in folders:
                 done, result = folder / "done", Path("results", place, f"{folder.name}.txt")
                 if not done.exists():
                     print(f"{folder}: not done, left out")

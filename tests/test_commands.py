@@ -99,12 +99,12 @@ def test_a_run_that_is_not_there(tmp_path, module):
 
 def test_nothing_to_score_is_no_fault(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("a.yaml").touch()
+    Path("a.yaml").write_text("description: d\n")
     with pytest.raises(SystemExit, match="error: b.yaml: no such file"):
         cli.run(lambda: score.main(["--systems", "a.yaml", "--protocols", "b.yaml"]))
-    Path("b.yaml").touch()
+    Path("b.yaml").write_text("description: d\n")
     cli.run(lambda: score.main(["--systems", "a.yaml", "--protocols", "b.yaml"]))
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "exp/a/b: no runs; stages 3 and 4 make them\n"
 
 
 def fails(error):

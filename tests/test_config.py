@@ -259,6 +259,8 @@ def test_protocols_are_read(tmp_path):
 
 def test_a_file_that_is_no_mapping(tmp_path):
     assert fault(config.read_system, tmp_path / "gone.yaml") == ": no such file"
+    write(tmp_path, "gun.yaml", "")
+    assert fault(config.read_system, tmp_path / "gone.yaml") == ": no such file; did you mean gun.yaml?"
     assert fault(config.read_system, write(tmp_path, "empty.yaml", "")) == ": should hold `key: value` lines"
     assert fault(config.read_protocol, write(tmp_path, "list.yaml", "- a\n")) == ": should hold `key: value` lines"
     assert fault(config.read_system, write(tmp_path, "date.yaml", "a: 2001-13-45\n")).startswith(": not valid YAML: month must be in 1..12")

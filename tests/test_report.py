@@ -223,6 +223,26 @@ def test_a_p_too_small_to_tell_is_not_told(place):
     assert against("beta")["alpha"]["apart p"] == "< 0.001"
 
 
+def test_nothing_to_test_the_main_system_against(place):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    report.main(["--corpus", "toy", "--main", "beta"])
+    text = Path("RESULTS.md").read_text()
+    assert "Nothing was run beside beta on the same utterances." in text and "## Against" not in text
+
+
+def test_a_broken_system_file_that_nothing_was_run_of_is_left_out(place, capsys):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    broken = Path("conf/b/broken.yaml")
+    broken.write_text("description: d\nnormalisation: nun\n")
+    assert list(rows()) == ["alpha", "gamma", "beta"]
+    assert "left out, nothing was run of it: conf/b/broken.yaml: " in capsys.readouterr().err
+    with pytest.raises(UserError, match="broken.yaml"):
+        rows("--systems", str(broken))
+    write_scores("broken", "apart", "fold1_seed1", "llhh lllh")
+    with pytest.raises(UserError, match="broken.yaml"):
+        rows()
+
+
 def test_an_unknown_main_system(place):
     with pytest.raises(UserError, match="--main beto: no such system"):
         report.main(["--corpus", "toy", "--main", "beto"])

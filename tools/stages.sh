@@ -3,6 +3,10 @@
 #
 #   . ../../tools/stages.sh
 
+if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
+  echo "error: --corpus $corpus: no such folder; give the one that holds the corpus" >&2
+  exit 1
+fi
 [ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
 cd "$(dirname "$0")"
 . ./path.sh
@@ -22,13 +26,21 @@ at_stage() {
   [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '== Stage %s: %s\n' "$1" "$2"
 }
 
+# Without --corpus a data directory that is there is taken as it is: wav.scp, written last, says that it is whole.
+prepared=false
+[ -n "$corpus" ] || [ ! -e data/all/wav.scp ] || prepared=true
+
 if at_stage -1 "the corpus"; then
-  [ -n "$corpus" ] || python -m ser.get_corpus $name downloads
+  [ -n "$corpus" ] || $prepared || python -m ser.get_corpus $name downloads
 fi
 
 if at_stage 0 "data preparation"; then
-  python -m ser.prepare_data $([ $strict = false ] || echo --strict) --nj $nj \
-    $name "${corpus:-downloads/$name}" data/all
+  if $prepared; then
+    echo "data/all is there; remove it, or give --corpus, to make it anew"
+  else
+    python -m ser.prepare_data $([ $strict = false ] || echo --strict) --nj $nj \
+      $name "${corpus:-downloads/$name}" data/all
+  fi
   python -m ser.validate_data data/all
 fi
 
