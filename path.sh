@@ -15,6 +15,6 @@ export PYTHONPATH="$SER_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONNOUSERSITE=1        # packages in ~/.local must not stand before the pinned ones
 export LC_ALL=C                  # sort as Kaldi does
 export PYTHONUTF8=1              # and yet read and write UTF-8
-# Freed tensors of more than 32 MB go back to the system, so that memory does not grow with every new length
+# Freed tensors of more than 8 MB go back to the system, so that memory does not grow with every new length
 # of a batch (a third of what it was on IEMOCAP); large pages make that as fast as keeping them.
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=67108864
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8388608
