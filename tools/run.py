@@ -28,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from jobs import Interrupted, catch_signals, count, parse, seconds, show_failures
 
@@ -202,6 +202,8 @@ def main():
     catch_signals()
     try:
         results = [pool.submit(runner.run, *job) for job in jobs]
+        while wait(results, timeout=1).not_done:
+            pass  # a signal that comes just before a wait without end would not be heard
         failed = [job[0] for job, result in zip(jobs, results) if not result.result()]
         if failed:
             show_failures(failed, len(jobs))
