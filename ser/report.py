@@ -160,7 +160,8 @@ def table(
     rows[0] += ["parameters", "minutes a run", "command"]
     for path, system in systems:
         row = [f"**{system.name}**: {system.description}", "; ".join(tables_of(system, corpus)) or "–"]
-        ran, about = [], list[dict[str, str]]()
+        about: list[dict[str, str]] = []
+        ran: list[str] = []
         for protocol in protocols:
             runs = list(scored[system.name, protocol.name].values())
             wa, ua, number = cells(runs)
@@ -227,10 +228,11 @@ def against(
             *(cell for protocol in protocols for cell in (f"{marked(protocol)} WA", f"{marked(protocol)} p")),
         ]
     ]
+    of_main = {protocol.name: rights(scored[main, protocol.name]) for protocol in protocols}
     for system in systems:
         row = [f"**{system.name}**"]
         for protocol in protocols:
-            one, other = (rights(scored[name, protocol.name]) for name in (system.name, main))
+            one, other = rights(scored[system.name, protocol.name]), of_main[protocol.name]
             differences = np.array([one[utt] - other[utt] for utt in sorted(one.keys() & other.keys())])
             if system.name == main or not len(differences):
                 row += ["–", "–"]

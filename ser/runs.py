@@ -175,8 +175,8 @@ def write_run(run: Run) -> None:
     """Write run.yaml; where the folder holds a run made otherwise, say so and leave it alone."""
     path, content = run.folder / "run.yaml", run.content
     if path.exists():
-        then = read_run(run.folder).content  # with defaults for settings that were added since
-        old = read_yaml(path) | {part: then[part] for part in ("system", "protocol")}
+        then = read_run(run.folder)  # with defaults for settings that were added since
+        old = read_yaml(path) | {"system": as_dict(then.system), "protocol": as_dict(then.protocol)}
         changed = [key for key in content if without_prose(old.get(key)) != without_prose(content[key])]
         if changed:
             raise UserError(

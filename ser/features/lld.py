@@ -68,7 +68,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     probability, 0 to 1; root of the mean square; zero crossings a sample; MFCC 1 to n_mfcc; then the first
     difference of each, a frame. Raises UserError where N is below win_length.
     """
-    check_length(samples, config)
+    check_length(samples, config.win_length, config.sample_rate)
     samples = samples - samples.mean()
     f0, voicing = pitch(samples, config)
     energy, crossings = root_mean_square(samples, config), zero_crossing_rate(samples, config)

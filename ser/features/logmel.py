@@ -9,9 +9,9 @@ import scipy.fft
 import scipy.signal
 from pydantic.dataclasses import dataclass
 
-from ser.cli import UserError
 from ser.config import NonNegative, Positive, PositiveFloat, strict
 from ser.features.lld import differences
+from ser.features.spectrum import check_length
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -49,10 +49,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     T = 1 + N // hop_length: frames are centred, as in librosa.stft. In dB; with top_db at most 0, and a silent
     utterance is all 0. Derivatives are a frame's. Raises UserError where N is below win_length.
     """
-    if len(samples) < config.win_length:
-        raise UserError(
-            f"too short: {len(samples)} samples at {config.sample_rate} Hz, and a window has {config.win_length}"
-        )
+    check_length(samples, config.win_length, config.sample_rate)
     samples = heard(samples, config)
     window, mel = tables(config)
     half = config.n_fft // 2

@@ -11,8 +11,8 @@ import scipy.signal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.cli import UserError
 from ser.config import Positive, strict
+from ser.features.spectrum import check_length
 
 Part = Literal["mel", "mfcc", "zcr", "rms"]
 
@@ -44,17 +44,12 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     order of Part. The spectrum is computed once for the mel powers and the MFCCs. Raises UserError where N is
     below n_fft.
     """
-    if len(samples) < config.n_fft:
-        raise UserError(
-            f"too short: {len(samples)} samples at {config.sample_rate} Hz, and a window has {config.n_fft}"
-        )
+    check_length(samples, config.n_fft, config.sample_rate)
     window, mel = tables(config.sample_rate, config.n_fft, config.n_mels)
     spectrum = scipy.fft.rfft(frames(samples, config, "constant") * window, axis=1, overwrite_x=True)
     power = (spectrum.real**2 + spectrum.imag**2) @ mel
-    decibels = 10 * np.log10(np.maximum(power, 1e-10))
-    decibels = np.maximum(decibels, decibels.max() - 80)  # librosa.power_to_db's top_db
     # the transform is linear: that of the mean is the mean of the transforms
-    mfcc = scipy.fft.dct(decibels.mean(0), norm="ortho")[: config.n_mfcc]
+    mfcc = scipy.fft.dct(decibels(power).mean(0), norm="ortho")[: config.n_mfcc]
     crossings = crossing_rates(frames(samples, config, "edge")).mean()
     rms = np.sqrt(frames(samples**2, config, "constant").mean(1)).mean()
     return np.concatenate([power.mean(0), mfcc, [crossings, rms]])[None].astype(np.float32)
@@ -64,6 +59,12 @@ def frames(samples: np.ndarray, config: Config, pad: str) -> np.ndarray:
     """Views (T, n_fft) of (N,) samples, centred every hop_length: T = 1 + N // hop_length."""
     padded = np.pad(samples, config.n_fft // 2, mode=pad)
     return np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
+
+
+def decibels(power: np.ndarray) -> np.ndarray:
+    """As librosa.power_to_db: what is 80 dB below the loudest is raised to that."""
+    values = 10 * np.log10(np.maximum(power, 1e-10))
+    return np.maximum(values, values.max() - 80)
 
 
 def crossing_rates(signals: np.ndarray) -> np.ndarray:

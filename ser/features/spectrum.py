@@ -33,7 +33,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     with T = 1 + N // hop_length: frames are centred, as in librosa.stft. Raises UserError where N is
     below win_length.
     """
-    check_length(samples, config)
+    check_length(samples, config.win_length, config.sample_rate)
     window = scipy.signal.get_window(config.window, config.win_length).astype(np.float32)
     windowed = frames(samples, config.win_length, config.hop_length) * window
     return np.abs(scipy.fft.rfft(windowed, config.n_fft, axis=1, overwrite_x=True))
@@ -44,13 +44,10 @@ def heard(samples: np.ndarray, config: Config) -> np.ndarray:
     return samples
 
 
-def check_length(samples: np.ndarray, config: Config) -> None:
+def check_length(samples: np.ndarray, window: int, sample_rate: int) -> None:
     """Raise UserError where (N,) samples are fewer than a window has."""
-    if len(samples) < config.win_length:
-        raise UserError(
-            f"too short: {len(samples)} samples at {config.sample_rate} Hz, "
-            f"and a window has {config.win_length}"
-        )
+    if len(samples) < window:
+        raise UserError(f"too short: {len(samples)} samples at {sample_rate} Hz, and a window has {window}")
 
 
 def frames(samples: np.ndarray, length: int, hop: int) -> np.ndarray:

@@ -16,7 +16,8 @@ from pydantic.dataclasses import dataclass
 from ser.cli import UserError
 from ser.config import Positive, PositiveFloat, strict
 from ser.features.logmel import heard  # ser.draw_run asks this module for it
-from ser.features.means import crossing_rates, frames, tables
+from ser.features.means import crossing_rates, decibels, frames, tables
+from ser.features.spectrum import check_length
 
 Part = Literal[
     "mfcc", "mfcc_delta", "centroid", "contrast", "low_contrast", "bandwidth", "rolloff", "zcr", "rms"
@@ -73,10 +74,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     zero-crossing rate come from one spectrum. Raises UserError where N is below n_fft, or T below the
     derivative's width.
     """
-    if len(samples) < config.n_fft:
-        raise UserError(
-            f"too short: {len(samples)} samples at {config.sample_rate} Hz, and a window has {config.n_fft}"
-        )
+    check_length(samples, config.n_fft, config.sample_rate)
     samples = heard(samples, config)
     n_frames = 1 + len(samples) // config.hop_length
     if n_frames < DELTA_WIDTH:
@@ -87,9 +85,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     magnitude = np.sqrt(power)
 
     mfcc = scipy.fft.dct(decibels(power @ mel), norm="ortho")[:, : config.n_mfcc]
-    delta = scipy.signal.savgol_filter(
-        mfcc, DELTA_WIDTH, polyorder=1, deriv=1, axis=0
-    )  # its slope over 9 frames
+    delta = scipy.signal.savgol_filter(mfcc, DELTA_WIDTH, polyorder=1, deriv=1, axis=0)  # slopes
     energy = power.sum(1) - (power[:, 0] + (power[:, -1] if config.n_fft % 2 == 0 else 0)) / 2  # of one half
     rms = np.sqrt(2 * energy) / config.n_fft
     zcr = crossing_rates(frames(samples, config, "edge"))
@@ -98,12 +94,6 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     return np.hstack([mfcc, delta, centroid[:, None], contrast(magnitude, config), one_each]).astype(
         np.float32
     )
-
-
-def decibels(power: np.ndarray) -> np.ndarray:
-    """As librosa.power_to_db: what is 80 dB below the loudest is raised to that."""
-    values = 10 * np.log10(np.maximum(power, 1e-10))
-    return np.maximum(values, values.max() - 80)
 
 
 def shape(magnitude: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
