@@ -23,6 +23,14 @@ def ua(confusion: np.ndarray) -> float:
     return 100 * float(np.mean(np.diag(confusion)[present] / confusion.sum(1)[present]))
 
 
+def collapse(confusion: np.ndarray) -> int | None:
+    """The class (number) that more than half of the other classes' utterances are taken for, if one is."""
+    wrongly = confusion.sum(0) - np.diag(confusion)
+    others = confusion.sum() - confusion.sum(1)
+    taken = np.flatnonzero(2 * wrongly > others)
+    return int(taken[0]) if len(taken) else None
+
+
 def half_interval(values: Sequence[float]) -> float:
     """Half the width of the 95 % interval of the mean of two values or more, by Student's t."""
     from scipy import stats

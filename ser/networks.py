@@ -26,16 +26,23 @@ def device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def build(system: System, n_features: int, n_classes: int) -> nn.Module:
-    """A fresh network; its weights follow from torch's seed."""
+def build(system: System, n_features: int, n_classes: int, n_speakers: int) -> nn.Module:
+    """A fresh network; its weights follow from torch's seed. n_speakers: those of the training part."""
     module = load_kind("model", kind_of(system.model), system.name)
-    return module.Network(system.model, n_features, n_classes)
+    sizes = (n_features, n_classes, n_speakers) if learns_speakers(module.Network) else (n_features, n_classes)
+    return module.Network(system.model, *sizes)
+
+
+def learns_speakers(network: nn.Module | type[nn.Module]) -> bool:
+    """Whether a network is told, in training, who speaks."""
+    return getattr(network, "learns_speakers", False)
 
 
 def trained(run: Run, n_features: int, n_classes: int) -> tuple[nn.Module, Statistics]:
     """The network of a run that has ended, as its protocol selects it, and its normalisation; on the CPU,
     for evaluation."""
-    network = build(run.system, n_features, n_classes)
+    n_speakers = max(run.read_speakers().values()) + 1
+    network = build(run.system, n_features, n_classes, n_speakers)
     path = run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
     fill(network, load(path)[0], path)
     path = run.folder / "normalisation.safetensors"
@@ -63,7 +70,8 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
     place = next(network.parameters()).device
     lengths = batch.lengths.to(place)
     with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        scores, penalty = network(batch.frames.to(place), lengths)
+        told = {"speakers": batch.speakers.to(place)} if learns_speakers(network) else {}
+        scores, penalty = network(batch.frames.to(place), lengths, **told)
     logs = scores.float().log_softmax(-1)
     return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty
 

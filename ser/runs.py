@@ -123,10 +123,22 @@ class Run:
         if self.protocol.noise:
             features.take(Features(self.feature_folder(self.protocol.noise)), {utt: utt for utt in fold.test})
         if self.system.normalisation == "speaker":
-            sources = self.with_copies(fold.train) | {utt: utt for utt in (*fold.dev, *fold.test)}
-            utt2spk = read_table(self.data / "utt2spk", sources.values())
-            features.normalise_speakers({utt: utt2spk[source] for utt, source in sources.items()})
+            features.normalise_speakers(self.read_utt2spk(fold))
         return features
+
+    def read_speakers(self) -> dict[str, int]:
+        """Number of the speaker of every utterance of the fold: those who train, by name; -1: the others."""
+        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
+        utt2spk = self.read_utt2spk(fold)
+        names = sorted({utt2spk[utt] for utt in fold.train})
+        numbers = {name: number for number, name in enumerate(names)}
+        return {utt: numbers.get(spk, -1) for utt, spk in utt2spk.items()}
+
+    def read_utt2spk(self, fold: Fold) -> dict[str, str]:
+        """The speaker of every utterance of a fold, and of its training part's noisy copies."""
+        sources = self.with_copies(fold.train) | {utt: utt for utt in (*fold.dev, *fold.test)}
+        utt2spk = read_table(self.data / "utt2spk", sources.values())
+        return {utt: utt2spk[source] for utt, source in sources.items()}
 
     def read_groups(self) -> dict[str, str]:
         """The group of every training utterance, which an inner split must keep together."""

@@ -112,10 +112,10 @@ def score_network(
     row = {utt: number for number, utt in enumerate(utts)}
     posteriors = np.empty((len(utts), len(fold.classes)))
     settings = run.system.training
-    targets = fold.targets()
+    targets, speakers = fold.targets(), run.read_speakers()
     with torch.inference_mode():
         for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
-            batch = batches.load(chosen, features, statistics, targets)
+            batch = batches.load(chosen, features, statistics, targets, speakers)
             logs, _ = networks.forward(network, batch, settings.precision)
             posteriors[[row[utt] for utt in chosen]] = logs.softmax(1).cpu().numpy()
 

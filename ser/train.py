@@ -81,7 +81,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     device = networks.device(device_name)
     fold = run.read_fold()
     n_classes = len(fold.classes)
-    targets = fold.targets()
+    targets, speakers = fold.targets(), run.read_speakers()
     features = run.read_features()
     train_lengths = features.lengths_of(fold.train)
     selects = run.protocol.select != "last"
@@ -94,7 +94,9 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         {name: torch.from_numpy(value) for name, value in statistics.items()},
     )
     torch.manual_seed(run.seed)
-    network = networks.build(run.system, features.dimension, n_classes).to(device)
+    network = networks.build(
+        run.system, features.dimension, n_classes, max(speakers.values()) + 1
+    ).to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     make_optimiser = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[settings.optimiser]
     optimiser = make_optimiser(trained, lr=settings.learning_rate, eps=settings.epsilon)
@@ -117,7 +119,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         saved = time.monotonic()
         for utts in tqdm(order[sums.batches :], desc=title, leave=False, disable=None):
             started = time.monotonic()
-            batch = batches.load(utts, features, statistics, targets)
+            batch = batches.load(utts, features, statistics, targets, speakers)
             with torch.set_grad_enabled(learn):
                 logs, penalty = networks.forward(network, batch, settings.precision)
                 loss = cross_entropy(logs, batch.targets.to(device)) + penalty
@@ -177,6 +179,8 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
             "dev_ua": metrics.ua(sums.confusion),
             "seconds": seconds + sums.seconds,
         }
+        said = 100 * sums.confusion.sum(0) / sums.confusion.sum()
+        line |= {f"dev_share_{name}": share for name, share in zip(fold.classes, said, strict=True)}
         log.append(line)
         is_best = selects and networks.best_line(log, settings.monitor) is line
         if is_best:
@@ -187,6 +191,13 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         print(
             " ".join(f"{key} {value:.4g}" for key, value in line.items()), "*" if is_best else "", flush=True
         )
+        number = metrics.collapse(sums.confusion)
+        if number is not None:
+            print(
+                f"warning: epoch {epoch}: {fold.classes[number]} takes over: {said[number]:.0f} % of the "
+                "utterances listened to are called so",
+                flush=True,
+            )
 
     networks.save(folder / "last.safetensors", network.state_dict())
     (folder / "done").touch()

@@ -1,0 +1,359 @@
+"""Le Moine, Obin and Roebel 2021, "Speaker attentive speech emotion recognition": the ACRNN of Chen et al. 2018
+("3-D convolutional recurrent neural networks with attention model"), its output layer regularised, and a second
+one, which learns who speaks, joined to it by self speaker attention.
+
+An utterance is cut into segments, each of which becomes an embedding; the mean of these, a segment counting by
+its length, is the utterance's. The output layer being linear, its score is the mean of the segments' scores, and
+the class of highest score is the one of highest mean log-posterior. (Chen et al. score segments apart and take
+the maximum.)
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ser.config import NonNegative, Positive, strict
+from ser.layers import BLSTM, keras_init, mask, masked_softmax
+
+POOL = 2  # in time and in frequency, after the first convolution
+GAP = 2  # steps between the segments of a strip: as far as a convolution of 5 sees
+SLOPE = 0.01  # of the leaky ReLU below 0; Chen et al.'s code
+Regularisation = Literal["none", "norm", "projection", "penalty", "mean"]
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """segment: frames of one. channels: into which the values of a frame are divided, as bands, their deltas
+    and their deltas' deltas. maps: of each convolution. hidden_size: of one direction of a BLSTM.
+    regularisation: of the output layer, see Output. speaker_weight: of the speakers' cross-entropy in the loss;
+    null: no network for speakers, and plain self attention.
+    """
+
+    segment: Positive
+    channels: Positive
+    maps: list[Positive]
+    linear_size: Positive
+    hidden_size: Positive
+    embedding_size: Positive
+    regularisation: Regularisation
+    speaker_weight: NonNegative | None
+
+    def __post_init__(self) -> None:
+        if not self.maps:
+            raise ValueError("maps: one number at least, of the first convolution")
+
+
+class Network(nn.Module):
+    """frames (B, T, D), lengths (B,) -> class scores before the softmax (B, classes), and the penalty that
+    training adds to the cross-entropy. speakers (B,): numbers of the speakers, below 0 where training has none
+    such; with them, the speakers' cross-entropy is part of the penalty. What ser.draw_run asks of it: see
+    sherman.py."""
+
+    learns_speakers = True
+
+    def __init__(self, config: Config, n_features: int, n_classes: int, n_speakers: int) -> None:
+        super().__init__()
+        self.config = config
+        n_states = 2 * config.hidden_size
+        self.encoder = Encoder(config, n_features)
+        if config.speaker_weight is None:
+            self.attention = SelfAttention(n_states)
+        else:
+            self.speaker_encoder = Encoder(config, n_features)
+            self.speaker_attention = SelfAttention(n_states)
+            self.speaker_embedding = Embedding(n_states, config.embedding_size)
+            self.speaker_output = nn.Linear(config.embedding_size, n_speakers)
+            self.attention = SpeakerAttention(n_states, -(-config.segment // POOL))
+        self.embedding = Embedding(n_states, config.embedding_size)
+        self.output = Output(config.embedding_size, n_classes, config.regularisation)
+
+    def forward(
+        self, frames: Tensor, lengths: Tensor, speakers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        segments = cut(lengths, self.config.segment)
+        states, speaker_states = self.read(frames, lengths, segments)
+        with torch.autocast(frames.device.type, enabled=False):  # little to do, and scores may be close
+            if speaker_states is None:
+                context = self.attention(states, segments.steps)
+            else:
+                context = self.attention(states, speaker_states, segments.steps)
+            scores, penalty = self.output(together(self.embedding(context), segments))
+            if speakers is not None and speaker_states is not None:
+                context = self.speaker_attention(speaker_states, segments.steps)
+                voices = self.speaker_output(together(self.speaker_embedding(context), segments))
+                known = speakers >= 0
+                loss = F.cross_entropy(voices[known], speakers[known], reduction="sum") / max(
+                    int(known.sum()), 1
+                )
+                penalty = penalty + self.config.speaker_weight * loss
+        return scores, penalty
+
+    def read(
+        self, frames: Tensor, lengths: Tensor, segments: "Segments"
+    ) -> tuple[Tensor, Tensor | None]:
+        """States (S, steps, 2H) of the segments, in float32: of the network for emotions, and of the one for
+        speakers, if there is one."""
+        strip = lay(frames, lengths, self.config.segment, segments)
+        states = self.encoder(strip, segments).float()
+        if self.config.speaker_weight is None:
+            return states, None
+        return states, self.speaker_encoder(strip, segments).float()
+
+    def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
+        """The attention's weights (B, T) of each frame, see sherman.py; with speaker attention, those of the
+        frames for themselves (alpha_em) and for who speaks (alpha_sp)."""
+        segments = cut(lengths, self.config.segment)
+        states, speaker_states = self.read(frames, lengths, segments)
+        if even:
+            states = torch.zeros_like(states)
+        if speaker_states is None:
+            found = {"self": self.attention.weights(states, segments.steps)}
+        else:
+            both = self.attention.weights(states, speaker_states, segments.steps)
+            found = dict(zip(("self", "speaker"), both.chunk(2, 1), strict=True))
+        time = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
+        segment = segments.first[:, None] + time // self.config.segment
+        segment = segment.clamp(max=len(segments.size) - 1)  # of padding, which is masked below
+        step = time % self.config.segment // POOL
+        shared = segments.size[segment].minimum(POOL * (step + 1)) - POOL * step  # frames of the step
+        share = segments.size[segment] / lengths[:, None] / shared.clamp(min=1)
+        inside = mask(lengths, frames.shape[1])
+        return {
+            name: (weights[segment, step.clamp(max=weights.shape[1] - 1)] * share).masked_fill(~inside, 0)
+            for name, weights in found.items()
+        }
+
+
+class Segments(NamedTuple):
+    """The S segments of B utterances, and where they lie in a strip in which all stand one behind the other.
+
+    utt (S,): whose each is. first (B,): which is an utterance's first. size (S,): frames. steps (S,): of the
+    pooled maps. start (S,): the step of the strip at which each begins. share (S,): of its utterance's frames.
+    """
+
+    utt: Tensor
+    first: Tensor
+    size: Tensor
+    steps: Tensor
+    start: Tensor
+    share: Tensor
+
+
+def cut(lengths: Tensor, segment: int) -> Segments:
+    """Cut utterances of these numbers (B,) of frames into segments of `segment`; the last is what is left."""
+    n_segments = -(-lengths // segment)
+    utt = torch.arange(len(lengths), device=lengths.device).repeat_interleave(n_segments)
+    first = n_segments.cumsum(0) - n_segments
+    number = torch.arange(len(utt), device=lengths.device) - first[utt]
+    size = (lengths[utt] - segment * number).clamp(max=segment)
+    steps = -(-size // POOL)
+    start = (steps + GAP).cumsum(0) - (steps + GAP)
+    return Segments(utt, first, size, steps, start, size / lengths[utt])
+
+
+def lay(frames: Tensor, lengths: Tensor, segment: int, segments: Segments) -> Tensor:
+    """Lay the utterances' own frames (B, T, D) into the strip (POOL * steps, D), zero between the segments."""
+    time = torch.arange(frames.shape[1], device=frames.device)
+    inside = mask(lengths, frames.shape[1])
+    number = (segments.first[:, None] + time // segment)[inside]
+    strip = frames.new_zeros(POOL * int(segments.start[-1] + segments.steps[-1] + GAP), frames.shape[2])
+    strip[POOL * segments.start[number] + (time % segment).expand_as(inside)[inside]] = frames[inside]
+    return strip
+
+
+def together(vectors: Tensor, segments: Segments) -> Tensor:
+    """Mean (B, D) of the vectors (S, D) of each utterance's segments, by their length."""
+    sums = vectors.new_zeros(len(segments.first), vectors.shape[1])
+    return sums.index_add(0, segments.utt, vectors * segments.share[:, None])
+
+
+class Encoder(nn.Module):
+    """Convolutions, a linear layer and a BLSTM (section 2.2.1), of all segments of a batch at once.
+
+    The segments are not padded to one length: they stand one behind the other in a strip, and the maps between
+    them are set to zero before each convolution, so that each meets at its ends the zeros that it would meet
+    alone. What is saved is the padding's share of the work.
+    """
+
+    def __init__(self, config: Config, n_features: int) -> None:
+        super().__init__()
+        self.channels = config.channels
+        sizes = [config.channels, *config.maps]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(sizes[i], sizes[i + 1], (5, 3), padding=(2, 1)) for i in range(len(config.maps))
+        )
+        bands = -(-(n_features // config.channels) // POOL)
+        self.linear = nn.Linear(bands * sizes[-1], config.linear_size)
+        self.blstm = BLSTM(config.linear_size, config.hidden_size)
+        self.apply(keras_init)
+        for convolution in self.convolutions:  # six in a row would let the maps fade (He et al. 2015)
+            nn.init.kaiming_uniform_(convolution.weight, SLOPE, nonlinearity="leaky_relu")
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, strip: Tensor, segments: Segments) -> Tensor:
+        """strip (POOL * steps, D) -> states (S, steps, 2H), zero behind a segment's own."""
+        places = segments.start[:, None] + torch.arange(int(segments.steps.max()), device=strip.device)
+        own = mask(segments.steps, places.shape[1])
+        between = torch.ones(len(strip) // POOL, dtype=torch.bool, device=strip.device)
+        between[places[own]] = False
+        between = between.nonzero()[:, 0]
+        maps = strip.view(1, len(strip), self.channels, -1).transpose(2, 3)  # channels last
+        maps = maps.permute(0, 3, 1, 2)
+        for number, convolution in enumerate(self.convolutions):
+            maps = convolution(maps)
+            if number == 0:
+                maps = F.max_pool2d(maps, POOL, ceil_mode=True)
+            maps = Activation.apply(maps, between)
+        rows = F.leaky_relu(self.linear(maps.permute(0, 2, 3, 1).reshape(len(strip) // POOL, -1)), SLOPE)
+        steps = rows[places.clamp(max=len(rows) - 1)]
+        return self.blstm(steps, segments.steps)[0]
+
+
+class Activation(torch.autograd.Function):
+    """Leaky ReLU of maps (1, C, steps, bands), in place, and zeros in the steps `between`. torch's masked_fill
+    would turn maps whose channels come last, and their gradients, round in memory."""
+
+    @staticmethod
+    def forward(ctx, maps: Tensor, between: Tensor) -> Tensor:
+        F.leaky_relu(maps, SLOPE, inplace=True).index_fill_(2, between, 0)
+        ctx.mark_dirty(maps)
+        ctx.save_for_backward(maps, between)
+        return maps
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        maps, between = ctx.saved_tensors
+        gradient = torch.ops.aten.leaky_relu_backward(gradient, maps, SLOPE, True)  # quicker than torch.where
+        return gradient.index_fill_(2, between, 0), None
+
+
+class SelfAttention(nn.Module):
+    """Equations 1 and 2: states (S, T, d) and numbers (S,) of steps -> context (S, d)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(size, 1, bias=False)  # W_att
+        keras_init(self.score)
+
+    def forward(self, states: Tensor, steps: Tensor) -> Tensor:
+        return weighted(states, self.weights(states, steps))
+
+    def weights(self, states: Tensor, steps: Tensor) -> Tensor:
+        """(S, T), equation 1; over a segment's own steps they sum to 1."""
+        return masked_softmax(self.score(states)[:, :, 0], steps)
+
+
+class SpeakerAttention(nn.Module):
+    """Self speaker attention, equations 3 to 7: states of both networks (S, T, d) each, zero behind a segment's
+    own steps, and the numbers (S,) of these -> context (S, d).
+
+    W_em^q has a value for each step of a whole segment; a shorter one has its first ones, and the T under the
+    root of equation 5 is its own. Equation 4 has W_em^q where its text and its sizes ask for W_em^k. Equation 7
+    gives d values, where the text says 2d.
+    """
+
+    def __init__(self, size: int, n_steps: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(n_steps, 1, bias=False)  # W_em^q
+        self.score = nn.Linear(size, 1, bias=False)  # W_em^k
+        self.speaker_key = nn.Linear(size, size, bias=False)
+        self.value = nn.Linear(size, size, bias=False)
+        self.speaker_value = nn.Linear(size, size, bias=False)
+        self.apply(keras_init)
+
+    def forward(self, states: Tensor, speaker_states: Tensor, steps: Tensor) -> Tensor:
+        own, speaker = self.weights(states, speaker_states, steps).chunk(2, 1)
+        # W^v is taken out of the sum of equation 7: the same, for one vector in place of T
+        return self.value(weighted(states, own)) + self.speaker_value(weighted(speaker_states, speaker))
+
+    def weights(self, states: Tensor, speaker_states: Tensor, steps: Tensor) -> Tensor:
+        """(S, 2T), equations 3 to 6: of its own steps, then of the speaker's; both together sum to 1."""
+        n_steps = states.shape[1]
+        query = F.linear(states.transpose(1, 2), self.query.weight[:, :n_steps])  # (S, d, 1)
+        own = self.score(states)[:, :, 0]
+        # q^T (h W)^T = h (W^T q), which needs no keys
+        asked = query[:, :, 0] @ self.speaker_key.weight  # (S, d)
+        speaker = (speaker_states @ asked[:, :, None])[:, :, 0] / steps[:, None] ** 0.5
+        inside = mask(steps, n_steps).repeat(1, 2)
+        scores = torch.cat((own, speaker), 1).masked_fill(~inside, -torch.inf)
+        return scores.softmax(1)
+
+
+def weighted(states: Tensor, weights: Tensor) -> Tensor:
+    """Sum (S, d) of states (S, T, d), each times its weight (S, T)."""
+    return (weights[:, None] @ states)[:, 0]
+
+
+class Embedding(nn.Module):
+    """The fully connected layer behind the attention, with batch normalisation (Chen et al.)."""
+
+    def __init__(self, size: int, embedding_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, embedding_size)
+        self.norm = nn.BatchNorm1d(embedding_size)
+        keras_init(self.linear)
+
+    def forward(self, context: Tensor) -> Tensor:
+        if len(context) == 1:  # no variance: as in evaluation
+            norm = self.norm
+            vectors = F.batch_norm(
+                self.linear(context), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        else:
+            vectors = self.norm(self.linear(context))
+        return F.leaky_relu(vectors, SLOPE)
+
+
+class Output(nn.Module):
+    """The classification layer (section 2.4): embeddings (B, E) -> scores (B, K) and a penalty.
+
+    Equation 8 asks, of the weights W^c of each of K classes and the embeddings x_i of a batch of N,
+    |W^c|_1 = N / (K |sum x_i|_1). How, it does not say:
+
+    norm: reparametrised. W^c is a free vector over its norm, times what equation 8 says; gradients go through
+    all of it. projection: W^c is scaled to that norm before each batch. penalty: the squares of what |W^c|_1 is
+    off are added to the loss. mean: what the text wants of it, that all classes are output alike, itself: the sum
+    of the scores W^c x_i of a batch is N / K, the same for each class. none: no constraint, and a bias, which
+    the others do without, since it could favour a class. In evaluation a running mean of the batches stands for
+    the batch.
+    """
+
+    def __init__(self, size: int, n_classes: int, regularisation: Regularisation) -> None:
+        super().__init__()
+        self.regularisation = regularisation
+        self.linear = nn.Linear(size, n_classes, bias=regularisation == "none")
+        keras_init(self.linear)
+        if regularisation in ("norm", "mean"):
+            self.register_buffer("mean", torch.zeros(size))  # of the embeddings
+            self.register_buffer("n_batches", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        weight, penalty = self.linear.weight, embeddings.new_zeros(())
+        n_classes = len(weight)
+        match self.regularisation:
+            case "norm":
+                weight = F.normalize(weight, 1) / (n_classes * self.batch_mean(embeddings).abs().sum())
+            case "mean":
+                centred = embeddings - self.batch_mean(embeddings)
+                return F.linear(centred, weight) + 1 / n_classes, penalty
+            case "projection" if self.training:
+                with torch.no_grad():
+                    norm = 1 / (n_classes * embeddings.mean(0).abs().sum())
+                    weight.copy_(norm * F.normalize(weight, 1))
+            case "penalty":
+                norm = 1 / (n_classes * embeddings.mean(0).abs().sum())
+                penalty = (weight.abs().sum(1) - norm).square().sum()
+        return F.linear(embeddings, weight, self.linear.bias), penalty
+
+    def batch_mean(self, embeddings: Tensor) -> Tensor:
+        """Mean (E,) of the embeddings; in evaluation, of the training's last batches."""
+        if not self.training:
+            return self.mean
+        mean = embeddings.mean(0)
+        with torch.no_grad():  # as batch normalisation does, but that it starts with the first batch's
+            self.mean.lerp_(mean, 0.1 if self.n_batches else 1.0)
+            self.n_batches += 1
+        return mean
