@@ -1,8 +1,9 @@
 """Stage 6: draw what needs a run's trained network: how it sets the classes apart, and what it attends to.
 
 Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
-writes figures/<system>_<protocol>_tsne.png and, where the network attends, <system>_<protocol>_attention.png,
-each with its numbers as text beside it. Of two runs of a system under a protocol the last one's stay.
+writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
+where the network attends, _attention.png, each with its numbers as text beside it. Of two runs of a system under
+a protocol the last one's stay.
 """
 
 import argparse
@@ -32,8 +33,8 @@ class Seen:
     """What the network made of N utterances. utts: ids; true and predicted (N,): class numbers.
 
     frames: N matrices (T, D), as it takes them in. vectors (N, H): what its last layer takes in. weights:
-    N arrays (T,), the attention's weight of each frame, and even: the same if it weighed all its steps
-    alike; both empty where there is no attention.
+    of each attention N arrays (T,), the frames' weights, and even: the same if it weighed all its steps
+    alike; both empty where there is no attention. 1 is a frame's share if all of all attentions are alike.
     """
 
     utts: list[str]
@@ -41,8 +42,8 @@ class Seen:
     predicted: "np.ndarray"
     frames: "list[np.ndarray]"
     vectors: "np.ndarray"
-    weights: "list[np.ndarray]"
-    even: "list[np.ndarray]"
+    weights: "dict[str, list[np.ndarray]]"
+    even: "dict[str, list[np.ndarray]]"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,15 +59,22 @@ def main(argv: list[str] | None = None) -> None:
         help="auto: a GPU where there is one (default)",
     )
     parser.add_argument(
+        "--utts",
+        nargs="+",
+        metavar="UTT",
+        default=[],
+        help="test utterances in which to draw the attention (default: one of each class)",
+    )
+    parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder exp/<system>/<protocol>/<run>"
     )
     args = parser.parse_args(argv)
     for folder in args.runs:
-        draw(folder, args.device)
+        draw(folder, args.device, args.utts)
 
 
-def draw(folder: Path, device: str) -> None:
-    """Draw the figures of one run."""
+def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
+    """Draw the figures of one run. chosen: utterances in which to draw the attention; none: examples."""
     from ser.config import kind_of, load_kind
     from ser.runs import read_run
 
@@ -79,11 +87,16 @@ def draw(folder: Path, device: str) -> None:
     fold = run.read_fold()
     if len(fold.test) < 4:
         raise UserError(f"{folder}: {len(fold.test)} test utterances, and t-SNE needs 4; leave it out")
+    for utt in chosen:
+        if utt not in fold.test:
+            raise UserError(
+                f"--utts {utt}: not a test utterance of {folder}; {run.folds}/fold{run.fold}/test has those"
+            )
     seen = see(run, fold, device)
     draw_planes(run, fold.classes, seen)
     feature = load_kind("feature", kind_of(run.system.feature), folder / "run.yaml")
     if seen.weights and hasattr(feature, "heard"):  # else its frames do not follow time
-        draw_attention(run, fold.classes, seen, feature)
+        draw_attention(run, fold.classes, seen, feature, chosen)
 
 
 def see(run: "Run", fold: "Fold", device: str) -> Seen:
@@ -108,67 +121,93 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
             predicted, vectors = scores.argmax(1).tolist(), taken_in.pop().float().cpu()
             if vectors.ndim == 3:  # where each frame is scored
                 vectors = layers.masked_mean(vectors, batch.lengths)
-            per_frame = [batch.frames.numpy(), *frame_weights(network, batch, settings.precision)]
+            both = frame_weights(network, batch, settings.precision)
             for row, (utt, length) in enumerate(zip(chosen, batch.lengths, strict=True)):
                 found[utt] = [
                     predicted[row],
                     vectors[row].numpy(),
-                    *(values[row, :length] for values in per_frame),
+                    batch.frames[row, :length].numpy(),
+                    *({name: of_all[row, :length] for name, of_all in one.items()} for one in both),
                 ]
     predicted, vectors, frames, *both = zip(*(found[utt] for utt in utts), strict=True)
-    weights, even = both or ([], [])
     true = np.array([targets[utt] for utt in utts])
-    return Seen(utts, true, np.array(predicted), list(frames), np.stack(vectors), list(weights), list(even))
+    weights, even = ({name: [of_utt[name] for of_utt in one] for name in one[0]} for one in both)
+    return Seen(utts, true, np.array(predicted), list(frames), np.stack(vectors), weights, even)
 
 
-def frame_weights(network: "nn.Module", batch: "Batch", precision: str) -> "list[np.ndarray]":
-    """The attention's weights (B, T) of a batch's frames, and those if it weighed all its steps alike; none
-    where the network has no attention. ser/models/sherman.py says what is asked of a model."""
+def frame_weights(
+    network: "nn.Module", batch: "Batch", precision: str
+) -> "tuple[dict[str, np.ndarray], dict[str, np.ndarray]]":
+    """What each attention gives a batch's frames (B, T), and what it would if it weighed all its steps alike, as
+    Seen has them. ser/models/sherman.py says what is asked of a model."""
     import torch
 
     if not hasattr(network, "frame_weights"):
-        return []
+        return {}, {}
     place = next(network.parameters()).device
     frames, lengths = batch.frames.to(place), batch.lengths.to(place)
     with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
         both = [network.frame_weights(frames, lengths, even=even) for even in (False, True)]
-    return [weights.cpu().numpy() for weights in both if weights is not None]
+    n_frames = batch.lengths.numpy()[:, None]
+    weights, even = (
+        {name: len(one) * n_frames * of_all.cpu().numpy() for name, of_all in one.items()} for one in both
+    )
+    return weights, even
 
 
 def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
     """Draw the utterances as points: as they are before the network, and behind it."""
+    import numpy as np
+
     from ser import figures
+    from ser.datadir import read_table
 
     spaces = {"input features": points(seen.frames), "output representation": seen.vectors}
-    planes = [
-        figures.Plane(name, to_plane(space), neighbour_share(space, seen.true))
-        for name, space in spaces.items()
+    planes = {name: to_plane(space) for name, space in spaces.items()}
+    utt2spk = read_table(run.data / "utt2spk", seen.utts)
+    speakers, speaker = np.unique([utt2spk[utt] for utt in seen.utts], return_inverse=True)
+    groupings = [
+        ("class", seen.true, classes, "tsne"),
+        ("speaker", speaker, speakers.tolist(), "tsne_speakers"),
     ]
-    path = figure_path(run, "tsne")
-    figures.planes(seen.utts, seen.true, classes, planes, title_of(run), path)
-    print(path.resolve())
+    for kind, numbers, names, figure in groupings:
+        both = [
+            figures.Plane(name, planes[name], neighbour_share(space, numbers))
+            for name, space in spaces.items()
+        ]
+        path = figure_path(run, figure)
+        figures.planes(seen.utts, numbers, names, both, title_of(run), path, kind)
+        print(path.resolve())
 
 
-def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, feature: ModuleType) -> None:
-    """Draw where the network attends in an example of each class; count how it heeds silence. feature: the
-    module of the run's."""
+def draw_attention(
+    run: "Run", classes: Sequence[str], seen: Seen, feature: ModuleType, chosen: Sequence[str]
+) -> None:
+    """Draw where the network attends in the chosen utterances, or in an example of each class; count how it
+    heeds silence. feature: the module of the run's."""
     from ser import figures
     from ser.datadir import read_table
 
     config = run.system.feature
     recordings = read_table(run.data / "wav.scp", seen.utts)
-    chosen = examples(seen.true, seen.predicted)
+    rows = list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted)
     drawn, quiet = {}, []
-    for row, (utt, weights) in enumerate(zip(seen.utts, seen.weights, strict=True)):
+    for row, (utt, frames) in enumerate(zip(seen.utts, seen.frames, strict=True)):
         samples = hear(run, utt, recordings, feature)
-        quiet.append(is_quiet(samples, config.hop_length, len(weights)))
-        if row in chosen:
+        quiet.append(is_quiet(samples, config.hop_length, len(frames)))
+        if row in rows:
+            weights = {name: of_all[row] for name, of_all in seen.weights.items()}
             true, predicted = classes[seen.true[row]], classes[seen.predicted[row]]
-            drawn[row] = figures.Example(utt, true, predicted, samples, weights * len(weights))
-    silence = describe_silence(seen.weights, seen.even, quiet)
+            drawn[row] = figures.Example(utt, true, predicted, samples, weights)
+    silence = [
+        line.replace("weight", f"{name.replace('_', ' ')} weight", 1) if len(seen.weights) > 1 else line
+        for name, weights in seen.weights.items()
+        for line in describe_silence(weights, seen.even[name], quiet)
+    ]
     path = figure_path(run, "attention")
+    title = f"{title_of(run)}: attention in {'chosen utterances' if chosen else 'an example of each class'}"
     figures.attention(
-        [drawn[row] for row in chosen], config.sample_rate, config.hop_length, title_of(run), silence, path
+        [drawn[row] for row in rows], config.sample_rate, config.hop_length, title, silence, path
     )
     print(f"{title_of(run)}: attention", *silence, path.resolve(), sep="\n")
 
@@ -247,7 +286,8 @@ def is_quiet(samples: "np.ndarray", hop: int, n_frames: int) -> "np.ndarray":
 
 def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[str]:
     """Lines that compare the mean weights in silence and elsewhere, of all utterances together, and what they
-    would be if attention did not follow what is said. All three: (T,) of each utterance."""
+    would be if attention did not follow what is said. All three: (T,) of each utterance; a weight of 1 is an even
+    share."""
     import numpy as np
 
     share = 100 * np.concatenate(quiet).mean()
@@ -258,7 +298,7 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
         "": weights,
         " if all steps of the attention weighed the same": even,
         " if each utterance had the mean weights of all, frame by frame": [
-            profile[: len(one)] / profile[: len(one)].sum() for one in weights
+            profile[: len(one)] * one.mean() / profile[: len(one)].mean() for one in weights
         ],
     }
     lines = [
@@ -272,25 +312,23 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
 
 
 def mean_profile(weights: Weights) -> "np.ndarray":
-    """The mean weight of the first frame, of the second, ... (T of the longest,), where 1 is an even share; of
-    the utterances that are so long. weights: (T,) of each utterance."""
+    """The mean weight of the first frame, of the second, ... (T of the longest,); of the utterances that are so
+    long. weights: (T,) of each utterance."""
     import numpy as np
 
     total, count = np.zeros((2, max(map(len, weights))))
     for one in weights:
-        total[: len(one)] += one * len(one)
+        total[: len(one)] += one
         count[: len(one)] += 1
     return total / count
 
 
 def silence_and_rest(weights: Weights, quiet: Weights) -> tuple[float, float]:
-    """Mean weights of the quiet frames and of the others, where 1 is an even share of the utterance. weights
-    and quiet: (T,) of each utterance."""
+    """Mean weights of the quiet frames and of the others. weights and quiet: (T,) of each utterance."""
     import numpy as np
 
-    relative = np.concatenate([of_one * len(of_one) for of_one in weights])
-    is_silence = np.concatenate(quiet)
-    return float(relative[is_silence].mean()), float(relative[~is_silence].mean())
+    of_all, is_silence = np.concatenate(weights), np.concatenate(quiet)
+    return float(of_all[is_silence].mean()), float(of_all[~is_silence].mean())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from ser.files import whole
 Log = Sequence[Mapping[str, float]]  # the lines of epochs.jsonl
 
 COLOURS = "plasma"  # from dark to light, so that it works in grey, and the colour-blind tell it apart
+STYLES = ({"color": "black", "linewidth": 1.5}, {"color": "tab:red", "linewidth": 1.2, "linestyle": "--"})
 MARKERS = "o^sPDv*X<p>h"  # of shapes that stand side by side here, none is like the other
 
 
@@ -68,7 +69,7 @@ def learning_curves(logs: Mapping[str, Log], heard: str, title: str, path: Path)
     figure.suptitle(title, fontsize=10)
     keep(figure, path)
     with whole(path.with_suffix(".txt")) as stream:
-        keys = [key for key in next(iter(logs.values()))[0]]
+        keys = [key for key in next(iter(logs.values()))[0] if all(key in log[0] for log in logs.values())]
         stream.write(f"# {title}\nrun {' '.join(keys)}\n")
         for run, log in logs.items():
             stream.writelines(f"{run} {' '.join(f'{line[key]:.6g}' for key in keys)}\n" for line in log)
@@ -90,8 +91,10 @@ def planes(
     both: Sequence[Plane],
     title: str,
     path: Path,
+    kind: str = "class",
 ) -> None:
-    """Draw the same utterances in two planes of t-SNE, input and output. true: (N,) class numbers."""
+    """Draw the same utterances in two planes of t-SNE, input and output. true: (N,) class numbers. kind: what the
+    classes are, "class" or "speaker"."""
     n_of_class = np.bincount(true, minlength=len(classes))
     chance = (n_of_class * (n_of_class - 1)).sum() / (len(true) * (len(true) - 1))
     title = f"{title}: t-SNE of {len(true)} test utterances"
@@ -108,7 +111,7 @@ def planes(
                 label=name,
             )
         told = f"{100 * plane.neighbours:.1f} % (by chance: {100 * chance:.1f} %)"
-        axes.set_title(f"{plane.name}\nnearest neighbour of the same class: {told}", fontsize=9)
+        axes.set_title(f"{plane.name}\nnearest neighbour of the same {kind}: {told}", fontsize=9)
         axes.set(xlabel="first dimension of t-SNE (no unit)", ylabel="second dimension of t-SNE (no unit)")
         axes.set(xticks=[], yticks=[])
     names = panels[0].get_legend_handles_labels()
@@ -117,22 +120,22 @@ def planes(
     figure.suptitle(title, fontsize=10)
     keep(figure, path)
     with whole(path.with_suffix(".txt")) as stream:
-        stream.write(f"# {title}\n# share with a nearest neighbour of the same class, in per cent:\n")
+        stream.write(f"# {title}\n# share with a nearest neighbour of the same {kind}, in per cent:\n")
         stream.writelines(f"# {plane.name}: {100 * plane.neighbours:.1f}\n" for plane in both)
-        stream.write(f"# by chance: {100 * chance:.1f}\nutt class x_features y_features x_output y_output\n")
+        stream.write(f"# by chance: {100 * chance:.1f}\nutt {kind} x_features y_features x_output y_output\n")
         for utt, number, *points in zip(utts, true, *(plane.points for plane in both), strict=True):
             stream.write(f"{utt} {classes[number]} {' '.join(f'{x:.3f}' for x in np.concatenate(points))}\n")
 
 
 class Example(NamedTuple):
-    """An utterance, its class and the predicted one, its samples (N,), and the attention's weight (T,) of
-    each frame, 1 where all weigh the same."""
+    """An utterance, its class and the predicted one, its samples (N,), and of each attention, by its name, the
+    weight (T,) of each frame, 1 where all of all weigh the same."""
 
     utt: str
     true: str
     predicted: str
     samples: np.ndarray
-    weights: np.ndarray
+    weights: Mapping[str, np.ndarray]
 
 
 def attention(
@@ -144,7 +147,6 @@ def attention(
     path: Path,
 ) -> None:
     """Draw waveforms and, over each, the weight of its frames. silence: lines on all utterances."""
-    title = f"{title}: attention in an example of each class"
     figure, panels = plt.subplots(
         len(examples),
         figsize=(8, 1.2 + 1.15 * len(examples)),
@@ -153,20 +155,22 @@ def attention(
         layout="constrained",
     )
     longest = max(len(example.samples) for example in examples) / sample_rate
-    highest = max(example.weights.max() for example in examples)
+    highest = max(weights.max() for example in examples for weights in example.weights.values())
     for axes, example in zip(panels[:, 0], examples, strict=True):
         samples = example.samples / max(np.abs(example.samples).max(), 1e-10)
         axes.plot(np.arange(len(samples)) / sample_rate, samples, color="0.7", linewidth=0.5)
         axes.set(xlim=(0, longest), ylim=(-1.05, 1.05), yticks=(-1, 0, 1), ylabel="waveform")
         axes.set_title(f"{example.true}, predicted {example.predicted} ({example.utt})", fontsize=9)
         over = axes.twinx()
-        seconds = np.arange(len(example.weights)) * hop_length / sample_rate
-        over.step(seconds, example.weights, where="mid", color="black", linewidth=1.5)
+        for style, weights in zip(STYLES, example.weights.values(), strict=False):
+            seconds = np.arange(len(weights)) * hop_length / sample_rate
+            over.step(seconds, weights, where="mid", **style)
         over.axhline(1, color="black", linewidth=0.8, linestyle=":")
         over.set(ylim=(0, 1.1 * highest), ylabel="attention")
     axes.set_xlabel("time (seconds)")
     axes.plot([], [], color="0.7", linewidth=4, label="waveform, its peak at 1")
-    axes.plot([], [], color="black", linewidth=1.5, label="attention weight of the frame")
+    for style, name in zip(STYLES, examples[0].weights, strict=False):
+        axes.plot([], [], **style, label=f"{name.replace('_', ' ')} weight of the frame")
     axes.plot([], [], color="black", linewidth=0.8, linestyle=":", label="the same if spread evenly: 1")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(title, fontsize=10)
@@ -175,12 +179,13 @@ def attention(
         shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
         unit = "a weight is 1 if spread evenly over the frames, and holds until the utterance's next line"
         stream.writelines(f"# {line}\n" for line in (title, *silence, *shown, unit))
-        stream.write("utt seconds weight\n")
+        stream.write(f"utt seconds {' '.join(examples[0].weights)}\n")
         for example in examples:
             written = ""
-            for number, weight in enumerate(example.weights):
-                if f"{weight:.4f}" != written:
-                    written = f"{weight:.4f}"
+            for number, weights in enumerate(zip(*example.weights.values(), strict=True)):
+                line = " ".join(f"{weight:.4f}" for weight in weights)
+                if line != written:
+                    written = line
                     stream.write(f"{example.utt} {number * hop_length / sample_rate:.3f} {written}\n")
 
 

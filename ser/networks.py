@@ -29,7 +29,9 @@ def device(name: str) -> torch.device:
 def build(system: System, n_features: int, n_classes: int, n_speakers: int) -> nn.Module:
     """A fresh network; its weights follow from torch's seed. n_speakers: those of the training part."""
     module = load_kind("model", kind_of(system.model), system.name)
-    sizes = (n_features, n_classes, n_speakers) if learns_speakers(module.Network) else (n_features, n_classes)
+    sizes = (
+        (n_features, n_classes, n_speakers) if learns_speakers(module.Network) else (n_features, n_classes)
+    )
     return module.Network(system.model, *sizes)
 
 

@@ -94,9 +94,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         {name: torch.from_numpy(value) for name, value in statistics.items()},
     )
     torch.manual_seed(run.seed)
-    network = networks.build(
-        run.system, features.dimension, n_classes, max(speakers.values()) + 1
-    ).to(device)
+    network = networks.build(run.system, features.dimension, n_classes, max(speakers.values()) + 1).to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     make_optimiser = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[settings.optimiser]
     optimiser = make_optimiser(trained, lr=settings.learning_rate, eps=settings.epsilon)

@@ -124,7 +124,9 @@ def _sessions(root: Path) -> tuple[dict[str, Path], list[Path]]:
         if folders:
             first = {path.name: path for path in reversed(folders)}
             return dict(sorted(first.items())), [path for path in folders if path != first[path.name]]
-    raise UserError(f"{root}: no {SESSIONS[0]} in it; give the folder that holds the corpus, IEMOCAP_full_release")
+    raise UserError(
+        f"{root}: no {SESSIONS[0]} in it; give the folder that holds the corpus, IEMOCAP_full_release"
+    )
 
 
 def _words(folder: Path) -> dict[str, str]:

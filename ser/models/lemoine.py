@@ -91,9 +91,7 @@ class Network(nn.Module):
                 penalty = penalty + self.config.speaker_weight * loss
         return scores, penalty
 
-    def read(
-        self, frames: Tensor, lengths: Tensor, segments: "Segments"
-    ) -> tuple[Tensor, Tensor | None]:
+    def read(self, frames: Tensor, lengths: Tensor, segments: "Segments") -> tuple[Tensor, Tensor | None]:
         """States (S, steps, 2H) of the segments, in float32: of the network for emotions, and of the one for
         speakers, if there is one."""
         strip = lay(frames, lengths, self.config.segment, segments)
@@ -104,16 +102,16 @@ class Network(nn.Module):
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
         """The attention's weights (B, T) of each frame, see sherman.py; with speaker attention, those of the
-        frames for themselves (alpha_em) and for who speaks (alpha_sp)."""
+        states for emotions (alpha_em) and of the states for speakers (alpha_sp)."""
         segments = cut(lengths, self.config.segment)
         states, speaker_states = self.read(frames, lengths, segments)
         if even:
             states = torch.zeros_like(states)
         if speaker_states is None:
-            found = {"self": self.attention.weights(states, segments.steps)}
+            found = {"attention": self.attention.weights(states, segments.steps)}
         else:
             both = self.attention.weights(states, speaker_states, segments.steps)
-            found = dict(zip(("self", "speaker"), both.chunk(2, 1), strict=True))
+            found = dict(zip(("self_attention", "speaker_attention"), both.chunk(2, 1), strict=True))
         time = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
         segment = segments.first[:, None] + time // self.config.segment
         segment = segment.clamp(max=len(segments.size) - 1)  # of padding, which is masked below
@@ -300,7 +298,12 @@ class Embedding(nn.Module):
         if len(context) == 1:  # no variance: as in evaluation
             norm = self.norm
             vectors = F.batch_norm(
-                self.linear(context), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+                self.linear(context),
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
+                eps=norm.eps,
             )
         else:
             vectors = self.norm(self.linear(context))

@@ -84,9 +84,9 @@ class Network(nn.Module):
         """Weights (B, T) of the steps (equation 1)."""
         return masked_softmax(self.attention(steps)[:, :, 0].float(), lengths)
 
-    def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> Tensor | None:
-        """The attention's weight (B, T) of each frame; see sherman.py. None where there is no attention."""
+    def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
+        """The attention's weight (B, T) of each frame; see sherman.py."""
         if self.config.pooling != "attention":
-            return None
+            return {}
         steps, _ = self.read(frames, lengths)
-        return self.attend(torch.zeros_like(steps) if even else steps, lengths)
+        return {"attention": self.attend(torch.zeros_like(steps) if even else steps, lengths)}

@@ -45,7 +45,7 @@ class Network(nn.Module):
     that training adds to the cross-entropy (a scalar).
 
     What ser.draw_run asks of a model: the last layer is `output`; and where it attends to frames, there
-    is a method `frame_weights`, which gives None where a setting leaves the attention out.
+    is a method `frame_weights`, which gives {} where a setting leaves the attention out.
     """
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
@@ -85,16 +85,16 @@ class Network(nn.Module):
         norm = states.float().abs().sum() + last.float().abs().sum()
         return scores, self.config.state_l1 * norm / len(frames)
 
-    def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> Tensor | None:
-        """The attention's weight (B, T) of each frame: of an utterance's own they sum to 1, padding has 0.
-        even: as if all windows weighed the same, to compare with. None where there is no attention.
+    def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
+        """The attention's weight (B, T) of each frame, by the name of what attends: of an utterance's own all
+        together sum to 1, padding has 0. even: as if all windows weighed the same, to compare with.
 
         A window's weight is spread evenly over its frames, and a frame has a share of each window that it
         is in: of two in the middle where they overlap by half, of one at the ends, and of none after the
         last whole window.
         """
         if not self.config.attention_size:
-            return None
+            return {}
         states, _, n_windows = self.read(frames, lengths)
         weights = self.attend(torch.zeros_like(states) if even else states, n_windows)
         window, size = self.config.window, frames.shape[1]
@@ -103,7 +103,8 @@ class Network(nn.Module):
         shares = (weights / real).repeat_interleave(window, 1)
         places = (starts[:, None] + torch.arange(window, device=weights.device)).flatten()
         summed = shares.new_zeros(len(frames), max(size, int(places[-1]) + 1))
-        return summed.index_add(1, places, shares)[:, :size].masked_fill(~mask(lengths, size), 0)
+        weights = summed.index_add(1, places, shares)[:, :size].masked_fill(~mask(lengths, size), 0)
+        return {"attention": weights}
 
     def read(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """States (B, W, 2H) of the BLSTM, its last ones (B, 2H), and the numbers (B,) of windows."""
