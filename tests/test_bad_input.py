@@ -165,7 +165,7 @@ def other_checkpoint(recipe):
     folder = trained(recipe)
     (folder / "done").unlink()
     other = recipe.lay_out("other", model={"hidden_size": 5})
-    network = networks.build(read_run(other).system, 6, 2)
+    network = networks.build(read_run(other).system, 6, 2, 0)
     networks.save_checkpoint(folder / "checkpoint.safetensors", network, torch.optim.Adam(network.parameters()), {"log": []})
 
 

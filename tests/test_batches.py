@@ -144,11 +144,12 @@ def test_load_normalises_pads_and_stacks(tmp_path, normalised):
     (tmp_path / "utt2num_frames").write_text("a 4\nb 7\nc 1\n")
     mean, deviation = np.array([1, 2, 3], np.float32), np.array([2, 0.5, 1], np.float32)
     statistics = {"mean": mean, "deviation": deviation} if normalised else {}
-    batch = load(["b", "c", "a"], Features(tmp_path), statistics, {"a": 2, "b": 0, "c": 1})
+    batch = load(["b", "c", "a"], Features(tmp_path), statistics, {"a": 2, "b": 0, "c": 1}, {"a": 4, "b": -1, "c": 0})
     assert batch.utts == ["b", "c", "a"]
     assert (batch.frames.shape, batch.frames.dtype) == ((3, 7, 3), torch.float32)
     assert (batch.lengths.tolist(), batch.lengths.dtype) == ([7, 1, 4], torch.int64)
     assert (batch.targets.tolist(), batch.targets.dtype) == ([0, 1, 2], torch.int64)
+    assert (batch.speakers.tolist(), batch.speakers.dtype) == ([-1, 0, 4], torch.int64)
     for utt, row, length in zip(batch.utts, batch.frames.numpy(), batch.lengths, strict=True):
         expected = (matrices[utt] - mean) / deviation if normalised else matrices[utt]
         np.testing.assert_allclose(row[:length], expected, rtol=1e-6)

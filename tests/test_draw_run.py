@@ -15,6 +15,7 @@ from ser.config import read_system, read_yaml
 from ser.draw_run import describe_silence, examples, hear, is_quiet, mean_profile, neighbour_share, points, silence_and_rest, to_plane
 from ser.features import logmel
 from ser.runs import read_run
+from ser.train import train
 
 RATE, HOP = 8000, 80  # of the recipe's feature
 
@@ -37,7 +38,7 @@ def lay_out(recipe, system="tiny", **options):
     """A run that is done, with random weights that make its attention uneven and its answers now right, now wrong."""
     folder = recipe.lay_out(f"{system}/selects_on_dev/fold1_seed1", system=system, **options)
     torch.manual_seed(3)
-    network = networks.build(read_run(folder).system, 6, 2)
+    network = networks.build(read_run(folder).system, 6, 2, 0)
     weights = {name: value if "norm" in name else torch.empty_like(value).uniform_(-1, 1) for name, value in network.state_dict().items()}
     networks.save(folder / "best.safetensors", weights)
     frames = np.concatenate([recipe.matrices[utt] for utt in recipe.part("train")])
@@ -62,7 +63,7 @@ def alone(folder, utt, matrix):
     lengths = torch.tensor([len(matrix)])
     with torch.no_grad():
         predicted = int(network(frames, lengths)[0].argmax())
-        weights = network.frame_weights(frames, lengths)[0].numpy()
+        weights = network.frame_weights(frames, lengths)["attention"][0].numpy()
         network.output = torch.nn.Identity()
         return predicted, network(frames, lengths)[0][0].numpy(), weights, frames[0].numpy()
 
@@ -103,7 +104,7 @@ def test_attention(toy, capsys):
     draw_run.main([str(run)])
     assert Path("figures/tiny_selects_on_dev_attention.png").read_bytes().startswith(b"\x89PNG")
     comments, header, lines = table("tiny_selects_on_dev_attention")
-    assert header == ["utt", "seconds", "weight"]
+    assert header == ["utt", "seconds", "attention"]
     utts = sorted(toy.part("test"))
     seen = {utt: alone(run, utt, toy.matrices[utt]) for utt in utts}
 
@@ -138,9 +139,55 @@ def test_attention(toy, capsys):
     assert third.endswith(" if all steps of the attention weighed the same")
     assert comments[4].endswith(" if each utterance had the mean weights of all, frame by frame")
     assert comments[5].startswith(f"# {shown[0]}")
-    pictures = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "attention")]
+    pictures = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "tsne_speakers", "attention")]
     printed = ["tiny, protocol selects_on_dev, fold 1, seed 1: attention", *(line.removeprefix("# ") for line in comments[1:5])]
-    assert capsys.readouterr().out.splitlines() == [str(pictures[0]), *printed, str(pictures[1])]
+    assert capsys.readouterr().out.splitlines() == [str(pictures[0]), str(pictures[1]), *printed, str(pictures[2])]
+
+
+def test_tsne_by_speaker(toy):
+    """The same points, and another neighbour that is asked for."""
+    Path("data/all/utt2spk").write_text("".join(f"{utt} {utt[0]}{int(utt[-1]) % 3}\n" for utt in toy.classes))
+    run = lay_out(toy)
+    draw_run.main([str(run)])
+    comments, header, lines = table("tiny_selects_on_dev_tsne_speakers")
+    assert header[:2] == ["utt", "speaker"]
+    assert [line[2:] for line in lines] == [line[2:] for line in table("tiny_selects_on_dev_tsne")[2]]
+    utts = sorted(toy.part("test"))
+    speakers = [f"{utt[0]}{int(utt[-1]) % 3}" for utt in utts]
+    assert [line[:2] for line in lines] == [list(pair) for pair in zip(utts, speakers, strict=True)]
+    share = share_by_a_loop([alone(run, utt, toy.matrices[utt])[1] for utt in utts], speakers)
+    assert comments[1] == "# share with a nearest neighbour of the same speaker, in per cent:"
+    assert comments[3] == f"# output representation: {share:.1f}"
+
+
+LEMOINE = {
+    "kind": "lemoine", "segment": 8, "channels": 1, "maps": [3], "linear_size": 5, "hidden_size": 4, "embedding_size": 6,
+    "regularisation": "mean", "speaker_weight": 1.0,
+}  # fmt: skip
+
+
+def test_an_attention_of_two_parts_in_chosen_utterances(toy, capsys):
+    toy.write_yaml("conf/toy/lemoine.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": LEMOINE})
+    folder = toy.lay_out("lemoine/selects_on_dev/fold1_seed1", system="lemoine")
+    train(folder, "cpu")
+    draw_run.main([str(folder), "--utts", "d-05", "d-02"])
+    comments, header, lines = table("lemoine_selects_on_dev_attention")
+    assert comments[0].endswith(": attention in chosen utterances")
+    assert header == ["utt", "seconds", "self_attention", "speaker_attention"]
+    assert list(dict.fromkeys(line[0] for line in lines)) == ["d-05", "d-02"]
+    network, statistics = networks.trained(read_run(folder), 6, 2)
+    for utt in ("d-05", "d-02"):
+        frames = torch.from_numpy((toy.matrices[utt] - statistics["mean"]) / statistics["deviation"])[None]
+        both = network.frame_weights(frames, torch.tensor([frames.shape[1]]))
+        written = [line for line in lines if line[0] == utt]
+        for column, weights in zip((2, 3), both.values(), strict=True):
+            for line in written:
+                frame = round(float(line[1]) * RATE / HOP)
+                expected = 2 * frames.shape[1] * weights[0, frame].item()  # 1 is the share of each of 2 T
+                assert float(line[column]) == pytest.approx(expected, abs=2e-3)
+    assert [line.split(" of the frames")[0] for line in comments if " of the frames below" in line] == [
+        "# mean self attention weight", "# mean speaker attention weight",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -151,21 +198,23 @@ def test_two_calls_write_the_same_bytes(toy, precision):
         draw_run.main([str(run)])
         content.append({path.name: path.read_bytes() for path in Path("figures").iterdir()})
     assert content[0] == content[1]
-    assert len(content[0]) == 4
+    assert len(content[0]) == 6
 
 
 def test_no_attention_no_figure_of_it(toy, capsys):
     run = lay_out(toy, model={"attention_size": None})
     draw_run.main([str(run)])
-    assert sorted(path.name for path in Path("figures").iterdir()) == ["tiny_selects_on_dev_tsne.png", "tiny_selects_on_dev_tsne.txt"]
-    assert capsys.readouterr().out == f"{Path('figures/tiny_selects_on_dev_tsne.png').resolve()}\n"
+    assert sorted(path.name for path in Path("figures").iterdir()) == [f"tiny_selects_on_dev_{name}" for name in ("tsne.png", "tsne.txt", "tsne_speakers.png", "tsne_speakers.txt")]
+    paths = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "tsne_speakers")]
+    assert capsys.readouterr().out == f"{paths[0]}\n{paths[1]}\n"
 
 
 def test_a_network_that_knows_no_attention(recipe):
     model = {"kind": "bledea", "steps": "frames", "hidden_size": 4, "dense_size": 5, "dropout": 0.5}
     recipe.write_yaml("conf/toy/lstm.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": model})
     draw_run.main([str(lay_out(recipe, "lstm"))])
-    assert [path.name for path in Path("figures").glob("*.txt")] == ["lstm_selects_on_dev_tsne.txt"]
+    texts = sorted(path.name for path in Path("figures").glob("*.txt"))
+    assert texts == ["lstm_selects_on_dev_tsne.txt", "lstm_selects_on_dev_tsne_speakers.txt"]
 
 
 def test_a_network_that_scores_frames_is_the_mean_of_them(recipe):
@@ -209,6 +258,11 @@ class TestRefused:
 
     def test_no_run(self, tmp_path):
         self.refuse(tmp_path / "no", f"{tmp_path}/no/run.yaml: no such file")
+
+    def test_an_utterance_that_is_not_tested(self, toy):
+        run = lay_out(toy)
+        with pytest.raises(UserError, match=f"^--utts a-00: not a test utterance of {run}; data/folds/selects_on_dev/fold1/test has those$"):
+            draw_run.main([str(run), "--utts", "d-00", "a-00"])
 
     def test_another_split(self, toy):
         run = lay_out(toy)
@@ -305,19 +359,18 @@ class TestSilence:
             assert loud.tolist() == [(place + 40) // 80]
 
     def test_mean_weights(self):
-        weights = [np.array([0.5, 0.25, 0.25]), np.array([0.1, 0.9])]
+        weights = [np.array([1.5, 0.75, 0.75]), np.array([0.2, 1.8])]
         quiet = [np.array([False, True, True]), np.array([True, False])]
-        # over an even share: 1.5 0.75 0.75, 0.2 1.8
         assert silence_and_rest(weights, quiet) == pytest.approx(((0.75 + 0.75 + 0.2) / 3, (1.5 + 1.8) / 2))
 
     def test_the_mean_weights_of_each_frame(self):
-        weights = [np.array([0.5, 0.25, 0.25]), np.array([0.1, 0.9])]  # 1.5 0.75 0.75 and 0.2 1.8 of an even share
+        weights = [np.array([1.5, 0.75, 0.75]), np.array([0.2, 1.8])]
         assert mean_profile(weights) == pytest.approx([0.85, 1.275, 0.75])
 
     def test_in_words(self):
-        weights = [np.array([0.75, 0.25]), np.array([0.25, 0.75])]
+        weights = [np.array([1.5, 0.5]), np.array([0.5, 1.5])]
         quiet = [np.array([True, False]), np.array([True, False])]
-        even = [np.full(2, 0.5)] * 2
+        even = [np.ones(2)] * 2
         head, *lines = describe_silence(weights, even, [np.array([False, True]), np.array([True, False])])
         assert head.startswith("mean weight of the frames below -40 dB of their utterance's loudest (50 % ")
         assert lines == [

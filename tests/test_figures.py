@@ -69,17 +69,17 @@ def test_classes_are_told_apart_in_grey_and_alike_in_both_panels(drawn, number):
 
 
 EXAMPLES = [
-    Example("a-1", "x", "x", np.array([0.0, 0.1, -0.2, 0.1], np.float32), np.array([0.5, 0.5, 2.0], np.float32)),
-    Example("b-1", "y", "x", np.zeros(6, np.float32), np.array([1.0, 1.00001, 1.0, 1.0], np.float32)),
+    Example("a-1", "x", "x", np.array([0.0, 0.1, -0.2, 0.1], np.float32), {"attention": np.array([0.5, 0.5, 2.0], np.float32)}),
+    Example("b-1", "y", "x", np.zeros(6, np.float32), {"attention": np.array([1.0, 1.00001, 1.0, 1.0], np.float32)}),
 ]
 
 
 def test_attention(drawn):
-    figures.attention(EXAMPLES, 8, 2, "title", ["words", "0.1 0.2"], Path("p.png"))
+    figures.attention(EXAMPLES, 8, 2, "title: attention in two", ["words", "0.1 0.2"], Path("p.png"))
     assert Path("p.txt").read_text() == (
-        "# title: attention in an example of each class\n# words\n# 0.1 0.2\n# a-1: x, predicted x\n# b-1: y, predicted x\n"
+        "# title: attention in two\n# words\n# 0.1 0.2\n# a-1: x, predicted x\n# b-1: y, predicted x\n"
         "# a weight is 1 if spread evenly over the frames, and holds until the utterance's next line\n"
-        "utt seconds weight\na-1 0.000 0.5000\na-1 0.500 2.0000\nb-1 0.000 1.0000\n"
+        "utt seconds attention\na-1 0.000 0.5000\na-1 0.500 2.0000\nb-1 0.000 1.0000\n"
     )
     waves, weights = drawn[0].axes[:2], drawn[0].axes[2:]
     assert [axes.get_title() for axes in waves] == ["x, predicted x (a-1)", "y, predicted x (b-1)"]
@@ -93,7 +93,7 @@ def test_attention(drawn):
 @pytest.mark.parametrize("number", [1, 2, 7, 8, 15])
 def test_nothing_is_clipped_or_overlaps(drawn, number):
     examples = [EXAMPLES[0]._replace(utt=f"actor01-03-01-0{n}-01-01-02-01", true="surprised") for n in range(number)]
-    figures.attention(examples, 8, 2, "cnn4_blstm_attention, protocol paper, fold 1, seed 1", [], Path("p.png"))
+    figures.attention(examples, 8, 2, "cnn4_blstm_attention, protocol paper, fold 1, seed 1: attention in an example of each class", [], Path("p.png"))
     check_layout(drawn[0])
     classes = [f"surprised{n}" for n in range(number)]
     figures.planes(UTTS, TRUE % number, classes, PLANES, "cnn4_blstm_attention, protocol paper, fold 1, seed 1", Path("p.png"))

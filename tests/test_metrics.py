@@ -23,6 +23,21 @@ def test_as_scikit_learn_has_them(n_classes, skill):
     assert metrics.ua(confusion) == pytest.approx(100 * sklearn_metrics.recall_score(true, predicted, average="macro"))
 
 
+@pytest.mark.parametrize(
+    ("confusion", "number"),
+    [
+        ([[10, 0, 0], [0, 10, 0], [0, 0, 10]], None),
+        ([[10, 0, 0], [10, 0, 0], [10, 0, 0]], 0),
+        ([[4, 6, 0], [0, 10, 0], [0, 4, 6]], None),  # half of the others', not more
+        ([[4, 6, 0], [0, 10, 0], [0, 5, 5]], 1),
+        ([[0, 0, 1], [0, 0, 0], [0, 0, 90]], 2),  # whatever its own number
+        ([[0, 0, 0], [0, 9, 0], [0, 0, 0]], None),  # there are no others
+    ],
+)
+def test_a_class_that_takes_over(confusion, number):
+    assert metrics.collapse(np.array(confusion)) == number
+
+
 def test_by_hand():
     confusion = np.array([[3, 1], [0, 1]])  # 4 of 5 right; recalls 3/4 and 1
     assert metrics.wa(confusion) == pytest.approx(80)

@@ -107,6 +107,20 @@ def test_speakers_are_normalised_over_what_the_fold_has_of_them(noisy):
                 np.testing.assert_allclose(features[utt], (raw[utt] - own.mean(0)) / own.std(0), rtol=1e-3, atol=1e-4)
 
 
+def test_speakers_are_numbered_as_they_train(noisy):
+    recipe, run = noisy
+    numbers = run.read_speakers()
+    fold = run.read_fold()
+    assert numbers.keys() == {*fold.train, *fold.dev, *fold.test}
+    assert all(numbers[utt] == "ab".index(utt[0]) for utt in fold.train)
+    assert all(numbers[utt] == -1 for utt in (*fold.dev, *fold.test))  # unseen
+    fold_folder = run.folds / "fold1"
+    moved = recipe.part("train")[0]
+    (fold_folder / "train").write_text("".join(f"{utt} {name}\n" for utt, name in recipe.classes.items() if utt[0] in "ab" and utt != moved))
+    (fold_folder / "test").write_text(f"{moved} {recipe.classes[moved]}\nd-00 high\n")
+    assert run.read_speakers()[moved] == "ab".index(moved[0])  # seen
+
+
 def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):
     """A run.yaml of an older version lacks them; they have the values that were meant then."""
     folder = recipe.lay_out("run")

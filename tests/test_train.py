@@ -48,7 +48,7 @@ def initial(folder):
     """The weights before the first epoch."""
     run = read_run(folder)
     torch.manual_seed(run.seed)
-    return networks.build(run.system, 6, 2)
+    return networks.build(run.system, 6, 2, 0)
 
 
 def test_it_learns(recipe):
@@ -58,10 +58,42 @@ def test_it_learns(recipe):
     assert log[-1]["train_loss"] < 0.5 * log[0]["train_loss"]
     assert log[-1]["dev_loss"] < 0.5 * log[0]["dev_loss"]
     assert max(line["dev_wa"] for line in log) >= 90
-    assert log[-1].keys() == {"epoch", "train_loss", "train_wa", "dev_loss", "dev_wa", "dev_ua", "seconds"}
+    assert log[-1].keys() == {"epoch", "train_loss", "train_wa", "dev_loss", "dev_wa", "dev_ua", "seconds", "dev_share_low", "dev_share_high"}
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors", "done", "epochs.jsonl", "last.safetensors", "normalisation.safetensors", "run.yaml",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("select", SELECTS)
+def test_the_share_of_each_predicted_class_is_logged(recipe, select, capsys):
+    folder = done(recipe.lay_out("run", select, epochs=3))
+    names = recipe.part("dev" if select == "dev" else "test")
+    for line in log_of(folder):
+        shares = [line["dev_share_low"], line["dev_share_high"]]
+        assert sum(shares) == pytest.approx(100)
+        for share in shares:
+            assert share * len(names) / 100 == pytest.approx(round(share * len(names) / 100))
+    if select == "last":  # what is scored is what was logged last
+        score.score(folder, Path("result.txt"), "cpu")
+        predicted = read_scores(Path("result.txt")).predicted
+        assert line["dev_share_high"] == pytest.approx(100 * np.mean(predicted))
+    assert "warning: epoch 3" not in capsys.readouterr().out
+
+
+def test_a_class_that_takes_over_is_told_of(recipe, monkeypatch, capsys):
+    own = networks.forward
+
+    def biased(*arguments):
+        logs, penalty = own(*arguments)
+        return (logs + 100 * torch.tensor([0, 1])).log_softmax(1), penalty
+
+    monkeypatch.setattr(networks, "forward", biased)
+    folder = done(recipe.lay_out("run", epochs=2))
+    assert [line["dev_share_high"] for line in log_of(folder)] == [100, 100]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert told == [
+        f"warning: epoch {epoch}: high takes over: 100 % of the utterances listened to are called so" for epoch in (1, 2)
+    ]
 
 
 def test_the_same_seed_gives_the_same_bytes(recipe):

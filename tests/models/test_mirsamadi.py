@@ -55,7 +55,7 @@ def padded(lengths=LENGTHS):
 
 def batch():
     frames, lengths = padded()
-    return Batch(list("abcd"), frames, lengths, torch.tensor([2, 0, 1, 1]))
+    return Batch(list("abcd"), frames, lengths, torch.tensor([2, 0, 1, 1]), torch.zeros(4, dtype=torch.int64))
 
 
 def sigmoid(values):
@@ -152,7 +152,7 @@ def test_an_utterance_gives_in_a_batch_what_it_gives_alone(name):
     network, given = shaken(name), batch()
     logs, _ = networks.forward(network, given, "float32")
     for row, length in enumerate(LENGTHS):
-        one = Batch([given.utts[row]], given.frames[row : row + 1, :length], given.lengths[row : row + 1], given.targets[row : row + 1])
+        one = Batch([given.utts[row]], given.frames[row : row + 1, :length], *(of_all[row : row + 1] for of_all in (given.lengths, given.targets, given.speakers)))
         torch.testing.assert_close(logs[row], networks.forward(network, one, "float32")[0][0], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(logs[0], logs[2], atol=1e-3)
 
@@ -178,7 +178,7 @@ class TestAttention:
     def test_weights(self, parts):
         network = shaken(f"attention of {parts}")
         frames, lengths = padded()
-        weights = network.frame_weights(frames, lengths)
+        weights = network.frame_weights(frames, lengths)["attention"]
         assert weights.shape == frames.shape[:2]
         torch.testing.assert_close(weights.sum(1), torch.ones(4))
         for row, length, own in zip(frames.numpy(), LENGTHS, weights.detach().numpy(), strict=True):
@@ -188,26 +188,26 @@ class TestAttention:
 
     def test_even_weights(self):
         frames, lengths = padded()
-        weights = shaken("attention of both").frame_weights(frames, lengths, even=True)
+        weights = shaken("attention of both").frame_weights(frames, lengths, even=True)["attention"]
         for own, length in zip(weights, LENGTHS, strict=True):
             torch.testing.assert_close(own, torch.tensor([1 / length] * length + [0] * (12 - length)))
 
     def test_one_utterance_does_not_change_anothers(self):
         network = shaken("attention of both")
         frames, lengths = padded()
-        before, scores = network.frame_weights(frames, lengths), network(frames, lengths)[0]
+        before, scores = network.frame_weights(frames, lengths)["attention"], network(frames, lengths)[0]
         frames[0] = torch.randn(12, SIZE)
-        after, other_scores = network.frame_weights(frames, lengths), network(frames, lengths)[0]
+        after, other_scores = network.frame_weights(frames, lengths)["attention"], network(frames, lengths)[0]
         assert not torch.allclose(before[0], after[0], atol=1e-3) and not torch.allclose(scores[0], other_scores[0], atol=1e-3)
         assert torch.equal(before[1:], after[1:]) and torch.equal(scores[1:], other_scores[1:])
 
     def test_no_attention_no_weights(self):
         for name, config in CONFIGS.items():
-            assert (shaken(name).frame_weights(*padded()) is None) == (config.pooling != "attention")
+            assert (shaken(name).frame_weights(*padded()) == {}) == (config.pooling != "attention")
 
     def test_they_are_single_precision_in_a_bfloat16_network(self):
         with torch.autocast("cpu", torch.bfloat16):
-            weights = shaken("attention of both").frame_weights(*padded())
+            weights = shaken("attention of both").frame_weights(*padded())["attention"]
         torch.testing.assert_close(weights.sum(1), torch.ones(4), check_dtype=True)
 
 
@@ -397,7 +397,7 @@ class TestTraining:
         train(folder, "cpu")
         run, utts = read_run(folder), recipe.part("train")
         torch.manual_seed(run.seed)
-        network = networks.build(run.system, 6, 2)
+        network = networks.build(run.system, 6, 2, 0)
         targets = [["low", "high"].index(recipe.classes[utt]) for utt in utts]
         expected = loss_of_numpy(network, self.normal(recipe, utts), targets)
         assert self.log_of(folder)[0]["train_loss"] == pytest.approx(expected, rel=1e-5)

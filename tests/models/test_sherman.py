@@ -190,7 +190,7 @@ class TestFrameWeights:
         network = shake(Network(replace(SMALL, window=window, hop=hop, channels=[], pools=[]), BANDS, CLASSES)).eval()
         project, energy = (network.attention[place].weight.detach().numpy() for place in (0, 2))
         frames, lengths = padded()
-        weights = network.frame_weights(frames, lengths, even=even).detach().numpy()
+        weights = network.frame_weights(frames, lengths, even=even)["attention"].detach().numpy()
         assert weights.shape == (len(LENGTHS), max(LENGTHS))
         for row, length in enumerate(LENGTHS):
             windows = windows_of(frames[row, :length], window, hop)
@@ -208,25 +208,25 @@ class TestFrameWeights:
     def test_of_a_batch_they_are_those_of_each_alone(self):
         network = shake(Network(SMALL, BANDS, CLASSES)).eval()
         frames, lengths = padded()
-        weights = network.frame_weights(frames, lengths)
+        weights = network.frame_weights(frames, lengths)["attention"]
         for row, length in enumerate(LENGTHS):
-            own = network.frame_weights(frames[row : row + 1, :length], lengths[row : row + 1])
+            own = network.frame_weights(frames[row : row + 1, :length], lengths[row : row + 1])["attention"]
             torch.testing.assert_close(weights[row, :length], own[0])
         assert len(set(weights[0, :12].tolist())) > 1
 
     def test_frames_after_the_last_whole_window_have_none(self):
-        weights = shake(Network(SMALL, BANDS, CLASSES)).eval().frame_weights(*padded([26]))[0]
+        weights = shake(Network(SMALL, BANDS, CLASSES)).eval().frame_weights(*padded([26]))["attention"][0]
         assert (weights[:22] > 0).all()  # windows at 0, 5 and 10
         assert not weights[22:].any()
 
     def test_no_attention_no_weights(self):
         network = Network(replace(SMALL, attention_size=None), BANDS, CLASSES).double()
-        assert network.frame_weights(*padded()) is None
+        assert network.frame_weights(*padded()) == {}
 
     def test_they_are_single_precision_in_a_bfloat16_network(self):
         frames, lengths = padded()
         with torch.autocast("cpu", torch.bfloat16):
-            weights = Network(SMALL, BANDS, CLASSES).eval().frame_weights(frames.float(), lengths)
+            weights = Network(SMALL, BANDS, CLASSES).eval().frame_weights(frames.float(), lengths)["attention"]
         torch.testing.assert_close(weights.sum(1), torch.ones(len(LENGTHS)), check_dtype=True)
 
 
