@@ -29,11 +29,12 @@ Written by stage 6 from the scores in results/; never edited by hand.
 - **WA**, weighted accuracy: the share of all test utterances that are right. **UA**, unweighted
   accuracy (UAR): the mean of the classes' recalls. Both in per cent.
 - Mean and 95 % interval (Student's t) over runs; a run is one fold with one seed. One run has no interval.
-- **published**: the paper's number, beside ours under the protocol that is to give it; **difference**: our WA
-  less the published one.
+- **published**: the paper's number, beside ours under the protocol that is to give it; **difference**: ours less
+  the published one.
 - "not run": no scores yet; the row's command makes them.
 """
 
+MEASURES = ("wa", "ua")
 MARK = "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part."
 
 
@@ -89,12 +90,24 @@ def main(argv: list[str] | None = None) -> None:
     lines = [f"# Results: {args.corpus}", "", *([args.note, ""] if args.note else []), INTRODUCTION]
     for protocol in first:
         lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
-    lines += ["", *table(args.corpus, systems, first, scored)]
+    asides = [protocol for protocol in protocols if protocol.table]
+    rows = [
+        (path, system)
+        for path, system in systems
+        if is_row(system, args.corpus, first, scored) or not is_row(system, args.corpus, asides, scored)
+    ]
+    lines += ["", *table(args.corpus, rows, first, scored)]
     if args.main:
         lines += ["", *against(args.main, [system for _, system in systems], first, scored)]
-    for title in dict.fromkeys(protocol.table for protocol in protocols if protocol.table):
-        aside = [protocol for protocol in protocols if protocol.table == title]
-        lines += ["", *aside_table(args.corpus, title, systems, aside, first, scored)]
+    for title in dict.fromkeys(protocol.table for protocol in asides):
+        own = [protocol for protocol in asides if protocol.table == title]
+        lines += ["", f"## {title}", ""]
+        for protocol in own:
+            lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
+        rows = [(path, system) for path, system in systems if is_row(system, args.corpus, own, scored)]
+        beside = [protocol for protocol in first if any(same_split(protocol, other) for other in own)]
+        told = table(args.corpus, rows, beside + own, scored) if rows else ["Not run."]
+        lines += ["", *told]
     print("\n".join(lines))
     lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
     shown: list[str] = []  # of the main system, under the first protocol that it was run under
@@ -143,19 +156,25 @@ def table(
     protocols: list["Protocol"],
     scored: dict[tuple[str, str], Runs],
 ) -> list[str]:
-    """The lines of the table: a row a system, the paper's numbers first, then a protocol after the other."""
-    published = {
+    """The lines of a table: a row a system, a protocol after the other, each with the paper's numbers."""
+    import numpy as np
+
+    from ser import metrics
+
+    papers = {
         protocol.name: [row for _, system in systems for row in numbers_of(system, corpus, protocol)]
         for protocol in protocols
     }
+    published = {
+        (protocol.name, measure): any(getattr(row, measure) is not None for row in papers[protocol.name])
+        for protocol in protocols
+        for measure in MEASURES
+    }
     rows = [["system", "paper's table"]]
     for protocol in protocols:
-        of_paper = published[protocol.name]
-        rows[0] += [f"{marked(protocol)} WA", *["published WA", "difference"] * bool(of_paper)]
-        rows[0] += [
-            f"{marked(protocol)} UA",
-            *["published UA"] * any(paper.ua is not None for paper in of_paper),
-        ]
+        for measure in MEASURES:
+            rows[0].append(f"{marked(protocol)} {measure.upper()}")
+            rows[0] += [f"published {measure.upper()}", "difference"] * published[protocol.name, measure]
         rows[0].append("runs")
     rows[0] += ["parameters", "minutes a run", "command"]
     for path, system in systems:
@@ -164,20 +183,17 @@ def table(
         ran: list[str] = []
         for protocol in protocols:
             runs = list(scored[system.name, protocol.name].values())
-            wa, ua, number = cells(runs)
-            papers = numbers_of(system, corpus, protocol)
-            told = [paper.wa for paper in papers if paper.wa is not None]
-            ours = sum(map(wa_of, runs)) / max(len(runs), 1)
-            row.append(wa)
-            if published[protocol.name]:
-                row.append("; ".join(f"{one:g}" for one in told) or "–")
-                row.append("; ".join(f"{ours - one:+.1f}" for one in told if runs) or "–")
-            row.append(ua)
-            if any(paper.ua is not None for paper in published[protocol.name]):
-                row.append("; ".join(f"{paper.ua:g}" for paper in papers if paper.ua is not None) or "–")
-            row.append(number)
+            of_paper = numbers_of(system, corpus, protocol)
+            for measure in MEASURES:
+                ours = [getattr(metrics, measure)(confusion_of(scores)) for scores in runs]
+                row.append(interval(ours))
+                if published[protocol.name, measure]:
+                    told = [value for paper in of_paper if (value := getattr(paper, measure)) is not None]
+                    row.append("; ".join(f"{value:g}" for value in told) or "–")
+                    row.append("; ".join(f"{np.mean(ours) - value:+.1f}" for value in told if runs) or "–")
+            row.append(n_runs(runs))
             about += [scores.about for scores in runs]
-            ran += [protocol.name] * bool(runs or papers)
+            ran += [protocol.name] * bool(runs or of_paper)
         parameters = sorted({one["parameters"] for one in about if "parameters" in one})
         minutes = [float(one["train_seconds"]) / 60 for one in about]
         row.append(", ".join(f"{int(number):,}" for number in parameters) or "–")
@@ -248,38 +264,19 @@ def against(
     )
 
 
-def aside_table(
-    corpus: str,
-    title: str,
-    systems: list[tuple[Path, "System"]],
-    protocols: list["Protocol"],
-    first: list["Protocol"],
-    scored: dict[tuple[str, str], Runs],
-) -> list[str]:
-    """A section of its own: WA under the protocols of one title, beside those of the main table that have
-    the same folds. Its rows are the systems that were run under one of them."""
-    lines = [f"## {title}", ""]
-    beside = [
-        one for one in first if (one.folds, one.select) in [(each.folds, each.select) for each in protocols]
-    ]
-    for protocol in protocols:
-        lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
-    heads = [f"{marked(protocol)} WA (runs)" for protocol in beside + protocols]
-    rows = [["system", "published WA", *heads, "command"]]
-    for path, system in systems:
-        about = [
-            scores.about for protocol in protocols for scores in scored[system.name, protocol.name].values()
-        ]
-        if not about:
-            continue
-        papers = [paper for protocol in beside + protocols for paper in numbers_of(system, corpus, protocol)]
-        told = "; ".join(f"{paper.protocol}: {paper.wa:g}" for paper in papers if paper.wa is not None)
-        row = [f"**{system.name}**: {system.description}", told or "–"]
-        for protocol in beside + protocols:
-            wa, _, runs = cells(list(scored[system.name, protocol.name].values()))
-            row.append(f"{wa} ({runs})")
-        rows.append([*row, command(path, about, [protocol.name for protocol in protocols])])
-    return [*lines, "", *as_lines(rows)] if len(rows) > 1 else [*lines, "", "Not run."]
+def same_split(one: "Protocol", other: "Protocol") -> bool:
+    """Whether two protocols have the same utterances on the same sides."""
+    return all(getattr(one, key) == getattr(other, key) for key in ("classes", "where", "folds", "select"))
+
+
+def is_row(
+    system: "System", corpus: str, protocols: list["Protocol"], scored: dict[tuple[str, str], Runs]
+) -> bool:
+    """Whether a system belongs into the table of these protocols: it was run under one, or its paper's number is to
+    come out under one."""
+    return any(
+        scored[system.name, protocol.name] or numbers_of(system, corpus, protocol) for protocol in protocols
+    )
 
 
 def marked(protocol: "Protocol") -> str:
@@ -310,13 +307,6 @@ def confusion_of(scores: "Scores") -> "np.ndarray":
     return metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
 
 
-def wa_of(scores: "Scores") -> float:
-    """WA of a run."""
-    from ser import metrics
-
-    return metrics.wa(confusion_of(scores))
-
-
 def rights(runs: Runs) -> dict[str, float]:
     """For each utterance the share of the runs that tested it in which it was right."""
     import numpy as np
@@ -328,26 +318,21 @@ def rights(runs: Runs) -> dict[str, float]:
     return {utt: float(np.mean(right)) for utt, right in answers.items()}
 
 
-def cells(runs: list["Scores"]) -> list[str]:
-    """WA, UA and number of runs of one system under one protocol."""
-    from ser import metrics
-
+def n_runs(runs: list["Scores"]) -> str:
+    """Number of runs of one system under one protocol, and of their folds where some are missing."""
     if not runs:
-        return ["not run", "not run", "0"]
+        return "0"
     folds = {scores.about["fold"] for scores in runs}
     total = int(runs[0].about["fold"].split(" of ")[1])
-    part = "" if len(folds) == total else f" ({len(folds)} of {total} folds)"
-    return [
-        interval([wa_of(scores) for scores in runs]),
-        interval([metrics.ua(confusion_of(scores)) for scores in runs]),
-        f"{len(runs)}{part}",
-    ]
+    return f"{len(runs)}" if len(folds) == total else f"{len(runs)} ({len(folds)} of {total} folds)"
 
 
 def interval(values: list[float]) -> str:
     """Mean and half the width of its 95 % interval."""
     from ser import metrics
 
+    if not values:
+        return "not run"
     mean = sum(values) / len(values)
     return f"{mean:.1f} ± {metrics.half_interval(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
 

@@ -166,10 +166,11 @@ def test_a_paper_may_have_a_protocol_of_another_name_and_numbers_of_both_kinds(p
         write_scores(name, "plain", "fold1_seed1", "lllh lhlh")  # WA 75, UA 83.3
     table = rows()
     columns = list(table["alpha"])
-    assert columns[2:8] == ["plain WA", "published WA", "difference", "plain UA", "published UA", "runs"]  # first of all
+    both = ["plain WA", "published WA", "difference", "plain UA", "published UA", "difference 2", "runs"]
+    assert columns[2:9] == both  # first of all
     assert "published WA 2" not in columns
-    assert list(table["alpha"].values())[1:7] == ["V", "75.0", "50", "+25.0", "83.3", "40"]
-    assert list(table["gamma"].values())[1:7] == ["VI", "75.0", "–", "–", "83.3", "60"]
+    assert list(table["alpha"].values())[1:8] == ["V", "75.0", "50", "+25.0", "83.3", "40", "+43.3"]
+    assert list(table["gamma"].values())[1:8] == ["VI", "75.0", "–", "–", "83.3", "60", "+23.3"]
     assert table["gamma"]["command"] == "`./run.sh --systems conf/a/gamma.yaml --protocol plain`"
 
 
@@ -258,17 +259,34 @@ def test_a_table_aside(place):
     assert not any("noisy" in name for name in table["alpha"])
     assert table["alpha"]["published WA"] == "61.5; 70"  # what is published of another protocol stands there
     section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0]
-    assert "Not run." in section
+    header, _, row = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    assert header[5:8] == ["noisy WA", "published WA", "difference"]
+    assert row[5:8] == ["not run", "15", "–"]
     for run in ("fold1_seed1", "fold2_seed1"):
         write_scores("alpha", "noisy", run, "llhh lllh", seed=2)
     report.main(["--corpus", "toy"])
     section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0].splitlines()
     assert "- Protocol **noisy**: with noise." in section
     header, _, row = [line.strip("| ").split(" | ") for line in section if line.startswith("| ")]
-    assert header == ["system", "published WA", "apart WA (runs)", "noisy WA (runs)", "command"]
+    assert header[2:8] == ["apart WA", "apart UA", "runs", "noisy WA", "published WA", "difference"]
     assert row[0] == "**alpha**: the alpha"
-    assert row[1:4] == ["noisy: 15", "100.0 (1 (1 of 3 folds))", "75.0 ± 0.0 (2 (2 of 3 folds))"]
-    assert row[4] == '`./run.sh --systems conf/a/alpha.yaml --protocol noisy --seeds 2`'
+    assert row[2:10] == ["100.0", "100.0", "1 (1 of 3 folds)", "75.0 ± 0.0", "15", "+60.0", "75.0 ± 0.0", "2 (2 of 3 folds)"]
+    assert row[-1] == '`./run.sh --systems conf/a/alpha.yaml --protocol "apart noisy" --seeds 2`'
+
+
+def test_a_system_whose_paper_speaks_of_a_table_aside_alone_stands_there(place):
+    """And nothing beside it of other utterances."""
+    gamma = Path("conf/a/gamma.yaml")
+    gamma.write_text(f"paper:\n  - {{corpus: toy, table: IV, protocol: some, ua: 15}}\n{gamma.read_text()}")
+    Path("conf/protocols/some.yaml").write_text("description: some\nbase: apart.yaml\nwhere: {cond: [loud]}\ntable: Aside\n")
+    assert rows().keys() == {"alpha", "beta"}
+    section = Path("RESULTS.md").read_text().split("## Aside\n")[1].split("\n## ")[0]
+    header, _, row = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    assert header[2:7] == ["some WA", "some UA", "published UA", "difference", "runs"]
+    assert row[:7] == ["**gamma**: the gamma", "IV", "not run", "not run", "15", "–", "0"]
+    assert row[-1] == "`./run.sh --systems conf/a/gamma.yaml --protocol some`"
+    write_scores("gamma", "apart", "fold1_seed1", "lllh lllh")
+    assert rows().keys() == {"alpha", "beta", "gamma"}
 
 
 def test_systems_of_other_recipes_that_were_run_here_are_rows(place, monkeypatch):

@@ -12,15 +12,15 @@ stage=-1              # first stage to run
 stop_stage=6          # last stage to run
 corpus=               # folder of the corpus; empty: downloads/, which stage -1 fills
 strict=false          # true: a missing or unreadable recording is an error
-systems="conf/baseline/*.yaml"  # system files: the rows of the table
+systems="conf/baseline/*.yaml conf/lemoine/*.yaml"  # system files: the rows of the table
 protocol="linguistic phrases speakers"  # names of conf/protocols/<name>.yaml: its columns
 folds=all             # numbers of the folds to run, as 1,2
 seeds=1               # number of seeds of each run
 nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
-main=svm  # system that the others are tested against, and whose network is drawn
+main=ssa_crnn_r  # system that the others are tested against, and whose network is drawn
 
 set -euo pipefail
-[ -d "$(dirname "$0")/results" ] || note="Not run: it cannot be had where these recipes are made."
+[ -d "$(dirname "$0")/results" ] || note="Not run: needs the corpus."
 . "$(dirname "$0")/../../tools/parse_options.sh"
 . "$(dirname "$0")/../../tools/stages.sh"

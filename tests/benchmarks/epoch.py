@@ -173,7 +173,13 @@ def measure(system: System, n_utterances: int, n_steps: int) -> tuple[int, dict[
                 with timed(way):
                     if way == ours:
                         with timed("  of it reading"):
-                            batch = batches.load(utts[start : start + size], features, statistics, targets, dict.fromkeys(targets, 0))
+                            batch = batches.load(
+                                utts[start : start + size],
+                                features,
+                                statistics,
+                                targets,
+                                dict.fromkeys(targets, 0),
+                            )
                         scores, penalty = networks.forward(network, batch, settings.precision)
                     else:
                         with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bfloat16")):

@@ -29,7 +29,9 @@ with tempfile.TemporaryDirectory() as place:
             write_run(Run(folder, "mini", system, protocol, fold, 1, data, folds, dump, {}))
         runs = Path(place, way, "runs.list")
         runs.write_text("".join(f"{folder}\n" for folder in folders))
-        commands = [[*trainer, "--list", runs]] if "one" in way else [[*trainer, folder] for folder in folders]
+        commands = (
+            [[*trainer, "--list", runs]] if "one" in way else [[*trainer, folder] for folder in folders]
+        )
         began = time.monotonic()
         for command in commands:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -37,4 +39,6 @@ with tempfile.TemporaryDirectory() as place:
         logs = [(folder / "epochs.jsonl").read_text().splitlines() for folder in folders]
         epochs = sum(json.loads(line)["seconds"] for log in logs for line in log)
         beside = (wall - epochs) / len(folders)
-        print(f"{way}: {wall:.1f} s, of these {epochs:.1f} s in epochs: {beside:.2f} s a run beside them, {beside / 0.6:.1f} % of a minute")
+        print(
+            f"{way}: {wall:.1f} s, of these {epochs:.1f} s in epochs: {beside:.2f} s a run beside them, {beside / 0.6:.1f} % of a minute"
+        )

@@ -245,7 +245,7 @@ def measure(name: str, config: lemoine.Config, lengths: Tensor, n_steps: int, de
     seconds: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
     for number in range(n_steps + 1):
         for way, (step, *arguments) in ways.items():
-            spent = timed(device, lambda: step(*arguments))  # noqa: B023: called at once
+            spent = timed(device, lambda: step(*arguments))
             if number:
                 seconds[way].append(spent)
 
