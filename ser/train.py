@@ -192,8 +192,8 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         number = metrics.collapse(sums.confusion)
         if number is not None:
             print(
-                f"warning: epoch {epoch}: {fold.classes[number]} takes over: {said[number]:.0f} % of the "
-                "utterances listened to are called so",
+                f"warning: epoch {epoch}: {fold.classes[number]} takes over: more than half of the utterances of "
+                "other classes are taken for it",
                 flush=True,
             )
 

@@ -92,7 +92,7 @@ def test_a_class_that_takes_over_is_told_of(recipe, monkeypatch, capsys):
     assert [line["dev_share_high"] for line in log_of(folder)] == [100, 100]
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert told == [
-        f"warning: epoch {epoch}: high takes over: 100 % of the utterances listened to are called so" for epoch in (1, 2)
+        f"warning: epoch {epoch}: high takes over: more than half of the utterances of other classes are taken for it" for epoch in (1, 2)
     ]
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from ser.cli import UserError
 from ser.config import NonNegative, Positive, strict
 from ser.layers import BLSTM, keras_init, mask, masked_softmax
 
@@ -107,11 +108,12 @@ class Network(nn.Module):
         states, speaker_states = self.read(frames, lengths, segments)
         if even:
             states = torch.zeros_like(states)
-        if speaker_states is None:
-            found = {"attention": self.attention.weights(states, segments.steps)}
-        else:
-            both = self.attention.weights(states, speaker_states, segments.steps)
-            found = dict(zip(("self_attention", "speaker_attention"), both.chunk(2, 1), strict=True))
+        with torch.autocast(frames.device.type, enabled=False):  # as in forward
+            if speaker_states is None:
+                found = {"attention": self.attention.weights(states, segments.steps)}
+            else:
+                both = self.attention.weights(states, speaker_states, segments.steps)
+                found = dict(zip(("self_attention", "speaker_attention"), both.chunk(2, 1), strict=True))
         time = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
         segment = segments.first[:, None] + time // self.config.segment
         segment = segment.clamp(max=len(segments.size) - 1)  # of padding, which is masked below
@@ -178,6 +180,11 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config, n_features: int) -> None:
         super().__init__()
+        if n_features % config.channels:
+            raise UserError(
+                f"model.channels: {config.channels} does not divide the {n_features} values of a frame; "
+                "take one more than the feature's derivatives"
+            )
         self.channels = config.channels
         sizes = [config.channels, *config.maps]
         self.convolutions = nn.ModuleList(
@@ -320,8 +327,8 @@ class Output(nn.Module):
     all of it. projection: W^c is scaled to that norm before each batch. penalty: the squares of what |W^c|_1 is
     off are added to the loss. mean: what the text wants of it, that all classes are output alike, itself: the sum
     of the scores W^c x_i of a batch is N / K, the same for each class. none: no constraint, and a bias, which
-    the others do without, since it could favour a class. In evaluation a running mean of the batches stands for
-    the batch.
+    the others do without, since it could favour a class. In evaluation a running mean of the training's batches
+    stands for the batch, and there is no penalty.
     """
 
     def __init__(self, size: int, n_classes: int, regularisation: Regularisation) -> None:
@@ -346,7 +353,7 @@ class Output(nn.Module):
                 with torch.no_grad():
                     norm = 1 / (n_classes * embeddings.mean(0).abs().sum())
                     weight.copy_(norm * F.normalize(weight, 1))
-            case "penalty":
+            case "penalty" if self.training:
                 norm = 1 / (n_classes * embeddings.mean(0).abs().sum())
                 penalty = (weight.abs().sum(1) - norm).square().sum()
         return F.linear(embeddings, weight, self.linear.bias), penalty

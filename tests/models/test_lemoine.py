@@ -353,6 +353,9 @@ class TestOutput:
         assert penalty.item() == pytest.approx(sum(one**2 for one in off))
         np.testing.assert_allclose(array(scores), array(x) @ array(output.linear.weight).T)
 
+    def test_penalty_is_nothing_in_evaluation(self):
+        assert self.made("penalty").eval()(self.embeddings())[1] == 0
+
     def test_penalty_is_nothing_where_equation_8_holds(self):
         output, x = self.made("penalty"), self.embeddings()
         with torch.no_grad():
