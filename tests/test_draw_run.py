@@ -204,7 +204,9 @@ def test_two_calls_write_the_same_bytes(toy, precision):
 def test_no_attention_no_figure_of_it(toy, capsys):
     run = lay_out(toy, model={"attention_size": None})
     draw_run.main([str(run)])
-    assert sorted(path.name for path in Path("figures").iterdir()) == [f"tiny_selects_on_dev_{name}" for name in ("tsne.png", "tsne.txt", "tsne_speakers.png", "tsne_speakers.txt")]
+    assert sorted(path.name for path in Path("figures").iterdir()) == [
+        f"tiny_selects_on_dev_{name}" for name in ("tsne.png", "tsne.txt", "tsne_speakers.png", "tsne_speakers.txt")
+    ]
     paths = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "tsne_speakers")]
     assert capsys.readouterr().out == f"{paths[0]}\n{paths[1]}\n"
 
@@ -261,7 +263,9 @@ class TestRefused:
 
     def test_an_utterance_that_is_not_tested(self, toy):
         run = lay_out(toy)
-        with pytest.raises(UserError, match=f"^--utts a-00: not a test utterance of {run}; data/folds/selects_on_dev/fold1/test has those$"):
+        with pytest.raises(
+            UserError, match=f"^--utts a-00: not a test utterance of {run}; data/folds/selects_on_dev/fold1/test has those$"
+        ):
             draw_run.main([str(run), "--utts", "d-00", "a-00"])
 
     def test_another_split(self, toy):

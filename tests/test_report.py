@@ -352,7 +352,9 @@ LOG = [
 ]
 
 
-@pytest.mark.parametrize(("protocol", "log"), [("apart", LOG), ("plain", [{key: line[key] for key in line if "dev" not in key} for line in LOG])])
+@pytest.mark.parametrize(
+    ("protocol", "log"), [("apart", LOG), ("plain", [{key: line[key] for key in line if "dev" not in key} for line in LOG])]
+)
 def test_learning_curves(place, protocol, log):
     for run in ("fold1_seed1", "fold2_seed1"):
         path = write_scores("alpha", protocol, run, "llhh lllh")

@@ -116,7 +116,9 @@ def test_speakers_are_numbered_as_they_train(noisy):
     assert all(numbers[utt] == -1 for utt in (*fold.dev, *fold.test))  # unseen
     fold_folder = run.folds / "fold1"
     moved = recipe.part("train")[0]
-    (fold_folder / "train").write_text("".join(f"{utt} {name}\n" for utt, name in recipe.classes.items() if utt[0] in "ab" and utt != moved))
+    (fold_folder / "train").write_text(
+        "".join(f"{utt} {name}\n" for utt, name in recipe.classes.items() if utt[0] in "ab" and utt != moved)
+    )
     (fold_folder / "test").write_text(f"{moved} {recipe.classes[moved]}\nd-00 high\n")
     assert run.read_speakers()[moved] == "ab".index(moved[0])  # seen
 

@@ -58,7 +58,17 @@ def test_it_learns(recipe):
     assert log[-1]["train_loss"] < 0.5 * log[0]["train_loss"]
     assert log[-1]["dev_loss"] < 0.5 * log[0]["dev_loss"]
     assert max(line["dev_wa"] for line in log) >= 90
-    assert log[-1].keys() == {"epoch", "train_loss", "train_wa", "dev_loss", "dev_wa", "dev_ua", "seconds", "dev_share_low", "dev_share_high"}
+    assert log[-1].keys() == {
+        "epoch",
+        "train_loss",
+        "train_wa",
+        "dev_loss",
+        "dev_wa",
+        "dev_ua",
+        "seconds",
+        "dev_share_low",
+        "dev_share_high",
+    }
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors", "done", "epochs.jsonl", "last.safetensors", "normalisation.safetensors", "run.yaml",
     ]  # fmt: skip
@@ -149,7 +159,9 @@ def test_going_on_ends_in_the_same_bytes(recipe, monkeypatch, name, times, after
     passes = []
     with monkeypatch.context() as patch:
         forward = networks.forward
-        patch.setattr(networks, "forward", lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision))
+        patch.setattr(
+            networks, "forward", lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision)
+        )
         done(folder)
     assert len(passes) == 6 * epochs_left  # it does not begin again
     assert weights_of(folder) == weights_of(undisturbed)
@@ -172,7 +184,9 @@ def test_going_on_within_an_epoch(recipe, monkeypatch, batches_done, settings):
     passes = []
     with monkeypatch.context() as patch:
         forward = networks.forward
-        patch.setattr(networks, "forward", lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision))
+        patch.setattr(
+            networks, "forward", lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision)
+        )
         train(folder, "cpu", checkpoint_seconds=0)
     in_epoch = (batches_done - 1) % 6
     again = in_epoch - min(in_epoch, 4)  # the development pass begins again
@@ -253,7 +267,9 @@ def test_balanced_batches(recipe, monkeypatch):
     monkeypatch.setattr(
         networks,
         "forward",
-        lambda network, batch, precision: trained.append(batch.targets.tolist() if network.training else []) or forward(network, batch, precision),
+        lambda network, batch, precision: (
+            trained.append(batch.targets.tolist() if network.training else []) or forward(network, batch, precision)
+        ),
     )
     done(recipe.lay_out("run", epochs=1, batch_size=6, batches="balanced"))
     batches = [sorted(targets) for targets in trained if targets]

@@ -1019,3 +1019,10 @@ class TestTraining:
         assert len(calls) == 4
         for name in ("best", "last"):
             assert (folder / f"{name}.safetensors").read_bytes() == (undisturbed / f"{name}.safetensors").read_bytes()
+
+
+def test_channels_that_do_not_divide_a_frame_are_told():
+    with pytest.raises(
+        UserError, match=r"^model.channels: 3 does not divide the 16 values of a frame; take one more than the feature's derivatives$"
+    ):
+        Network(SMALL, 16, CLASSES, SPEAKERS)
