@@ -2,7 +2,7 @@
 
 Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
 writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
-where the network attends, _attention.png, each with its numbers as text beside it. Of two runs of a system under
+where the network attends, _attention.png (_attention_chosen.png with --utts), each with its numbers as text beside it. Of two runs of a system under
 a protocol the last one's stay.
 """
 
@@ -204,7 +204,7 @@ def draw_attention(
         for name, weights in seen.weights.items()
         for line in describe_silence(weights, seen.even[name], quiet)
     ]
-    path = figure_path(run, "attention")
+    path = figure_path(run, "attention_chosen" if chosen else "attention")
     title = f"{title_of(run)}: attention in {'chosen utterances' if chosen else 'an example of each class'}"
     figures.attention(
         [drawn[row] for row in rows], config.sample_rate, config.hop_length, title, silence, path

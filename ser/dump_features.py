@@ -8,7 +8,7 @@ with. What is there already for the same utterances is left alone.
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def dump(
     from ser.files import whole
 
     wavs = read_recordings(data / "wav.scp", allow_pipes)
-    if (folder / "feats.scp").exists() and read_table(folder / "feats.scp").keys() == wavs.keys():
+    if (folder / "feats.scp").exists() and (index := read_table(folder / "feats.scp")).keys() == wavs.keys():
+        check_archives(folder, index)
         print(f"{folder}: all {len(wavs)} utterances are there")
         return
     (folder / "feats.scp").unlink(missing_ok=True)  # it would point into archives that are made again
@@ -120,6 +121,17 @@ def dump(
     write_table(folder / "utt2num_frames", frames)
     write_table(folder / "feats.scp", index)  # last: it says that all is there
     print(f"{folder}: {len(index)} utterances")
+
+
+def check_archives(folder: Path, index: Mapping[str, str]) -> None:
+    """Raise UserError where an archive of an index is gone, or ends before its last utterance begins."""
+    ends: dict[str, int] = {}
+    for place in index.values():
+        ark, _, offset = place.rpartition(":")
+        ends[ark] = max(ends.get(ark, 0), int(offset) if offset.isdecimal() else 0)
+    for ark, end in ends.items():
+        if not Path(ark).is_file() or Path(ark).stat().st_size <= end:
+            raise UserError(f"{ark}: gone, or cut short; remove {folder} and run stage 2 again")
 
 
 def read_recordings(path: Path, allow_pipes: bool) -> dict[str, str]:

@@ -61,6 +61,7 @@ def learning_curves(logs: Mapping[str, Log], heard: str, title: str, path: Path)
             if f"dev_{key}" in log[0]:
                 axes.plot(epochs, [line[f"dev_{key}"] for line in log], color="black")
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     both[0].plot([], [], color="0.6", linestyle="--", label="training set")

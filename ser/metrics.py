@@ -23,6 +23,9 @@ def ua(confusion: np.ndarray) -> float:
     return 100 * float(np.mean(np.diag(confusion)[present] / confusion.sum(1)[present]))
 
 
+COLLAPSE = "{} takes over: more than half of the utterances of other classes are taken for it"
+
+
 def collapse(confusion: np.ndarray) -> int | None:
     """The class (number) that more than half of the other classes' utterances are taken for, if one is."""
     wrongly = confusion.sum(0) - np.diag(confusion)

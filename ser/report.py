@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         help="further rows: system files of other recipes (those in conf/ are rows always)",
     )
     parser.add_argument("--main", default="", help="name of the system that the others are tested against")
-    parser.add_argument("--note", default="", help="a sentence to put first")
+    parser.add_argument("--note", default="", help="a sentence to put first, where nothing was run")
     args = parser.parse_args(argv)
 
     from ser.config import read_protocol, read_system
@@ -360,11 +360,11 @@ def draw(system: "System", protocol: "Protocol", runs: Runs) -> dict[str, Path]:
         file = Path("results", system.name, protocol.name, f"{run}.epochs.jsonl")
         if file.exists():
             logs[run] = [json.loads(line) for line in file.read_text().splitlines()]
-    if logs and not protocol.table:  # a protocol of another table trains as one of the first does
+    if logs and not protocol.noise:  # which training does not hear
         pictures["curves"] = Path(f"{place}_curves.png")
         heard = "development" if protocol.select == "dev" else "test"  # see ser.train
         figures.learning_curves(logs, heard, title, pictures["curves"])
-    drawn = {kind: Path(f"{place}_{kind}.png") for kind in ("tsne", "attention")}
+    drawn = {kind: Path(f"{place}_{kind}.png") for kind in ("tsne", "tsne_speakers", "attention")}
     return pictures | {kind: path for kind, path in drawn.items() if path.exists()}
 
 

@@ -95,6 +95,9 @@ def score(folder: Path, result: Path, device: str) -> None:
     write_scores(result, Scores(about, fold.classes, utts, true, predicted, posteriors))
     confusion = metrics.confusion_matrix(true, predicted, len(fold.classes))
     print(f"{result}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
+    number = metrics.collapse(confusion)
+    if number is not None:
+        print(f"warning: {folder}: {metrics.COLLAPSE.format(fold.classes[number])}", flush=True)
 
 
 def score_network(

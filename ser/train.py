@@ -131,7 +131,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
                 if settings.clip_norm:
                     torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
                 optimiser.step()
-            sums.add(loss.item(), batch.targets.numpy(), logs.argmax(1).cpu().numpy())
+            sums.add(loss.item(), penalty.item(), batch.targets.numpy(), logs.argmax(1).cpu().numpy())
             sums.seconds += time.monotonic() - started
             if learn and time.monotonic() - saved >= checkpoint_seconds:
                 save_checkpoint(log, sums)
@@ -166,17 +166,13 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         sums = resumed or Sums.empty(n_classes)
         resumed = None
         one_pass(order, f"epoch {epoch}", sums, learn=True)
-        line = {"epoch": epoch, "train_loss": sums.mean_loss, "train_wa": metrics.wa(sums.confusion)}
+        line = {"epoch": epoch, **sums.means("train")}
         seconds = sums.seconds
         sums = Sums.empty(n_classes)
         order = batches.sorted_batches(dev_lengths, settings.batch_size)
         one_pass(order, f"epoch {epoch}, dev", sums, learn=False)
-        line |= {
-            "dev_loss": sums.mean_loss,
-            "dev_wa": metrics.wa(sums.confusion),
-            "dev_ua": metrics.ua(sums.confusion),
-            "seconds": seconds + sums.seconds,
-        }
+        line |= sums.means("dev")
+        line |= {"dev_ua": metrics.ua(sums.confusion), "seconds": seconds + sums.seconds}
         said = 100 * sums.confusion.sum(0) / sums.confusion.sum()
         line |= {f"dev_share_{name}": share for name, share in zip(fold.classes, said, strict=True)}
         log.append(line)
@@ -191,11 +187,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         )
         number = metrics.collapse(sums.confusion)
         if number is not None:
-            print(
-                f"warning: epoch {epoch}: {fold.classes[number]} takes over: more than half of the utterances of "
-                "other classes are taken for it",
-                flush=True,
-            )
+            print(f"warning: epoch {epoch}: {metrics.COLLAPSE.format(fold.classes[number])}", flush=True)
 
     networks.save(folder / "last.safetensors", network.state_dict())
     (folder / "done").touch()
@@ -206,12 +198,14 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
 class Sums:
     """What the batches of an epoch have come to so far, as a checkpoint keeps it.
 
-    loss: summed over utterances; confusion: counts, a row a true class; seconds: spent on them.
+    loss, and what of it is penalty: summed over utterances; confusion: counts, a row a true class; seconds: spent
+    on them.
     """
 
     batches: int
     utterances: int
     loss: float
+    penalty: float
     confusion: "np.ndarray"
     seconds: float
 
@@ -222,6 +216,7 @@ class Sums:
                 "batches": 0,
                 "utterances": 0,
                 "loss": 0.0,
+                "penalty": 0.0,
                 "confusion": [[0] * n_classes] * n_classes,
                 "seconds": 0.0,
             }
@@ -237,17 +232,25 @@ class Sums:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
-    def add(self, mean_loss: float, true: "np.ndarray", predicted: "np.ndarray") -> None:
+    def add(self, loss: float, penalty: float, true: "np.ndarray", predicted: "np.ndarray") -> None:
+        """Add a batch; loss and penalty: its mean ones."""
         from ser import metrics
 
         self.batches += 1
         self.utterances += len(true)
-        self.loss += mean_loss * len(true)
+        self.loss += loss * len(true)
+        self.penalty += penalty * len(true)
         self.confusion += metrics.confusion_matrix(true, predicted, len(self.confusion))
 
-    @property
-    def mean_loss(self) -> float:
-        return self.loss / self.utterances
+    def means(self, part: str) -> dict[str, float]:
+        """Mean loss and penalty, and WA, as the log calls them of a part."""
+        from ser import metrics
+
+        return {
+            f"{part}_loss": self.loss / self.utterances,
+            f"{part}_penalty": self.penalty / self.utterances,
+            f"{part}_wa": metrics.wa(self.confusion),
+        }
 
 
 def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:

@@ -171,7 +171,7 @@ def test_an_attention_of_two_parts_in_chosen_utterances(toy, capsys):
     folder = toy.lay_out("lemoine/selects_on_dev/fold1_seed1", system="lemoine")
     train(folder, "cpu")
     draw_run.main([str(folder), "--utts", "d-05", "d-02"])
-    comments, header, lines = table("lemoine_selects_on_dev_attention")
+    comments, header, lines = table("lemoine_selects_on_dev_attention_chosen")
     assert comments[0].endswith(": attention in chosen utterances")
     assert header == ["utt", "seconds", "self_attention", "speaker_attention"]
     assert list(dict.fromkeys(line[0] for line in lines)) == ["d-05", "d-02"]

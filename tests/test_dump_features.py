@@ -82,6 +82,19 @@ def test_any_number_of_jobs_gives_the_same_matrices(place):
     assert is_right(folder_of())
 
 
+@pytest.mark.parametrize("left", [0, 100, None], ids=["empty", "cut short", "gone"])
+def test_an_archive_that_was_there(place, left):
+    """It is not said to be there."""
+    dump(2)
+    ark = folder_of() / "split2/feats.1.ark"
+    content = ark.read_bytes()
+    ark.unlink()
+    if left is not None:
+        ark.write_bytes(content[:left])
+    with pytest.raises(UserError, match=rf"^{ark}: gone, or cut short; remove {folder_of()} and run stage 2 again$"):
+        dump(2)
+
+
 def test_one_failing_recording_and_going_on(place, capfd):
     good = Path("a-0.wav").read_bytes()  # the shortest: with two jobs it is in the first one's part
     Path("a-0.wav").write_bytes(good[:100])

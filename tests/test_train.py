@@ -58,17 +58,9 @@ def test_it_learns(recipe):
     assert log[-1]["train_loss"] < 0.5 * log[0]["train_loss"]
     assert log[-1]["dev_loss"] < 0.5 * log[0]["dev_loss"]
     assert max(line["dev_wa"] for line in log) >= 90
-    assert log[-1].keys() == {
-        "epoch",
-        "train_loss",
-        "train_wa",
-        "dev_loss",
-        "dev_wa",
-        "dev_ua",
-        "seconds",
-        "dev_share_low",
-        "dev_share_high",
-    }
+    both = [f"{part}_{what}" for part in ("train", "dev") for what in ("loss", "penalty", "wa")]
+    assert list(log[-1]) == ["epoch", *both, "dev_ua", "seconds", "dev_share_low", "dev_share_high"]
+    assert 0 < log[0]["train_penalty"] < log[0]["train_loss"]  # L1 of the states
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors", "done", "epochs.jsonl", "last.safetensors", "normalisation.safetensors", "run.yaml",
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 # Sourced by a recipe's run.sh after its options: the stages, the same in every recipe. The recipe's folder
-# is named as its corpus. `note` is a sentence for the head of RESULTS.md; none where it is not set.
+# is named as its corpus. `note` is a sentence for the head of RESULTS.md; none where it is not set. `not_run` is one
+# for as long as there are no results.
 #
 #   . ../../tools/stages.sh
 
@@ -73,5 +74,6 @@ if at_stage 6 "table and figures"; then
       python -m ser.draw_run $run
     fi
   done
-  python -m ser.report --corpus $name --systems $systems --main $main ${note+--note "$note"}
+  [ -d results ] || note=${not_run-${note-}}
+  python -m ser.report --corpus $name --systems $systems --main $main ${note:+--note "$note"}
 fi

@@ -20,6 +20,6 @@ num_threads=1         # threads of each job of stages 3 and 4
 main=lld_attention  # system that the others are tested against, and whose network is drawn
 
 set -euo pipefail
-[ -d "$(dirname "$0")/results" ] || note="Not run: needs the corpus, which has to be asked for (README.md)."
+not_run="Not run: needs the corpus, which has to be asked for (README.md)."
 . "$(dirname "$0")/../../tools/parse_options.sh"
 . "$(dirname "$0")/../../tools/stages.sh"

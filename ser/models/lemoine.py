@@ -103,7 +103,8 @@ class Network(nn.Module):
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
         """The attention's weights (B, T) of each frame, see sherman.py; with speaker attention, those of the
-        states for emotions (alpha_em) and of the states for speakers (alpha_sp)."""
+        states for emotions (alpha_em) and of the states for speakers (alpha_sp). Half of a step's are a frame's;
+        the other half of an odd last frame's belongs to the zero that it is pooled with."""
         segments = cut(lengths, self.config.segment)
         states, speaker_states = self.read(frames, lengths, segments)
         if even:
@@ -118,8 +119,7 @@ class Network(nn.Module):
         segment = segments.first[:, None] + time // self.config.segment
         segment = segment.clamp(max=len(segments.size) - 1)  # of padding, which is masked below
         step = time % self.config.segment // POOL
-        shared = segments.size[segment].minimum(POOL * (step + 1)) - POOL * step  # frames of the step
-        share = segments.size[segment] / lengths[:, None] / shared.clamp(min=1)
+        share = segments.share[segment] / POOL
         inside = mask(lengths, frames.shape[1])
         return {
             name: (weights[segment, step.clamp(max=weights.shape[1] - 1)] * share).masked_fill(~inside, 0)

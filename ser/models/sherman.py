@@ -87,7 +87,7 @@ class Network(nn.Module):
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
         """The attention's weight (B, T) of each frame, by the name of what attends: of an utterance's own all
-        together sum to 1, padding has 0. even: as if all windows weighed the same, to compare with.
+        together sum to 1, or nearly; padding has 0. even: as if all windows weighed the same, to compare with.
 
         A window's weight is spread evenly over its frames, and a frame has a share of each window that it
         is in: of two in the middle where they overlap by half, of one at the ends, and of none after the

@@ -726,7 +726,7 @@ class TestSpeakers:
 
 class TestFrameWeights:
     def of_a_loop(self, network, frames, even):
-        """The weights (T,) of one utterance's frames: a step's is spread over its two, or over the one that is left."""
+        """The weights (T,) of one utterance's frames: half of their step's."""
         plain, config = Plain(network), network.config
         names = ["attention"] if config.speaker_weight is None else ["self_attention", "speaker_attention"]
         found = {name: [] for name in names}
@@ -741,8 +741,7 @@ class TestFrameWeights:
                 alpha = np.full(len(alpha), 1 / len(alpha))
             for name, own in zip(names, alpha.reshape(len(names), -1), strict=True):
                 for step, weight in enumerate(own):
-                    n_frames = min(2, len(piece) - 2 * step)
-                    found[name] += [weight / n_frames * len(piece) / len(frames)] * n_frames
+                    found[name] += [weight / 2 * len(piece) / len(frames)] * min(2, len(piece) - 2 * step)
         return found
 
     @pytest.mark.parametrize("even", [False, True])
@@ -759,22 +758,23 @@ class TestFrameWeights:
                 assert of_all.shape == frames.shape[:2]
                 np.testing.assert_allclose(array(of_all[row, :length]), expected[name], **CLOSE)
                 assert not of_all[row, length:].any()
-        torch.testing.assert_close(sum(weights.values()).sum(1), torch.ones(len(LENGTHS)))
+            if segment == 10 and length % 2 == 0:
+                assert sum(weights.values())[row].sum().item() == pytest.approx(1)
 
     @each_kind
     def test_even_weights_are_of_steps_and_not_of_frames(self, speaker_weight):
-        """An odd frame at the end has a step of its own."""
+        """An odd frame at the end has half a step."""
         network = shaken(speaker_weight=speaker_weight)
         frames, lengths = padded([15, 10])
         for weights in network.frame_weights(frames, lengths, even=True).values():
-            expected = torch.tensor([[1 / 15] * 10 + [1 / 18] * 4 + [1 / 9], [1 / 10] * 10 + [0] * 5])
+            expected = torch.tensor([[1 / 15] * 10 + [1 / 18] * 5, [1 / 10] * 10 + [0] * 5])
             torch.testing.assert_close(weights, expected if speaker_weight is None else expected / 2)
 
     @each_kind
     def test_those_of_a_bfloat16_network_are_in_single_precision(self, speaker_weight):
         with torch.autocast("cpu", torch.bfloat16):
-            weights = shaken(speaker_weight=speaker_weight).frame_weights(*padded())
-        torch.testing.assert_close(sum(weights.values()).sum(1), torch.ones(len(LENGTHS)), check_dtype=True)
+            weights = shaken(speaker_weight=speaker_weight).frame_weights(*padded([20, 8]))
+        torch.testing.assert_close(sum(weights.values()).sum(1), torch.ones(2), check_dtype=True)
 
     @each_kind
     def test_they_are_what_the_scores_are_made_with(self, speaker_weight):
@@ -868,15 +868,11 @@ class TestPapersSettings:
             names = {path.stem for path in (EGS / corpus / "conf/lemoine").glob("*.yaml")}
             assert names >= {f"acrnn{end}", f"acrnn_r{end}", f"ssa_crnn_r{end}"}
 
-    def test_iemocaps_are_atthacks(self):
+    def test_iemocaps_are_atthacks_but_for_how_long_they_train(self):
         for path in ATTHACK.glob("*.yaml"):
             ours, theirs = read_system(EGS / "iemocap/conf/lemoine" / path.name), read_system(path)
-            assert (ours.model, ours.feature, ours.training, ours.normalisation) == (
-                theirs.model,
-                theirs.feature,
-                theirs.training,
-                theirs.normalisation,
-            )
+            assert (ours.model, ours.feature, ours.normalisation) == (theirs.model, theirs.feature, theirs.normalisation)
+            assert replace(ours.training, epochs=40, patience=10) == theirs.training
 
 
 class TestConfig:
