@@ -4,7 +4,7 @@ plain: each utterance's segments are padded to whole ones and convolved as they 
 memory; a bidirectional torch LSTM reads all steps, and attention sees padding too, as in the usual code. Where
 all segments are whole it is the same function, and before anything is timed it gets our weights and must give
 our scores. One process; at each step the ways take turns on one batch, each with a forward and a backward pass
-and a NAdam step, so that other work on the machine hits all of them. The output layer is not regularised. `share of peak`: floating-point operations
+and a NAdam step, so that other work on the machine hits all of them. The output layer is not regularised. `of a product`: floating-point operations
 of the real frames' convolutions and linear layers, forward and backward, over the step's time and over what a
 large matrix product does per second in the same run and precision. `parts`: of our step, by torch's profiler.
 
@@ -157,7 +157,7 @@ def operations(config: lemoine.Config, n_features: int, lengths: Tensor) -> floa
     return 6.0 * encoders * a_step * float(lengths.sum()) / 2
 
 
-def peak(device: torch.device, dtype: torch.dtype) -> float:
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product."""
     size = 2048 if device.type == "cpu" else 8192
     one = torch.randn(size, size, device=device, dtype=dtype)
@@ -254,13 +254,13 @@ def measure(name: str, config: lemoine.Config, lengths: Tensor, n_steps: int, de
         f"{name}: {len(lengths)} utterances, {int(lengths.sum())} frames; padded to whole segments {padded}"
     )
     for precision in ("float32", "bfloat16"):
-        top = peak(device, getattr(torch, precision))
+        top = product_rate(device, getattr(torch, precision))
         for way in ("ours", "plain"):
             spent = median(seconds[way, precision])
             times = "" if way == "ours" else f"  {spent / median(seconds['ours', precision]):.2f} times ours"
             share = operations(config, n_features, lengths) / spent / top
             print(
-                f"  {way:5} {precision:8} {spent:8.3f} s/step  {100 * share:3.0f} % of peak{times}",
+                f"  {way:5} {precision:8} {spent:8.3f} s/step  {100 * share:3.0f} % of a product{times}",
                 flush=True,
             )
     step, *arguments = ways["ours", "bfloat16"]
