@@ -17,4 +17,5 @@ setup(
     packages=find_packages(include=["ser", "ser.*"]),
     python_requires=">=3.10",
     install_requires=sorted(set(pinned) - {"pytest"}),  # the versions are the environment's affair
+    extras_require={"xvectors": ["speechbrain>=1.1"]},  # for ser.dump_xvectors; 1.0 needs an old torchaudio
 )

@@ -1,8 +1,10 @@
-"""Feature matrices in Kaldi's ark/scp."""
+"""Feature matrices and vectors in Kaldi's ark/scp."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from io import BufferedReader
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from kaldiio.matio import read_matrix_or_vector, write_array
@@ -14,9 +16,10 @@ from ser.normalisation import Statistics, normalise, statistics
 
 
 def write_archive(ark: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, int]:
-    """Write (utt, matrix of frames (T, D) float32) pairs to `ark` and its index to the .scp beside it.
+    """Write (utt, matrix of frames (T, D) or vector (D,), float32) pairs to `ark` and its index to the .scp
+    beside it.
 
-    Both appear whole, the index last. Returns each utterance's number of frames.
+    Both appear whole, the index last. Returns each utterance's number of frames, or of values of a vector.
     """
     index, frames = {}, {}
     with whole(ark, "wb") as stream:
@@ -95,24 +98,59 @@ class Features:
         return matrix
 
     def _read(self, utt: str) -> np.ndarray:
-        """Read as Kaldi's binary matrix and as nothing else: kaldiio.load_mat would also unpickle, and
-        run an entry that is a shell command."""
         place = self._place(utt)
-        ark, colon, offset = place.rpartition(":")
-        if not (colon and offset.isdecimal()):
-            raise UserError(f"{self.scp}: {utt} has {place!r} and not archive:byte; {self.remedy}")
-        try:
-            with open(ark, "rb") as stream:
-                stream.seek(int(offset))
-                matrix = read_matrix_or_vector(stream)
-            if matrix.ndim != 2:
-                raise ValueError("a vector")
-            return matrix if self.columns is None else matrix[:, self.columns]
-        except Exception as error:  # kaldiio tells a broken archive by many kinds
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{place}: cannot read the features of {utt} ({reason}); {self.remedy}") from None
+        matrix = read_entry(self.scp, utt, place, 2, self.remedy)
+        if self.columns is None:
+            return matrix
+        if matrix.shape[1] <= self.columns.max():
+            raise UserError(f"{place}: {utt} has but {matrix.shape[1]} values a frame; {self.remedy}")
+        return matrix[:, self.columns]
 
     def _place(self, utt: str) -> str:
         if utt not in self.index:
             raise UserError(f"{self.scp}: no features of {utt}; run stage 2 again")
         return self.index[utt]
+
+
+def read_entry(scp: Path, utt: str, place: str, dimensions: Literal[1, 2], remedy: str) -> np.ndarray:
+    """The features (T, D), or with 1 dimension the vector (D,) float32, of `utt` at `place`, archive:byte.
+
+    Read as Kaldi's binary matrix, or as its vector, and as nothing else: kaldiio.load_mat would also
+    unpickle, and run an entry that is a shell command. Raises UserError, which ends in `remedy`, where `scp`
+    has no such place for it, or something else stands there.
+    """
+    ark, colon, offset = place.rpartition(":")
+    if not (colon and offset.isdecimal()):
+        raise UserError(f"{scp}: {utt} has {place!r} and not archive:byte; {remedy}")
+    try:
+        with open(ark, "rb") as stream:
+            stream.seek(int(offset))
+            if dimensions == 1:
+                return read_vector(stream)
+            matrix = read_matrix_or_vector(stream)
+        if matrix.ndim != 2:
+            raise ValueError("a vector")
+        return matrix
+    except Exception as error:  # kaldiio tells a broken archive by many kinds
+        what = "vector" if dimensions == 1 else "features"
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{place}: cannot read the {what} of {utt} ({reason}); {remedy}") from None
+
+
+def read_vector(stream: BufferedReader) -> np.ndarray:
+    """(D,) float32, from here on in `stream`: Kaldi's vector of floats or doubles, or its text, ` [ 1 2.5 ]`.
+
+    Raises ValueError, or an error of kaldiio's, for anything else.
+    """
+    if stream.peek(1)[:1] != b"\0":
+        words = stream.readline().split()
+        if words[:1] != [b"["] or words[-1] != b"]":
+            raise ValueError("no vector")
+        return np.array([float(word) for word in words[1:-1]], np.float32)
+    start = stream.tell()
+    vector, size = read_matrix_or_vector(stream, return_size=True)
+    if vector.ndim != 1:
+        raise ValueError("a matrix")
+    if stream.tell() - start < size:  # kaldiio makes it shorter and says nothing
+        raise ValueError("cut short")
+    return vector.astype(np.float32)

@@ -65,6 +65,17 @@ def run(command: str) -> Output:
     return Output(done.stdout, command)
 
 
+def recording(place: str, entry: str) -> str | Output:
+    """The recording at a place in wav.scp, whose command runs if it is one.
+
+    Raises UserError as `run` does, naming the `entry` (table and utterance).
+    """
+    try:
+        return run(place) if is_pipe(place) else place
+    except UserError as error:
+        raise UserError(f"{entry}: {error}") from None
+
+
 def header(recording: str | Path | Output) -> Header:
     """Read what a recording says of itself, without decoding it.
 

@@ -2,28 +2,26 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ser.archive import Features
-from ser.normalisation import Statistics, normalise
 
 MOST_PADDING = 0.09  # share of an epoch's frames
 
 
 @dataclass(frozen=True)
 class Batch:
-    """utts: ids. frames (B, T, D) float32, zero beyond each utterance's length; lengths (B,), targets (B,),
-    class numbers, and speakers (B,), their numbers, below 0 where training has none such, int64."""
+    """utts: ids. frames (B, T, D) float32, zero beyond each utterance's length; lengths (B,) and targets (B,),
+    class numbers, int64. extras: what the network takes beside frames and lengths, by name (ser/inputs.py)."""
 
     utts: list[str]
     frames: Tensor
     lengths: Tensor
     targets: Tensor
-    speakers: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 def random_batches(lengths: Mapping[str, int], size: int, rng: np.random.Generator) -> list[list[str]]:
@@ -79,18 +77,12 @@ def padding_share(batches: Sequence[Sequence[str]], lengths: Mapping[str, int]) 
     return 1 - real / padded
 
 
-def load(
-    utts: list[str],
-    features: Features,
-    statistics: Statistics,
-    targets: Mapping[str, int],
-    speakers: Mapping[str, int],
+def stack(
+    utts: list[str], matrices: Sequence[np.ndarray], targets: Sequence[int], extras: Mapping[str, Tensor]
 ) -> Batch:
-    """Read, normalise, pad and stack the features of some utterances."""
-    matrices = [normalise(features[utt], statistics) for utt in utts]
+    """Pad and stack the frames (T, D) of some utterances."""
     frames = np.zeros((len(utts), max(map(len, matrices)), matrices[0].shape[1]), np.float32)
     for row, matrix in zip(frames, matrices, strict=True):
         row[: len(matrix)] = matrix
     lengths = torch.tensor([len(matrix) for matrix in matrices])
-    numbers = (torch.tensor([table[utt] for utt in utts]) for table in (targets, speakers))
-    return Batch(utts, torch.from_numpy(frames), lengths, *numbers)
+    return Batch(utts, torch.from_numpy(frames), lengths, torch.tensor(targets), dict(extras))

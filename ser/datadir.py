@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import ser.corpora
+from ser import audio
 from ser.cli import UserError
 from ser.files import whole
 
@@ -119,6 +120,23 @@ def read_table(path: str | Path, needed: Iterable[str] = ()) -> dict[str, str]:
                 f"{path}: no line for {key}; add it, or run the stage that writes the table again"
             )
     return table
+
+
+def read_recordings(path: Path, allow_pipes: bool, reader: str) -> dict[str, str]:
+    """Read wav.scp. Raises UserError where it is empty, or holds a shell command and these are not allowed,
+    which `reader` (ser.dump_features) has an option for."""
+    wavs = read_table(path)
+    if not wavs:
+        raise UserError(f"{path}: empty table; run stage 0 again")
+    for number, (utt, place) in enumerate(wavs.items(), 1):
+        if not place:
+            raise UserError(f"{path}:{number}: {utt} has no recording; add its path")
+        if audio.is_pipe(place) and not allow_pipes:
+            raise UserError(
+                f"{path}:{number}: {utt} is a shell command, {place!r}; put a file in its place, or let it run "
+                f"with {reader} --allow-pipes"
+            )
+    return wavs
 
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:

@@ -105,18 +105,19 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
     import torch
 
     from ser import batches, layers, networks
+    from ser.inputs import Inputs
 
-    features = run.read_features()
-    network, statistics = networks.trained(run, features.dimension, len(fold.classes))
+    inputs = Inputs(run)
+    network, statistics = networks.trained(run, inputs.sizes)
     network.to(networks.device(device))
-    settings, targets, speakers = run.system.training, fold.targets(), run.read_speakers()
+    settings, targets = run.system.training, inputs.targets
     utts = sorted(fold.test)
     found: dict[str, list] = {}
     taken_in: list[torch.Tensor] = []
     network.output.register_forward_pre_hook(lambda layer, inputs: taken_in.append(inputs[0]))
     with torch.inference_mode():
-        for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
-            batch = batches.load(chosen, features, statistics, targets, speakers)
+        for chosen in batches.sorted_batches(inputs.features.lengths_of(utts), settings.batch_size):
+            batch = inputs.batch(chosen, statistics)
             scores, _ = networks.forward(network, batch, settings.precision)
             predicted, vectors = scores.argmax(1).tolist(), taken_in.pop().float().cpu()
             if vectors.ndim == 3:  # where each frame is scored

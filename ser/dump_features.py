@@ -14,7 +14,7 @@ from typing import Any
 
 from ser import audio, cli
 from ser.cli import UserError
-from ser.datadir import read_table, write_table
+from ser.datadir import read_recordings, read_table, write_table
 
 ALLOW = "--allow-pipes"
 
@@ -78,7 +78,7 @@ def dump(
     from ser.config import without_parts
     from ser.files import whole
 
-    wavs = read_recordings(data / "wav.scp", allow_pipes)
+    wavs = read_recordings(data / "wav.scp", allow_pipes, "ser.dump_features")
     if (folder / "feats.scp").exists() and (index := read_table(folder / "feats.scp")).keys() == wavs.keys():
         check_archives(folder, index)
         print(f"{folder}: all {len(wavs)} utterances are there")
@@ -134,22 +134,6 @@ def check_archives(folder: Path, index: Mapping[str, str]) -> None:
             raise UserError(f"{ark}: gone, or cut short; remove {folder} and run stage 2 again")
 
 
-def read_recordings(path: Path, allow_pipes: bool) -> dict[str, str]:
-    """Read wav.scp. Raises UserError where it is empty, or holds a command and these are not allowed."""
-    wavs = read_table(path)
-    if not wavs:
-        raise UserError(f"{path}: empty table; run stage 0 again")
-    for number, (utt, place) in enumerate(wavs.items(), 1):
-        if not place:
-            raise UserError(f"{path}:{number}: {utt} has no recording; add its path")
-        if audio.is_pipe(place) and not allow_pipes:
-            raise UserError(
-                f"{path}:{number}: {utt} is a shell command, {place!r}; put a file in its place, or let it run "
-                f"with ser.dump_features {ALLOW}"
-            )
-    return wavs
-
-
 def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     """Compute the features of one job's utterances."""
     import numpy as np
@@ -166,15 +150,11 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     noise = settings.pop("noise")
     config = check(module.Config, settings, parts.parent / "feature.yaml")
     scp = parts / f"wav.{job}.scp"
-    wavs = read_recordings(scp, allow_pipes)
+    wavs = read_recordings(scp, allow_pipes, "ser.dump_features")
 
     def matrices() -> Iterator[tuple[str, np.ndarray]]:
         for utt, place in tqdm(wavs.items(), desc="features", disable=None):
-            try:
-                recording = audio.run(place) if audio.is_pipe(place) else place
-            except UserError as error:
-                raise UserError(f"{scp}: {utt}: {error}") from None
-            samples, _ = audio.read(recording, config.sample_rate)
+            samples, _ = audio.read(audio.recording(place, f"{scp}: {utt}"), config.sample_rate)
             if noise:
                 samples = add_noise(samples, noise, utt)
             try:

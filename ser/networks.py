@@ -26,35 +26,32 @@ def device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def build(system: System, n_features: int, n_classes: int, n_speakers: int) -> nn.Module:
-    """A fresh network; its weights follow from torch's seed. n_speakers: those of the training part."""
+def build(system: System, sizes: Mapping[str, int]) -> nn.Module:
+    """A fresh network; its weights follow from torch's seed. sizes: n_features, n_classes, and its extras'."""
     module = load_kind("model", kind_of(system.model), system.name)
-    sizes = (
-        (n_features, n_classes, n_speakers) if learns_speakers(module.Network) else (n_features, n_classes)
-    )
-    return module.Network(system.model, *sizes)
+    return module.Network(system.model, **sizes)
 
 
-def learns_speakers(network: nn.Module | type[nn.Module]) -> bool:
-    """Whether a network is told, in training, who speaks."""
-    return getattr(network, "learns_speakers", False)
-
-
-def trained(run: Run, n_features: int, n_classes: int) -> tuple[nn.Module, Statistics]:
+def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module, Statistics]:
     """The network of a run that has ended, as its protocol selects it, and its normalisation; on the CPU,
-    for evaluation."""
-    n_speakers = max(run.read_speakers().values()) + 1
-    network = build(run.system, n_features, n_classes, n_speakers)
+    for evaluation. The run's folder has all that this takes.
+
+    Raises UserError where the network is not for inputs of `sizes`.
+    """
     path = run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
-    fill(network, load(path)[0], path)
-    path = run.folder / "normalisation.safetensors"
-    statistics = {name: value.numpy() for name, value in load(path)[0].items()}
-    if statistics and statistics["mean"].shape[-1] != n_features:
-        raise UserError(
-            f"{path}: of features of another size than those in {run.feature_folder()}; "
-            "remove or rename the folder and run stage 4 again"
-        )
-    return network.eval(), statistics
+    weights, notes = load(path)
+    if "sizes" not in notes:
+        raise UserError(f"{path}: of an older version; remove or rename the folder and run stage 4 again")
+    for name, size in (sizes or {}).items():
+        if notes["sizes"].get(name) != size:
+            raise UserError(
+                f"{path}: {name} is {notes['sizes'].get(name)}, and {size} in {run.feature_folder()} and {run.data} "
+                "now; remove or rename the folder and run stage 4 again"
+            )
+    network = build(run.system, notes["sizes"])
+    fill(network, weights, path)
+    statistics = load(run.folder / "normalisation.safetensors")[0]
+    return network.eval(), {name: value.numpy() for name, value in statistics.items()}
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -72,8 +69,8 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
     place = next(network.parameters()).device
     lengths = batch.lengths.to(place)
     with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        told = {"speakers": batch.speakers.to(place)} if learns_speakers(network) else {}
-        scores, penalty = network(batch.frames.to(place), lengths, **told)
+        more = {name: values.to(place) for name, values in batch.extras.items()}
+        scores, penalty = network(batch.frames.to(place), lengths, **more)
     logs = scores.float().log_softmax(-1)
     return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty
 

@@ -64,6 +64,16 @@ class Run:
         return self.dump / feature_name(self.system.feature, noise)
 
     @property
+    def vectors(self) -> Path | None:
+        """Word vectors that a network starts with, where it reads words and stage 2 has made some."""
+        path = self.dump / "vectors" / "vectors.txt"
+        return path if self.reads_words and path.exists() else None
+
+    @property
+    def reads_words(self) -> bool:
+        return "words" in getattr(self.system.model, "extras", ())
+
+    @property
     def noises(self) -> list[str | None]:
         """All that the run needs the feature of; None: the recordings as they are."""
         return list(dict.fromkeys([None, *self.system.augment, self.protocol.noise]))
@@ -88,6 +98,11 @@ class Run:
             "dump": str(self.dump),
             "system": as_dict(self.system),
             "protocol": as_dict(self.protocol),
+            **(
+                {"vectors": self.vectors and hashlib.md5(self.vectors.read_bytes()).hexdigest()}
+                if self.reads_words
+                else {}
+            ),
         }
 
     @property
@@ -123,22 +138,19 @@ class Run:
         if self.protocol.noise:
             features.take(Features(self.feature_folder(self.protocol.noise)), {utt: utt for utt in fold.test})
         if self.system.normalisation == "speaker":
-            features.normalise_speakers(self.read_utt2spk(fold))
+            features.normalise_speakers(self.read_utt2spk())
         return features
 
-    def read_speakers(self) -> dict[str, int]:
-        """Number of the speaker of every utterance of the fold: those who train, by name; -1: the others."""
-        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
-        utt2spk = self.read_utt2spk(fold)
-        names = sorted({utt2spk[utt] for utt in fold.train})
-        numbers = {name: number for number, name in enumerate(names)}
-        return {utt: numbers.get(spk, -1) for utt, spk in utt2spk.items()}
-
-    def read_utt2spk(self, fold: Fold) -> dict[str, str]:
-        """The speaker of every utterance of a fold, and of its training part's noisy copies."""
-        sources = self.with_copies(fold.train) | {utt: utt for utt in (*fold.dev, *fold.test)}
+    def read_utt2spk(self) -> dict[str, str]:
+        """The speaker of every utterance of the fold, and of its training part's noisy copies."""
+        sources = self.sources()
         utt2spk = read_table(self.data / "utt2spk", sources.values())
         return {utt: utt2spk[source] for utt, source in sources.items()}
+
+    def sources(self) -> dict[str, str]:
+        """Every utterance of the fold and its training part's noisy copies, each with that which it is made of."""
+        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
+        return self.with_copies(fold.train) | {utt: utt for utt in (*fold.dev, *fold.test)}
 
     def read_groups(self) -> dict[str, str]:
         """The group of every training utterance, which an inner split must keep together."""

@@ -17,6 +17,7 @@ from ser.files import whole
 
 if TYPE_CHECKING:
     import numpy as np
+    from sklearn.pipeline import Pipeline
 
     from ser.folds import Fold
     from ser.runs import Run
@@ -108,17 +109,17 @@ def score_network(
     import torch
 
     from ser import batches, networks
+    from ser.inputs import Inputs
 
-    features = run.read_features()
-    network, statistics = networks.trained(run, features.dimension, len(fold.classes))
+    inputs = Inputs(run)
+    network, statistics = networks.trained(run, inputs.sizes)
     network.to(networks.device(device))
     row = {utt: number for number, utt in enumerate(utts)}
     posteriors = np.empty((len(utts), len(fold.classes)))
     settings = run.system.training
-    targets, speakers = fold.targets(), run.read_speakers()
     with torch.inference_mode():
-        for chosen in batches.sorted_batches(features.lengths_of(utts), settings.batch_size):
-            batch = batches.load(chosen, features, statistics, targets, speakers)
+        for chosen in batches.sorted_batches(inputs.features.lengths_of(utts), settings.batch_size):
+            batch = inputs.batch(chosen, statistics)
             logs, _ = networks.forward(network, batch, settings.precision)
             posteriors[[row[utt] for utt in chosen]] = logs.softmax(1).cpu().numpy()
 
@@ -136,29 +137,37 @@ def score_svm(
 ) -> tuple["np.ndarray", dict[str, object]]:
     """The same of an SVM."""
     import numpy as np
-    import skops.io
-
     from ser.models import svm
 
     features = run.read_features()
-    path = run.folder / "model.skops"
-    remedy = f"remove or rename {run.folder} and run stage 3 again"
-    try:
-        machine = skops.io.load(path)  # of known types alone: nothing is executed
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # skops tells a broken file by many kinds
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a whole SVM ({reason}); {remedy}") from None
+    machine = load_machine(run)
     pooled = np.stack([svm.pool(features[utt], run.system.model) for utt in utts])
     if machine.n_features_in_ != pooled.shape[1]:
-        raise UserError(f"{path}: of features of another size than those in {features.scp.parent}; {remedy}")
+        raise UserError(
+            f"{run.folder / 'model.skops'}: of features of another size than those in {features.scp.parent}; "
+            f"remove or rename {run.folder} and run stage 3 again"
+        )
     chosen = json.loads((run.folder / "chosen.json").read_text())
     seconds = chosen.pop("seconds")
     return svm.posteriors(machine, pooled), {
         "chosen": ", ".join(f"{name} {value:.4g}" for name, value in chosen.items()),
         "train_seconds": round(seconds),
     }
+
+
+def load_machine(run: "Run") -> "Pipeline":
+    """The SVM of a run that has ended."""
+    import skops.io
+
+    path = run.folder / "model.skops"
+    remedy = f"remove or rename {run.folder} and run stage 3 again"
+    try:
+        return skops.io.load(path)  # of known types alone: nothing is executed
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # skops tells a broken file by many kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a whole SVM ({reason}); {remedy}") from None
 
 
 if __name__ == "__main__":

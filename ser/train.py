@@ -75,14 +75,15 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     from tqdm import tqdm
 
     from ser import batches, metrics, networks
+    from ser.inputs import Inputs, start_words
     from ser.normalisation import train_statistics
 
     folder, settings = run.folder, run.system.training
     device = networks.device(device_name)
     fold = run.read_fold()
     n_classes = len(fold.classes)
-    targets, speakers = fold.targets(), run.read_speakers()
-    features = run.read_features()
+    inputs = Inputs(run)
+    features, targets = inputs.features, inputs.targets
     train_lengths = features.lengths_of(fold.train)
     selects = run.protocol.select != "last"
     # where nothing is selected, the test set's learning curve is for the eye alone
@@ -94,7 +95,10 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         {name: torch.from_numpy(value) for name, value in statistics.items()},
     )
     torch.manual_seed(run.seed)
-    network = networks.build(run.system, features.dimension, n_classes, max(speakers.values()) + 1).to(device)
+    network = networks.build(run.system, inputs.sizes)
+    if hasattr(network, "words"):
+        start_words(run, network)
+    network.to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     make_optimiser = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[settings.optimiser]
     optimiser = make_optimiser(trained, lr=settings.learning_rate, eps=settings.epsilon)
@@ -117,7 +121,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         saved = time.monotonic()
         for utts in tqdm(order[sums.batches :], desc=title, leave=False, disable=None):
             started = time.monotonic()
-            batch = batches.load(utts, features, statistics, targets, speakers)
+            batch = inputs.batch(utts, statistics)
             with torch.set_grad_enabled(learn):
                 logs, penalty = networks.forward(network, batch, settings.precision)
                 loss = cross_entropy(logs, batch.targets.to(device)) + penalty
@@ -178,7 +182,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         log.append(line)
         is_best = selects and networks.best_line(log, settings.monitor) is line
         if is_best:
-            networks.save(folder / "best.safetensors", network.state_dict())
+            networks.save(folder / "best.safetensors", network.state_dict(), {"sizes": inputs.sizes})
         with whole(folder / "epochs.jsonl") as stream:
             stream.writelines(json.dumps(line) + "\n" for line in log)
         save_checkpoint(log, None)
@@ -189,7 +193,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         if number is not None:
             print(f"warning: epoch {epoch}: {metrics.COLLAPSE.format(fold.classes[number])}", flush=True)
 
-    networks.save(folder / "last.safetensors", network.state_dict())
+    networks.save(folder / "last.safetensors", network.state_dict(), {"sizes": inputs.sizes})
     (folder / "done").touch()
     checkpoint.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from ser import audio, cli
 from ser.cli import UserError
 
 REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur", "spk2gender")
-OPTIONAL = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|reco2dur|reco2file_and_channel|segments")
+OPTIONAL = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|reco2dur|reco2file_and_channel|segments|text_asr")
 MOST_OF_A_KIND = 20  # lines
 FRAME = 0.01  # seconds by which utt2dur and the recording may differ
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more than Kaldi
@@ -48,13 +48,15 @@ def _is_number(text: str, above: float, below: float = math.inf) -> bool:
     return bool(NUMBER.fullmatch(text)) and above < float(text) < below
 
 
+WORDS = (
+    lambda value: not NOT_WORDS.search(value),  # and none where nothing is said, or heard
+    "words; <s>, </s> and #0 are kept for Kaldi's own use",
+)
 # For each table: a test of what follows the key, and what it should be.
 VALUES = {
     "wav.scp": (lambda value: value and value[0] != "~", "the path of a file, no ~"),
-    "text": (
-        lambda value: not NOT_WORDS.search(value),
-        "words; <s>, </s> and #0 are kept for Kaldi's own use",
-    ),
+    "text": WORDS,
+    "text_asr": WORDS,
     "utt2spk": (_is_word, "one speaker"),
     "utt2emo": (_is_word, "one class"),
     "utt2lang": (_is_word, "one language"),

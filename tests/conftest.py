@@ -108,3 +108,25 @@ def recipe(tmp_path, monkeypatch) -> Recipe:
     monkeypatch.chdir(tmp_path)
     yield Recipe(tmp_path)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def noisy(recipe):
+    """The toy recipe's first fold, trained with copies of two noises; the features of a noise are told by their sign."""
+    import kaldiio
+
+    from ser.runs import read_run
+
+    system = recipe.yaml.safe_load(Path("conf/toy/tiny.yaml").read_text())
+    recipe.write_yaml("conf/toy/tiny.yaml", **system, augment=["snr10", "snr0"])
+    protocol = recipe.yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text())
+    recipe.write_yaml("conf/protocols/selects_on_dev.yaml", **protocol, noise="deviation1")
+    run = read_run(recipe.lay_out("run"))
+    for noise, factor in (("snr10", 2), ("snr0", 3), ("deviation1", -1)):
+        folder = run.feature_folder(noise)
+        folder.mkdir()
+        with kaldiio.WriteHelper(f"ark,scp:{folder}/feats.ark,{folder}/feats.scp") as writer:
+            for utt, matrix in recipe.matrices.items():
+                writer(utt, factor * matrix)
+        (folder / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items()))
+    return recipe, run

@@ -50,6 +50,8 @@ SCORE = "score --device cpu --systems conf/toy/tiny.yaml --protocols conf/protoc
 SCORE_SVM = SCORE.replace("tiny", "svm")
 REPORT = "report --corpus toy"
 GET = "get_corpus ravdess downloads"
+VECTORS = "dump_vectors --glove glove.txt data/small vectors"
+HEAR = "transcribe --device cpu --weights weights.pt data/small"
 
 
 class Case(NamedTuple):
@@ -165,7 +167,7 @@ def other_checkpoint(recipe):
     folder = trained(recipe)
     (folder / "done").unlink()
     other = recipe.lay_out("other", model={"hidden_size": 5})
-    network = networks.build(read_run(other).system, 6, 2, 0)
+    network = networks.build(read_run(other).system, {"n_features": 6, "n_classes": 2})
     networks.save_checkpoint(folder / "checkpoint.safetensors", network, torch.optim.Adam(network.parameters()), {"log": []})
 
 
@@ -201,6 +203,10 @@ def piped(recipe, command=PIPE):
 def failing_pipe(recipe):
     piped(recipe, "echo no such file >&2; false |")
     lay_out_dump("--allow-pipes")
+
+
+def vectors(content):
+    return lambda recipe: Path("glove.txt").write_text(content)
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -284,8 +290,7 @@ CASES = [
     Case("an archive cut short", TRAIN, lambda recipe: (cut_archive(recipe), lay_out(recipe)), ("feats.ark:", "cannot read the features of b-", "; remove dump/")),
     Case("an archive cut short", TRAIN_SVM, lambda recipe: (write_features({}), lay_out(recipe, "svm")), ("feats.scp: empty", "; remove dump/")),
     Case("frames of two dimensions", TRAIN, one_wide, ("feats.ark:", "a-03 has 7 values a frame", "; remove dump/")),
-    Case("features of another dimension than the normalisation's", SCORE, all_wide("tiny", 1), (RUN.format("tiny"), "normalisation.safetensors", "another", "; ")),
-    Case("features of another dimension than the network's", SCORE, all_wide("tiny", 6), (RUN.format("tiny"), "best.safetensors", "another network", "; ")),
+    Case("features of another dimension than the network's", SCORE, all_wide("tiny", 1), (RUN.format("tiny"), "best.safetensors", "n_features is 6, and 7", "; remove or rename")),
     Case("features of another dimension than the SVM's", SCORE_SVM, all_wide("svm", 1), (RUN.format("svm"), "model.skops", "another", "; ")),
     Case("an unknown utterance in a fold", TRAIN, then_laid_out(edits(FOLD / "train", "a-01", "a-99")), ("fold1/train:2", "a-99 is not in data/all", "; take the line out")),
     Case("an utterance on both sides", TRAIN, then_laid_out(edits(FOLD / "test", "d-01", "a-01")), ("fold1/test:2", "a-01 stands in train too", "; take one of the lines out")),
@@ -311,6 +316,13 @@ CASES = [
     Case("a command in wav.scp", DUMP, piped, ("data/small/wav.scp:1", UTT, PIPE, "--allow-pipes")),
     Case("a command in wav.scp", VALIDATE, piped, ("data/small/wav.scp:1", UTT, PIPE, "--allow-pipes")),
     Case("a command that fails", JOB.replace("--job", "--allow-pipes --job"), failing_pipe, ("split1/wav.1.scp", UTT, "false |", "exit status 1 (no such file)", "; mend the command")),
+    Case("no word vectors", VECTORS, lambda recipe: None, ("glove.txt: no such file", "; give one")),
+    Case("word vectors of two sizes", VECTORS, vectors("kids 1 2 3\ndoor 1 2\n"), ("glove.txt:2", "2 values in place of 3", "; give a file")),
+    Case("a word vector that is none", VECTORS, vectors("kids 1 2 3\ndoor 1 2 x\n"), ("glove.txt:2", "'x' is not a number", "; give a file")),
+    Case("word vectors of another language", VECTORS, vectors("porte 1 2 3\n"), ("glove.txt", "none of the", "; give vectors of")),
+    Case("no weights of a recogniser", HEAR, lambda recipe: None, ("weights.pt: no such file", "; give the file of https:")),
+    Case("a recogniser that there is not", HEAR.replace("cpu", "cpu --model WAV2VEC_ASR"), lambda recipe: None, ("--model WAV2VEC_ASR", "; did you mean")),
+    Case("a command in wav.scp", HEAR, piped, ("data/small/wav.scp:1", UTT, PIPE, "--allow-pipes")),
     Case("a download that is a web page", GET, lambda recipe: None, ("/corpus.zip", "a web page", "; open the address", "downloads/Audio_Speech")),
 ]  # fmt: skip
 
@@ -420,6 +432,7 @@ DISKS = [
     Disk(FOLDS.replace("data/folds", "disk/folds"), "disk"),
     Disk(DUMP.replace("dump_new", "disk/dump"), "disk"),
     Disk(JOB.replace("dump_small", "disk"), "disk", lambda recipe: shutil.copytree("dump_small", "disk", dirs_exist_ok=True)),
+    Disk(VECTORS.replace("small vectors", "small disk"), "disk", vectors("kids 1 2 3\n")),
     Disk(LAUNCH, "exp"),
     Disk(TRAIN, "exp", lay_out),
     Disk(TRAIN_SVM, "exp", lambda recipe: lay_out(recipe, "svm")),

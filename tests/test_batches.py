@@ -3,13 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 import pytest
 import torch
 
-from ser.archive import Features
-from ser.batches import balanced_batches, load, padding_share, random_batches, sorted_batches
+from ser.batches import balanced_batches, padding_share, random_batches, sorted_batches, stack
 
 IEMOCAP = Path(__file__).resolve().parents[2] / "shared/standins/iemocap_utterances.tsv"
 
@@ -134,23 +132,16 @@ def test_padding_share_by_hand():
     assert padding_share([["a"], ["b"], ["c"]], lengths) == 0
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_load_normalises_pads_and_stacks(tmp_path, normalised):
+def test_frames_are_padded_and_stacked():
     rng = np.random.default_rng(0)
-    matrices = {utt: rng.standard_normal((length, 3)).astype(np.float32) for utt, length in (("a", 4), ("b", 7), ("c", 1))}
-    with kaldiio.WriteHelper(f"ark,scp:{tmp_path}/feats.ark,{tmp_path}/feats.scp") as writer:
-        for utt, matrix in matrices.items():
-            writer(utt, matrix)
-    (tmp_path / "utt2num_frames").write_text("a 4\nb 7\nc 1\n")
-    mean, deviation = np.array([1, 2, 3], np.float32), np.array([2, 0.5, 1], np.float32)
-    statistics = {"mean": mean, "deviation": deviation} if normalised else {}
-    batch = load(["b", "c", "a"], Features(tmp_path), statistics, {"a": 2, "b": 0, "c": 1}, {"a": 4, "b": -1, "c": 0})
+    matrices = [rng.standard_normal((length, 3)).astype(np.float32) for length in (7, 1, 4)]
+    words = torch.tensor([[1, 2], [3, 0], [4, 0]])
+    batch = stack(["b", "c", "a"], matrices, [0, 1, 2], {"words": words})
     assert batch.utts == ["b", "c", "a"]
     assert (batch.frames.shape, batch.frames.dtype) == ((3, 7, 3), torch.float32)
     assert (batch.lengths.tolist(), batch.lengths.dtype) == ([7, 1, 4], torch.int64)
     assert (batch.targets.tolist(), batch.targets.dtype) == ([0, 1, 2], torch.int64)
-    assert (batch.speakers.tolist(), batch.speakers.dtype) == ([-1, 0, 4], torch.int64)
-    for utt, row, length in zip(batch.utts, batch.frames.numpy(), batch.lengths, strict=True):
-        expected = (matrices[utt] - mean) / deviation if normalised else matrices[utt]
-        np.testing.assert_allclose(row[:length], expected, rtol=1e-6)
-        assert not row[length:].any()  # zero after the normalisation: at the mean
+    assert batch.extras == {"words": words}
+    for matrix, row in zip(matrices, batch.frames.numpy(), strict=True):
+        assert np.array_equal(row[: len(matrix)], matrix)
+        assert not row[len(matrix) :].any()

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ser import download, get_corpus
+from ser import download, get_corpus, get_vectors
 from ser.cli import UserError
 from ser.corpora import ravdess
 from ser.download import fetch, unpack
@@ -523,6 +523,27 @@ def test_the_stage_fetches_unpacks_and_ends_with_the_folder(server, tmp_path, mo
         assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "downloads/ravdess")
     assert (tmp_path / "downloads/ravdess/Actor_01/03-01-01-01-01-01-01.wav").read_bytes() == CONTENT
     assert server.asked == [None, "bytes=1000-"]
+
+
+def test_word_vectors_are_fetched_and_unpacked(server, tmp_path, monkeypatch, capsys):
+    archive = zipped(tmp_path / "published.zip", {f"glove.6B.{size}d.txt": f"the{' 0.1' * size}\n" for size in (50, 300)})
+    server.content = archive.read_bytes()
+    server.breaks_after = [100]
+    monkeypatch.setattr(get_vectors, "URL", server.url)
+    monkeypatch.setattr(get_vectors, "SIZE", len(server.content))
+    monkeypatch.setattr(get_vectors, "MD5", hashlib.md5(server.content).hexdigest())
+    for _ in range(2):
+        get_vectors.main([str(tmp_path / "downloads")])
+        assert capsys.readouterr().out == f"{tmp_path}/downloads/glove.6B/glove.6B.300d.txt\n"
+    assert (tmp_path / "downloads/glove.6B/glove.6B.300d.txt").read_text() == "the" + " 0.1" * 300 + "\n"
+    assert server.asked == [None, "bytes=100-"]
+
+
+def test_word_vectors_that_are_another_file_are_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(get_vectors, "URL", server.url)
+    with pytest.raises(UserError, match=f"{server.url}: the file there has {SIZE} bytes, not 862182613"):
+        get_vectors.main([str(tmp_path / "downloads")])
+    assert not (tmp_path / "downloads").exists()
 
 
 def test_an_unknown_corpus_is_named_beside_those_there_are(tmp_path):

@@ -38,9 +38,9 @@ def lay_out(recipe, system="tiny", **options):
     """A run that is done, with random weights that make its attention uneven and its answers now right, now wrong."""
     folder = recipe.lay_out(f"{system}/selects_on_dev/fold1_seed1", system=system, **options)
     torch.manual_seed(3)
-    network = networks.build(read_run(folder).system, 6, 2, 0)
+    network = networks.build(read_run(folder).system, {"n_features": 6, "n_classes": 2})
     weights = {name: value if "norm" in name else torch.empty_like(value).uniform_(-1, 1) for name, value in network.state_dict().items()}
-    networks.save(folder / "best.safetensors", weights)
+    networks.save(folder / "best.safetensors", weights, {"sizes": {"n_features": 6, "n_classes": 2}})
     frames = np.concatenate([recipe.matrices[utt] for utt in recipe.part("train")])
     statistics = {"mean": torch.from_numpy(frames.mean(0)), "deviation": torch.from_numpy(frames.std(0))}
     networks.save(folder / "normalisation.safetensors", statistics)
@@ -58,7 +58,7 @@ def table(name):
 
 def alone(folder, utt, matrix):
     """What the run's network says to one utterance: class number, what its last layer takes in, weights; and the frames."""
-    network, statistics = networks.trained(read_run(folder), 6, 2)
+    network, statistics = networks.trained(read_run(folder))
     frames = torch.from_numpy((matrix - statistics["mean"]) / statistics["deviation"])[None]
     lengths = torch.tensor([len(matrix)])
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_an_attention_of_two_parts_in_chosen_utterances(toy, capsys):
     assert comments[0].endswith(": attention in chosen utterances")
     assert header == ["utt", "seconds", "self_attention", "speaker_attention"]
     assert list(dict.fromkeys(line[0] for line in lines)) == ["d-05", "d-02"]
-    network, statistics = networks.trained(read_run(folder), 6, 2)
+    network, statistics = networks.trained(read_run(folder))
     for utt in ("d-05", "d-02"):
         frames = torch.from_numpy((toy.matrices[utt] - statistics["mean"]) / statistics["deviation"])[None]
         both = network.frame_weights(frames, torch.tensor([frames.shape[1]]))

@@ -30,7 +30,7 @@ def batch():
     frames = torch.randn(3, 6, 5)
     for row, length in zip(frames, LENGTHS, strict=True):
         row[length:] = 1e3
-    return Batch(["a", "b", "c"], frames, torch.tensor(LENGTHS), torch.tensor([3, 0, 1]), torch.tensor([-1, 0, 0]))
+    return Batch(["a", "b", "c"], frames, torch.tensor(LENGTHS), torch.tensor([3, 0, 1]))
 
 
 def logs_of_numpy(network, frames):

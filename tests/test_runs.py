@@ -11,24 +11,6 @@ from ser import runs
 from ser.cli import UserError
 
 
-@pytest.fixture
-def noisy(recipe):
-    """The toy recipe's first fold, trained with copies of two noises; the features of a noise are told by their sign."""
-    system = recipe.yaml.safe_load(Path("conf/toy/tiny.yaml").read_text())
-    recipe.write_yaml("conf/toy/tiny.yaml", **system, augment=["snr10", "snr0"])
-    protocol = recipe.yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text())
-    recipe.write_yaml("conf/protocols/selects_on_dev.yaml", **protocol, noise="deviation1")
-    run = runs.read_run(recipe.lay_out("run"))
-    for noise, factor in (("snr10", 2), ("snr0", 3), ("deviation1", -1)):
-        folder = run.feature_folder(noise)
-        folder.mkdir()
-        with kaldiio.WriteHelper(f"ark,scp:{folder}/feats.ark,{folder}/feats.scp") as writer:
-            for utt, matrix in recipe.matrices.items():
-                writer(utt, factor * matrix)
-        (folder / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items()))
-    return recipe, run
-
-
 def test_copies_join_the_training_part_alone(noisy):
     recipe, run = noisy
     fold = run.read_fold()
@@ -105,22 +87,6 @@ def test_speakers_are_normalised_over_what_the_fold_has_of_them(noisy):
             own = np.concatenate([raw[utt] for utt in utts]).astype(float)
             for utt in utts:
                 np.testing.assert_allclose(features[utt], (raw[utt] - own.mean(0)) / own.std(0), rtol=1e-3, atol=1e-4)
-
-
-def test_speakers_are_numbered_as_they_train(noisy):
-    recipe, run = noisy
-    numbers = run.read_speakers()
-    fold = run.read_fold()
-    assert numbers.keys() == {*fold.train, *fold.dev, *fold.test}
-    assert all(numbers[utt] == "ab".index(utt[0]) for utt in fold.train)
-    assert all(numbers[utt] == -1 for utt in (*fold.dev, *fold.test))  # unseen
-    fold_folder = run.folds / "fold1"
-    moved = recipe.part("train")[0]
-    (fold_folder / "train").write_text(
-        "".join(f"{utt} {name}\n" for utt, name in recipe.classes.items() if utt[0] in "ab" and utt != moved)
-    )
-    (fold_folder / "test").write_text(f"{moved} {recipe.classes[moved]}\nd-00 high\n")
-    assert run.read_speakers()[moved] == "ab".index(moved[0])  # seen
 
 
 def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):

@@ -48,7 +48,7 @@ def initial(folder):
     """The weights before the first epoch."""
     run = read_run(folder)
     torch.manual_seed(run.seed)
-    return networks.build(run.system, 6, 2, 0)
+    return networks.build(run.system, {"n_features": 6, "n_classes": 2})
 
 
 def test_it_learns(recipe):

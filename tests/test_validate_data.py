@@ -68,6 +68,17 @@ def test_an_utterance_without_words_is_no_fault(data):
     validate_data.main([str(data)])
 
 
+def test_what_a_recogniser_heard_is_a_table_of_words_too(data, capsys):
+    (data / "text_asr").write_text("a-1 SOME WORDS\na-2\nb-1 SUM WORDS\nb-2 SOME\n")
+    validate_data.main([str(data)])
+    assert "9 tables" in capsys.readouterr().out
+    (data / "text_asr").write_text("a-1 SOME <s> WORDS\nb-1 SUM WORDS\nb-2 SOME\n")
+    assert faults(data, capsys) == [
+        "text_asr:1: a-1 has 'SOME <s> WORDS'; it should be words; <s>, </s> and #0 are kept for Kaldi's own use",
+        "text_asr: no line for a-2, which is at utt2spk:2; add it",
+    ]
+
+
 def test_one_speaker_is_worth_a_warning(data, capsys):
     for table in data.iterdir():
         table.write_text("".join(line for line in table.read_text().splitlines(True) if line[0] == "a"))

@@ -9,6 +9,7 @@ if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
   exit 1
 fi
 [ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
+[ -z "${glove-}" ] || glove=$(realpath "$glove")
 cd "$(dirname "$0")"
 . ./path.sh
 . ./cmd.sh
@@ -52,6 +53,7 @@ if at_stage 1 "folds"; then
 fi
 
 if at_stage 2 "features"; then
+  [ -z "${glove-}" ] || python -m ser.dump_vectors --glove "$glove" data/all dump/vectors
   python -m ser.dump_features --systems $systems --protocols $protocols --nj $nj --cmd "$feature_cmd" data/all dump
 fi
 

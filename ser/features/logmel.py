@@ -15,12 +15,8 @@ from ser.features.spectrum import check_length
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
-class Config:
-    """Sizes are in samples, frequencies in Hz; `duration` (seconds) fixes the length of every utterance.
-
-    top_db: cells further below the loudest are raised to that; null: decibels of 1, not of the loudest, which
-    tell how loud an utterance is. derivatives: how many stand behind the bands, each of the one before.
-    """
+class Mel:
+    """How a power spectrum in mel bands is made. Sizes are in samples, frequencies in Hz."""
 
     sample_rate: Positive
     n_fft: Positive
@@ -30,16 +26,26 @@ class Config:
     fmin: NonNegative
     fmax: PositiveFloat
     window: Literal["hamming", "hann"]
-    top_db: PositiveFloat | None = 80.0
-    duration: PositiveFloat | None = None  # longer is cut at the end, shorter filled with zeros
-    pad: Literal["front", "end"] = "end"
-    derivatives: Literal[0, 1, 2] = 0
 
     def __post_init__(self) -> None:
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length {self.win_length} should be at most n_fft, {self.n_fft}")
         if not self.fmin < self.fmax <= self.sample_rate / 2:
             raise ValueError(f"fmin {self.fmin:g} < fmax {self.fmax:g} <= half the sample_rate should hold")
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config(Mel):
+    """`duration` (seconds) fixes the length of every utterance.
+
+    top_db: cells further below the loudest are raised to that; null: decibels of 1, not of the loudest, which
+    tell how loud an utterance is. derivatives: how many stand behind the bands, each of the one before.
+    """
+
+    top_db: PositiveFloat | None = 80.0
+    duration: PositiveFloat | None = None  # longer is cut at the end, shorter filled with zeros
+    pad: Literal["front", "end"] = "end"
+    derivatives: Literal[0, 1, 2] = 0
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
@@ -50,7 +56,20 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     utterance is all 0. Derivatives are a frame's. Raises UserError where N is below win_length.
     """
     check_length(samples, config.win_length, config.sample_rate)
-    samples = heard(samples, config)
+    energy = np.maximum(mel_power(heard(samples, config), config), 1e-10)  # librosa.power_to_db's floor
+    if config.top_db is None:
+        decibels = 10 * np.log10(energy)
+    else:
+        decibels = np.maximum(10 * np.log10(energy / energy.max()), -config.top_db)
+    channels = [decibels]
+    for _ in range(config.derivatives):
+        channels.append(differences(channels[-1]))
+    return np.hstack(channels).astype(np.float32)
+
+
+def mel_power(samples: np.ndarray, config: Mel) -> np.ndarray:
+    """Power in mel bands (T, n_mels) of (N,) samples, N at least 1, as librosa.feature.melspectrogram gives
+    it: T = 1 + N // hop_length, frames are centred, and zeros stand beyond the ends."""
     window, mel = tables(config)
     half = config.n_fft // 2
     # librosa centres a window shorter than the transform in it; only where it starts matters here,
@@ -61,16 +80,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(padded[offset:], config.win_length)
     frames = frames[: (n_frames - 1) * config.hop_length + 1 : config.hop_length] * window
     spectrum = scipy.fft.rfft(frames, config.n_fft, axis=1, overwrite_x=True)
-    power = spectrum.real**2 + spectrum.imag**2
-    energy = np.maximum(power @ mel, 1e-10)  # librosa.power_to_db's floor
-    if config.top_db is None:
-        decibels = 10 * np.log10(energy)
-    else:
-        decibels = np.maximum(10 * np.log10(energy / energy.max()), -config.top_db)
-    channels = [decibels]
-    for _ in range(config.derivatives):
-        channels.append(differences(channels[-1]))
-    return np.hstack(channels).astype(np.float32)
+    return (spectrum.real**2 + spectrum.imag**2) @ mel
 
 
 def heard(samples: np.ndarray, config: Config) -> np.ndarray:
@@ -87,7 +97,7 @@ def fix_length(samples: np.ndarray, length: int, pad: str) -> np.ndarray:
 
 
 @lru_cache
-def tables(config: Config) -> tuple[np.ndarray, np.ndarray]:
+def tables(config: Mel) -> tuple[np.ndarray, np.ndarray]:
     """Window (win_length,) and mel filterbank (n_fft // 2 + 1, n_mels), float32."""
     window = scipy.signal.get_window(config.window, config.win_length).astype(np.float32)
     mel = librosa.filters.mel(

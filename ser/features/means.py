@@ -61,10 +61,10 @@ def frames(samples: np.ndarray, config: Config, pad: str) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: config.hop_length]
 
 
-def decibels(power: np.ndarray) -> np.ndarray:
-    """As librosa.power_to_db: what is 80 dB below the loudest is raised to that."""
+def decibels(power: np.ndarray, top_db: float | None = 80.0) -> np.ndarray:
+    """As librosa.power_to_db: what is more than top_db below the loudest is raised to that, or nothing."""
     values = 10 * np.log10(np.maximum(power, 1e-10))
-    return np.maximum(values, values.max() - 80)
+    return values if top_db is None else np.maximum(values, values.max() - top_db)
 
 
 def crossing_rates(signals: np.ndarray) -> np.ndarray:

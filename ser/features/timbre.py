@@ -9,21 +9,19 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.cli import UserError
 from ser.config import Positive, PositiveFloat, strict
 from ser.features.logmel import heard  # ser.draw_run asks this module for it
 from ser.features.means import crossing_rates, decibels, frames, tables
+from ser.features.mfcc import derivative
 from ser.features.spectrum import check_length
 
 Part = Literal[
     "mfcc", "mfcc_delta", "centroid", "contrast", "low_contrast", "bandwidth", "rolloff", "zcr", "rms"
 ]
 
-DELTA_WIDTH = 9  # frames
 ROLLOFF = 0.85  # share of the magnitude below the roll-off frequency
 FIRST_OCTAVE, OCTAVES, QUANTILE = 200, 6, 0.02  # of the contrast: Hz, bands above it, share of a band's bins
 
@@ -76,24 +74,19 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """
     check_length(samples, config.n_fft, config.sample_rate)
     samples = heard(samples, config)
-    n_frames = 1 + len(samples) // config.hop_length
-    if n_frames < DELTA_WIDTH:
-        raise UserError(f"too short: {n_frames} frames, and the MFCC's derivative takes {DELTA_WIDTH}")
     window, mel = tables(config.sample_rate, config.n_fft, config.n_mels)
     spectrum = scipy.fft.rfft(frames(samples, config, "constant") * window, axis=1, overwrite_x=True)
     power = spectrum.real**2 + spectrum.imag**2
     magnitude = np.sqrt(power)
 
     mfcc = scipy.fft.dct(decibels(power @ mel), norm="ortho")[:, : config.n_mfcc]
-    delta = scipy.signal.savgol_filter(mfcc, DELTA_WIDTH, polyorder=1, deriv=1, axis=0)  # slopes
     energy = power.sum(1) - (power[:, 0] + (power[:, -1] if config.n_fft % 2 == 0 else 0)) / 2  # of one half
     rms = np.sqrt(2 * energy) / config.n_fft
     zcr = crossing_rates(frames(samples, config, "edge"))
     centroid, bandwidth, rolloff = shape(magnitude, config)
     one_each = np.stack([bandwidth, rolloff, zcr, rms], 1)
-    return np.hstack([mfcc, delta, centroid[:, None], contrast(magnitude, config), one_each]).astype(
-        np.float32
-    )
+    parts = [mfcc, derivative(mfcc, 1), centroid[:, None], contrast(magnitude, config), one_each]
+    return np.hstack(parts).astype(np.float32)
 
 
 def shape(magnitude: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

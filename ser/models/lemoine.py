@@ -42,6 +42,11 @@ class Config:
     regularisation: Regularisation
     speaker_weight: NonNegative | None
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What the network takes beside frames."""
+        return ("speakers",) * (self.speaker_weight is not None)
+
     def __post_init__(self) -> None:
         if not self.maps:
             raise ValueError("maps: one number at least, of the first convolution")
@@ -53,9 +58,7 @@ class Network(nn.Module):
     such; with them, the speakers' cross-entropy is part of the penalty. What ser.draw_run asks of it: see
     sherman.py."""
 
-    learns_speakers = True
-
-    def __init__(self, config: Config, n_features: int, n_classes: int, n_speakers: int) -> None:
+    def __init__(self, config: Config, n_features: int, n_classes: int, n_speakers: int = 0) -> None:
         super().__init__()
         self.config = config
         n_states = 2 * config.hidden_size

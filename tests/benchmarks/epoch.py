@@ -35,7 +35,7 @@ from ser.archive import Features, write_archive
 from ser.config import System, kind_of, read_system
 from ser.datadir import write_table
 from ser.models import bledea, sherman
-from ser.normalisation import train_statistics
+from ser.normalisation import normalise, train_statistics
 
 CLASSES = 7
 
@@ -144,7 +144,9 @@ def measure(system: System, n_utterances: int, n_steps: int) -> tuple[int, dict[
     torch.manual_seed(1)
     check_same(system, n_frames, n_features)
 
-    networks_of = {f"ours {settings.precision}": networks.build(system, n_features, CLASSES, 0)}
+    networks_of = {
+        f"ours {settings.precision}": networks.build(system, {"n_features": n_features, "n_classes": CLASSES})
+    }
     for precision in dict.fromkeys(("float32", settings.precision)):
         networks_of[f"plain {precision}"] = plain_network(system, n_features)
     ours = next(iter(networks_of))
@@ -173,13 +175,9 @@ def measure(system: System, n_utterances: int, n_steps: int) -> tuple[int, dict[
                 with timed(way):
                     if way == ours:
                         with timed("  of it reading"):
-                            batch = batches.load(
-                                utts[start : start + size],
-                                features,
-                                statistics,
-                                targets,
-                                dict.fromkeys(targets, 0),
-                            )
+                            chosen = utts[start : start + size]
+                            matrices = [normalise(features[utt], statistics) for utt in chosen]
+                            batch = batches.stack(chosen, matrices, [targets[utt] for utt in chosen], {})
                         scores, penalty = networks.forward(network, batch, settings.precision)
                     else:
                         with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bfloat16")):
@@ -208,7 +206,10 @@ def plain_network(system: System, n_features: int) -> nn.Module:
 def check_same(system: System, n_frames: int, n_features: int) -> None:
     """Raise AssertionError where ours and plain with the same weights do not give the same."""
     system = replace(system, model=replace(system.model, dropout=0.0))
-    ours, plain = networks.build(system, n_features, CLASSES, 0), plain_network(system, n_features)
+    ours, plain = (
+        networks.build(system, {"n_features": n_features, "n_classes": CLASSES}),
+        plain_network(system, n_features),
+    )
     second_biases = sum(p.numel() for name, p in plain.named_parameters() if "bias_hh" in name)
     assert networks.count_parameters(ours) == networks.count_parameters(plain) - second_biases, system.name
     # the layers come in the same order in both

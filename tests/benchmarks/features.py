@@ -3,9 +3,9 @@
 ours: `python -m ser.dump_features`, the whole command, archives written, with 1 and with 2 jobs.
 plain: one process with one thread, its imports counted too, which goes through the recordings once: each is
 read, and resampled, once, and then librosa is called once for each feature of each system, on the samples:
-stft, melspectrogram and power_to_db for logmel; melspectrogram, mfcc, zero_crossing_rate and rms, whichever
-the system has, and their means over time for means; the eight features of Sherman et al. for timbre;
-numpy.save. Systems with the same feature count once.
+stft, melspectrogram and power_to_db for logmel; mfcc, and delta for each derivative, for mfcc; melspectrogram,
+mfcc, zero_crossing_rate and rms, whichever the system has, and their means over time for means; the eight
+features of Sherman et al. for timbre; numpy.save. Systems with the same feature count once.
 
     cd egs/ravdess; . ./path.sh
     python ../../tests/benchmarks/features.py data/all conf/sherman/cnn4_blstm_attention.yaml
@@ -51,6 +51,13 @@ def means(y, c):
         "rms": lambda: f.rms(y=y, **frame),
     }
     return numpy.concatenate([calls[part]().mean(1) for part in c.parts])[None]
+
+def mfcc(y, c):
+    sizes = {"n_fft": c.n_fft, "win_length": c.win_length, "hop_length": c.hop_length}
+    mel = {"n_mels": c.n_mels, "fmin": c.fmin, "fmax": c.fmax}
+    found = librosa.feature.mfcc(y=y, sr=c.sample_rate, n_mfcc=c.n_mfcc, window=c.window, **sizes, **mel)
+    deltas = [librosa.feature.delta(found, order=order) for order in range(1, c.derivatives + 1)]
+    return numpy.concatenate([found, *deltas]).T
 
 def timbre(y, c):
     n = round(c.duration * c.sample_rate)

@@ -217,7 +217,8 @@ def measure(name: str, config: lemoine.Config, lengths: Tensor, n_steps: int, de
     frames = torch.randn(len(lengths), int(lengths.max()), n_features)
     frames *= (torch.arange(frames.shape[1]) < lengths[:, None])[:, :, None]
     targets, speakers = torch.arange(len(lengths)) % CLASSES, torch.arange(len(lengths)) % SPEAKERS
-    batch = Batch([], frames, lengths, targets, speakers)
+    extras = {"speakers": speakers} if config.extras else {}
+    batch = Batch([], frames, lengths, targets, extras)
     on_device = [values.to(device) for values in (frames, lengths, targets, speakers)]
 
     def step_of_ours(precision: str, optimiser: torch.optim.Optimizer) -> None:

@@ -55,7 +55,7 @@ def padded(lengths=LENGTHS):
 
 def batch():
     frames, lengths = padded()
-    return Batch(list("abcd"), frames, lengths, torch.tensor([2, 0, 1, 1]), torch.zeros(4, dtype=torch.int64))
+    return Batch(list("abcd"), frames, lengths, torch.tensor([2, 0, 1, 1]))
 
 
 def sigmoid(values):
@@ -152,7 +152,7 @@ def test_an_utterance_gives_in_a_batch_what_it_gives_alone(name):
     network, given = shaken(name), batch()
     logs, _ = networks.forward(network, given, "float32")
     for row, length in enumerate(LENGTHS):
-        one = Batch([given.utts[row]], given.frames[row : row + 1, :length], *(of_all[row : row + 1] for of_all in (given.lengths, given.targets, given.speakers)))
+        one = Batch([given.utts[row]], given.frames[row : row + 1, :length], *(of_all[row : row + 1] for of_all in (given.lengths, given.targets)))
         torch.testing.assert_close(logs[row], networks.forward(network, one, "float32")[0][0], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(logs[0], logs[2], atol=1e-3)
 
@@ -385,7 +385,7 @@ class TestTraining:
         assert scores.utts == sorted(recipe.part("test"))
         np.testing.assert_allclose(scores.posteriors.sum(1), 1, atol=1e-5)
         assert (scores.predicted == scores.posteriors.argmax(1)).all()
-        network, _ = networks.trained(read_run(folder), 6, 2)
+        network, _ = networks.trained(read_run(folder))
         for frames, posteriors in zip(self.normal(recipe, scores.utts), scores.posteriors, strict=True):
             logs = np.log(softmax(scores_of_numpy(network, frames))).reshape(-1, 2).mean(0)
             np.testing.assert_allclose(posteriors, softmax(logs), atol=1e-5)
@@ -397,7 +397,7 @@ class TestTraining:
         train(folder, "cpu")
         run, utts = read_run(folder), recipe.part("train")
         torch.manual_seed(run.seed)
-        network = networks.build(run.system, 6, 2, 0)
+        network = networks.build(run.system, {"n_features": 6, "n_classes": 2})
         targets = [["low", "high"].index(recipe.classes[utt]) for utt in utts]
         expected = loss_of_numpy(network, self.normal(recipe, utts), targets)
         assert self.log_of(folder)[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
@@ -410,7 +410,7 @@ class TestTraining:
         best = max(log, key=lambda line: line["dev_wa"])
         assert best is not log[-1]
         assert (folder / "best.safetensors").read_bytes() != (folder / "last.safetensors").read_bytes()
-        network = networks.trained(read_run(folder), 6, 2)[0]
+        network = networks.trained(read_run(folder))[0]
         utts = recipe.part("dev")
         loss = loss_of_numpy(network, self.normal(recipe, utts), [["low", "high"].index(recipe.classes[utt]) for utt in utts])
         assert loss == pytest.approx(best["dev_loss"], rel=1e-4)

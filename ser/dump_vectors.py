@@ -1,0 +1,75 @@
+"""Keep the word vectors of a corpus's words, out of a large file of them.
+
+Writes OUT/vectors.txt, in the same format, sorted, and OUT/unknown, the words without a vector, each with how
+often it stands in the transcripts, most frequent first. Words are those of ser.text.tokens: in lower case, so
+that vectors of words with capitals are left aside.
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from ser import cli
+from ser.cli import UserError
+from ser.datadir import read_table
+from ser.files import whole
+from ser.text import tokens
+from ser.vectors import select_vectors
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.dump_vectors",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--glove",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="word vectors: glove.6B.300d.txt, which ser.get_vectors fetches, or any file in its format",
+    )
+    parser.add_argument(
+        "data", type=Path, metavar="DATA", help="data directory: text, and text_asr if it is there"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    args = parser.parse_args(argv)
+
+    counts = count_words(args.data)
+    vectors = select_vectors(args.glove, counts)
+    if not vectors:
+        raise UserError(
+            f"{args.glove}: has none of the {len(counts)} words of {args.data}; give vectors of the corpus's "
+            "language"
+        )
+    unknown = {word: count for word, count in counts.most_common() if word not in vectors}
+    with whole(args.out / "unknown") as stream:
+        stream.writelines(f"{word} {count}\n" for word, count in unknown.items())
+    with whole(args.out / "vectors.txt") as stream:
+        stream.writelines(f"{word} {vectors[word]}\n" for word in sorted(vectors))
+    share = 100 * sum(unknown.values()) / counts.total()
+    print(
+        f"{len(counts)} words, {len(vectors)} with a vector; {share:.1f} % of {counts.total()} tokens have "
+        f"none ({args.out / 'unknown'})"
+    )
+
+
+def count_words(data: Path) -> "Counter[str]":
+    """How often each word stands in the transcripts of a data directory, true and heard ones together.
+
+    Raises UserError where the table of true ones is missing, or there is no word.
+    """
+    tables = [read_table(data / "text")]
+    if (data / "text_asr").exists():
+        tables.append(read_table(data / "text_asr"))
+    words = [word for table in tables for transcript in table.values() for word in tokens(transcript)]
+    if not words:
+        raise UserError(
+            f"{data / 'text'}: no words in it; a corpus without transcripts needs no word vectors"
+        )
+    return Counter(sorted(words))  # so that equally frequent ones are in order
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,188 @@
+"""DATA/wav.scp -> DATA/text_asr: what one of torchaudio's recognisers hears, and its word error rate.
+
+text_asr has a line for each utterance, in the recogniser's own letters; where nothing was heard the id stands
+alone, as in text where nothing is said. A table that is there, of whatever recogniser, is left alone and only
+compared with text. A call that was interrupted goes on from DATA/text_asr.part.
+"""
+
+import argparse
+import difflib
+import hashlib
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ser import audio, cli
+from ser.cli import UserError
+from ser.datadir import read_recordings, read_table, write_table
+from ser.files import alone, whole
+from ser.text import tokens, word_errors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+URL = "https://download.pytorch.org/torchaudio/models/"  # where torchaudio has its weights
+SHORTEST = 0.1  # seconds; the networks need 25 ms, and what is shorter is followed by silence
+LOG_EVERY = 60.0  # seconds between lines where there is no terminal
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.transcribe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        default="WAV2VEC2_ASR_BASE_960H",
+        metavar="NAME",
+        help="recogniser of torchaudio.pipelines (default WAV2VEC2_ASR_BASE_960H, of read English; another: "
+        "VOXPOPULI_ASR_BASE_10K_FR, of French)",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="its weights, fetched by hand (default: fetched once, 0.4 to 4 GB, to torch's own cache)",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    parser.add_argument(
+        "--allow-pipes",
+        action="store_true",
+        help="run the shell commands that stand in wav.scp, as `sox a.mp3 -t wav - |`",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
+    args = parser.parse_args(argv)
+
+    table = args.data / "text_asr"
+    wavs = read_recordings(args.data / "wav.scp", args.allow_pipes, "ser.transcribe")
+    true = read_table(args.data / "text", wavs)
+    if table.exists():
+        print(f"{table}: is there; remove it to have the recordings heard anew")
+    else:
+        with alone(table.with_name(".text_asr.lock"), str(table)):
+            transcribe(wavs, table, args.model, args.weights, args.device)
+    heard = read_table(table, wavs)
+    print(word_error_rate({utt: true[utt] for utt in wavs}, heard))
+
+
+def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path | None, device: str) -> None:
+    """Write the table of what is heard in each recording.
+
+    One at a time: the networks normalise over an utterance's whole length, which padding to the length of
+    another would change, and with it what is heard.
+    """
+    from tqdm import tqdm
+
+    from ser import networks
+
+    place = networks.device(device)
+    network, labels, rate, weights = recogniser(model, weights)
+    network.to(place)
+    part = table.with_name(f"{table.name}.part")
+    recordings = hashlib.md5("\n".join(map(" ".join, wavs.items())).encode(), usedforsecurity=False)
+    head = f"# {model} {weights.resolve()} {recordings.hexdigest()}"
+    heard = {utt: words for utt, words in read_part(part, head).items() if utt in wavs}
+    with whole(part) as stream:  # without the line that a kill cut short
+        stream.writelines(f"{line}\n" for line in (head, *map(" ".join, heard.items())))
+    left = {utt: wav for utt, wav in wavs.items() if utt not in heard}
+    told = time.monotonic()
+    with open(part, "a", encoding="utf-8", buffering=1) as stream:  # each line at once
+        for utt, wav in tqdm(left.items(), "transcribing", len(wavs), initial=len(heard), disable=None):
+            samples, _ = audio.read(audio.recording(wav, f"{table.with_name('wav.scp')}: {utt}"), rate)
+            heard[utt] = hear(network, labels, samples, rate)
+            stream.write(f"{utt} {heard[utt]}\n")
+            if not sys.stderr.isatty() and time.monotonic() - told >= LOG_EVERY:
+                told = time.monotonic()
+                print(f"{table}: {len(heard)} of {len(wavs)} utterances", file=sys.stderr)
+    write_table(table, heard)
+    part.unlink()
+
+
+def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, ...], int, Path]":
+    """Make a recogniser of torchaudio.pipelines.
+
+    weights: the file; None: that in torch's cache, fetched unless it is there. Returns the network on the
+    CPU, for evaluation; the letters that its outputs stand for, where the first, of CTC's blank, is empty;
+    the sampling rate that it hears at in Hz; and the file. Raises UserError where there is no such
+    recogniser, the weights cannot be fetched, or are no file, or another network's.
+    """
+    import torch.hub
+    from torchaudio import pipelines
+
+    bundles = {
+        key: value for key, value in vars(pipelines).items() if type(value) is pipelines.Wav2Vec2ASRBundle
+    }
+    if name not in bundles:
+        near = difflib.get_close_matches(name.upper(), bundles, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(bundles))}"
+        raise UserError(f"--model {name}: torchaudio has no such recogniser; {known}")
+    bundle = bundles[name]
+    url = URL + bundle._path
+    remedy = f"give the file of {url}"
+    if weights is None:
+        from ser.download import fetch
+
+        weights = Path(torch.hub.get_dir(), "checkpoints", bundle._path)
+        remedy = "remove the file and run the same command again"
+        try:
+            fetch(url, weights, None, None)
+        except UserError as error:
+            raise UserError(f"{error}, or give it by --weights FILE") from None
+    elif not weights.is_file():
+        raise UserError(f"{weights}: no such file; {remedy}")
+    # a file that is there is not fetched; weights_only: else it would be unpickled, whatever is in it
+    place = {"model_dir": str(weights.parent), "file_name": weights.name}
+    try:
+        network = bundle.get_model(dl_kwargs={**place, "map_location": "cpu", "weights_only": True})
+    except Exception as error:  # torch tells a wrong file by many kinds
+        reason = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
+        raise UserError(f"{weights}: not the weights of {name} ({reason}); {remedy}") from None
+    return network, bundle.get_labels(blank=""), int(bundle.sample_rate), weights
+
+
+def read_part(part: Path, head: str) -> dict[str, str]:
+    """What an interrupted call has heard; nothing where it had another head: model, weights or recordings."""
+    lines = part.read_bytes().split(b"\n")[:-1] if part.exists() else []
+    if not lines or lines[0] != head.encode():
+        return {}
+    return {utt: words for utt, _, words in (line.decode().partition(" ") for line in lines[1:])}
+
+
+def hear(network: "nn.Module", labels: Sequence[str], samples: "np.ndarray", rate: int) -> str:
+    """The words that a network hears in samples (N,) at its rate, by the best label of each frame."""
+    import torch
+
+    shortest = int(SHORTEST * rate)
+    waves = torch.zeros(1, max(shortest, len(samples)))
+    waves[0, : len(samples)] = torch.from_numpy(samples)
+    with torch.inference_mode():
+        scores, _ = network(waves.to(next(network.parameters()).device))
+    return spell(scores[0].argmax(-1).tolist(), labels)
+
+
+def spell(path: Iterable[int], labels: Sequence[str]) -> str:
+    """The words of CTC's path, a label a frame: one that goes on counts once, and `|` ends a word."""
+    return " ".join("".join(labels[number] for number, _ in groupby(path)).replace("|", " ").split())
+
+
+def word_error_rate(true: Mapping[str, str], heard: Mapping[str, str]) -> str:
+    """Say how many words of the true transcripts (utterance -> text) were heard wrongly."""
+    pairs = [(tokens(text), tokens(heard[utt])) for utt, text in true.items()]
+    errors = sum(word_errors(*pair) for pair in pairs)
+    words = sum(len(said) for said, _ in pairs)
+    if not words:
+        return f"no word error rate: none of the {len(pairs)} utterances has true words"
+    deaf = sum(not other for _, other in pairs)
+    return (
+        f"word error rate {100 * errors / words:.2f} % ({errors} errors in {words} words; "
+        f"{len(pairs)} utterances, nothing heard in {deaf})"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

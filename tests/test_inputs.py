@@ -1,0 +1,119 @@
+"""What a network reads beside frames."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import torch
+
+from ser import networks, score
+from ser.cli import UserError
+from ser.config import read_yaml
+from ser.inputs import UNKNOWN, Inputs, Words, read_speakers, read_vocabulary, start_words
+from ser.runs import read_run
+from ser.scores import read_scores
+from ser.train import train
+
+PENG = {
+    "kind": "peng", "audio_kernels": [3], "audio_pooling": ["max", "mean"], "xvectors": True, "text_kernels": [1], "text_pooling": ["mean"],
+    "words": "text", "word_size": 4, "swem": True, "attention": True, "filters": 5, "reduced_size": 6, "dropout": 0.2,
+}  # fmt: skip
+
+
+def test_speakers_are_numbered_as_they_train(noisy):
+    recipe, run = noisy
+    numbers = read_speakers(run).numbers
+    fold = run.read_fold()
+    assert numbers.keys() == {*fold.train, *fold.dev, *fold.test}
+    assert all(numbers[utt] == "ab".index(utt[0]) for utt in fold.train)
+    assert all(numbers[utt] == -1 for utt in (*fold.dev, *fold.test))  # unseen
+    fold_folder = run.folds / "fold1"
+    moved = recipe.part("train")[0]
+    (fold_folder / "train").write_text(
+        "".join(f"{utt} {name}\n" for utt, name in recipe.classes.items() if utt[0] in "ab" and utt != moved)
+    )
+    (fold_folder / "test").write_text(f"{moved} {recipe.classes[moved]}\nd-00 high\n")
+    assert read_speakers(run).numbers[moved] == "ab".index(moved[0])  # seen
+
+
+def test_words_are_numbers_and_none_is_one_unknown():
+    words = Words({"a": "No, NO way!", "b": "", "c": "way to go"}, [UNKNOWN, "no", "way"])
+    assert words.sizes == {"vocabulary_size": 3}
+    given = words.of(["c", "a", "b"])
+    assert given["words"].tolist() == [[2, 0, 0], [1, 1, 2], [0, 0, 0]]
+    assert given["n_words"].tolist() == [3, 3, 1]
+    assert given["words"].dtype == given["n_words"].dtype == torch.int64
+
+
+@pytest.fixture
+def spoken(recipe):
+    """The toy recipe, in which low utterances say "yes" and high ones "oh no", each with a word of its own; and with x-vectors."""
+    rng = np.random.default_rng(1)
+    texts = {utt: f"{'yes' if name == 'low' else 'oh no'} {utt[0]}{utt[-2:]}" for utt, name in recipe.classes.items()}
+    Path("data/all/text").write_text("".join(f"{utt} {text}\n" for utt, text in texts.items()))
+    with kaldiio.WriteHelper("ark,scp:data/all/xvector.ark,data/all/xvector.scp") as writer:
+        for utt in recipe.classes:
+            writer(utt, rng.standard_normal(3).astype(np.float32))
+    recipe.write_yaml("conf/toy/peng.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": PENG})
+    return recipe
+
+
+def test_the_vocabulary_is_of_training_alone(spoken):
+    run = read_run(spoken.lay_out("run", system="peng"))
+    inputs = Inputs(run)
+    own = {f"{utt[0]}{utt[-2:]}" for utt in run.read_fold().train}
+    assert read_vocabulary(run) == [UNKNOWN, "no", "oh", "yes"]  # own words come once
+    assert own and inputs.sizes == {"n_features": 6, "n_classes": 2, "vocabulary_size": 4, "xvector_size": 3}
+    Path("data/all/text").write_text(Path("data/all/text").read_text().replace("yes", "yeah"))
+    assert read_vocabulary(run) == [UNKNOWN, "no", "oh", "yes"]  # what was trained stays
+    assert Inputs(run).batch(["a-01"], {}).extras["words"].tolist() == [[0, 0]]
+
+
+def test_word_vectors_start_the_embedding(spoken):
+    vectors = {"no": [1, 2, 3, 4], "yes": [5, 6, 7, 8], "zebra": [9, 9, 9, 9.5]}
+    Path("dump/vectors").mkdir()
+    Path("dump/vectors/vectors.txt").write_text("".join(f"{word} {' '.join(map(str, values))}\n" for word, values in vectors.items()))
+    run = read_run(spoken.lay_out("run", system="peng"))
+    network = networks.build(run.system, Inputs(run).sizes)
+    start_words(run, network)
+    names = read_vocabulary(run)
+    assert names == [UNKNOWN, "no", "oh", "yes", "zebra"]  # a word of the corpus that training does not have, too
+    for word, values in vectors.items():
+        assert network.words.weight[names.index(word)].tolist() == values
+    assert network.words.weight[[0, 2]].abs().max() > 0
+
+
+def test_other_word_vectors_make_another_run(spoken):
+    folder = spoken.lay_out("run", system="peng")
+    assert read_yaml(folder / "run.yaml")["vectors"] is None
+    Path("dump/vectors").mkdir()
+    Path("dump/vectors/vectors.txt").write_text("no 1 2 3 4\n")
+    with pytest.raises(UserError, match="made with another vectors;"):
+        spoken.lay_out("run", system="peng")
+
+
+def test_vectors_of_another_size_are_told(spoken):
+    Path("dump/vectors").mkdir()
+    Path("dump/vectors/vectors.txt").write_text("no 1 2 3\n")
+    with pytest.raises(UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, and model.word_size is 4; give it theirs$"):
+        train(spoken.lay_out("run", system="peng"), "cpu")
+
+
+def test_an_utterance_without_x_vector_is_told(spoken):
+    lines = Path("data/all/xvector.scp").read_text().splitlines(keepends=True)
+    Path("data/all/xvector.scp").write_text("".join(line for line in lines if not line.startswith("d-03")))
+    with pytest.raises(UserError, match="^data/all/xvector.scp: 1 of 50 utterances have no x-vector, the first is d-03;"):
+        train(spoken.lay_out("run", system="peng"), "cpu")
+
+
+def test_it_learns_from_words(spoken):
+    """Frames say nothing of the class here."""
+    for matrix in spoken.matrices.values():
+        matrix[:] = 0
+    run = spoken.lay_out("run", system="peng", epochs=12)
+    train(run, "cpu")
+    score.score(run, Path("result.txt"), "cpu")
+    scores = read_scores(Path("result.txt"))
+    assert np.mean(scores.true == scores.predicted) > 0.9

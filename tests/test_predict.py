@@ -1,0 +1,172 @@
+"""What a trained system hears in a recording, from its run's folder alone."""
+
+import shutil
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ser import networks, predict
+from ser.cli import UserError
+from ser.config import read_yaml
+from ser.features import logmel
+from ser.inputs import Words, read_vocabulary
+from ser.models import svm
+from ser.runs import read_run
+from ser.score import load_machine
+from ser.train import train
+from ser.train_svm import train as train_svm
+
+RATE = 8000
+PENG = {
+    "kind": "peng", "audio_kernels": [3], "audio_pooling": ["max"], "xvectors": True, "text_kernels": [1], "text_pooling": ["mean"],
+    "words": "text", "word_size": 4, "swem": True, "attention": True, "filters": 5, "reduced_size": 6, "dropout": 0.2,
+}  # fmt: skip
+LEMOINE = {
+    "kind": "lemoine", "segment": 8, "channels": 1, "maps": [3], "linear_size": 5, "hidden_size": 4, "embedding_size": 6,
+    "regularisation": "mean", "speaker_weight": 1.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(recipe):
+    """The toy recipe, with three recordings of unequal length in a folder, and what else a network may read."""
+    rng = np.random.default_rng(2)
+    Path("heard").mkdir()
+    for name, length in (("b", 4000), ("a", 2500), ("c", 900)):
+        soundfile.write(f"heard/{name}.wav", 0.1 * rng.standard_normal(length), RATE, subtype="FLOAT")
+    with (
+        kaldiio.WriteHelper("ark,scp:heard.ark,heard.scp") as writer,
+        kaldiio.WriteHelper("ark,scp:data/all/x.ark,data/all/xvector.scp") as other,
+    ):
+        for name in "abc":
+            writer(name, rng.standard_normal(3).astype(np.float32))
+        for utt in recipe.classes:
+            other(utt, rng.standard_normal(3).astype(np.float32))
+    Path("data/all/text").write_text("".join(f"{utt} {'yes' if name == 'low' else 'oh no'}\n" for utt, name in recipe.classes.items()))
+    for name, model, normalisation in (("peng", PENG, "global"), ("lemoine", LEMOINE, "speaker")):
+        content = read_yaml("conf/toy/tiny.yaml") | {"model": model, "normalisation": normalisation}
+        recipe.write_yaml(f"conf/toy/{name}.yaml", **content)
+    return recipe
+
+
+def trained(place, system, select="dev"):
+    """The folder of a run, where nothing else of the recipe is."""
+    folder = place.lay_out(f"{system}_{select}", select, system=system)
+    (train_svm if system == "svm" else train)(folder)
+    for name in ("data", "dump", "conf"):
+        shutil.rmtree(name, ignore_errors=True)
+    return Path(shutil.move(folder, f"kept_{system}"))
+
+
+def features(name):
+    samples, _ = soundfile.read(f"heard/{name}.wav", dtype="float32")
+    return logmel.extract(samples, read_run(next(Path().glob("kept_*"))).system.feature)
+
+
+def told(capsys, *arguments):
+    """The lines of the table: {file: (class, probabilities)}."""
+    capsys.readouterr()
+    predict.main([*map(str, arguments)])
+    header, *lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert header == ["file", "class", "low", "high"]
+    table = {line[0]: (line[1], np.array(line[2:], float)) for line in lines}
+    for name, shares in table.values():
+        assert shares.sum() == pytest.approx(1, abs=2e-4)
+        assert name == ["low", "high"][shares.argmax()]
+    return table
+
+
+@pytest.mark.parametrize("select", ["dev", "last"])
+def test_a_network_that_hears_frames(place, select, capsys):
+    folder = trained(place, "tiny", select)
+    table = told(capsys, folder, "heard")
+    assert list(table) == ["heard/a.wav", "heard/b.wav", "heard/c.wav"]
+    network, statistics = networks.trained(read_run(folder))
+    for name in "abc":
+        frames = torch.from_numpy((features(name) - statistics["mean"]) / statistics["deviation"])[None]
+        with torch.no_grad():
+            expected = network(frames, torch.tensor([frames.shape[1]]))[0].softmax(1)[0]
+        np.testing.assert_allclose(table[f"heard/{name}.wav"][1], expected, atol=1e-4)
+    assert told(capsys, folder, "heard/b.wav").keys() == {"heard/b.wav"}
+
+
+def test_a_machine(place, capsys):
+    folder = trained(place, "svm")
+    table = told(capsys, folder, "heard/c.wav", "heard/a.wav")
+    assert list(table) == ["heard/c.wav", "heard/a.wav"]
+    run = read_run(folder)
+    pooled = np.stack([svm.pool(features(name), run.system.model) for name in "ca"])
+    expected = svm.posteriors(load_machine(run), pooled)
+    np.testing.assert_allclose([shares for _, shares in table.values()], expected, atol=1e-4)
+
+
+def test_a_network_that_reads_words_and_x_vectors(place, capsys):
+    folder = trained(place, "peng")
+    Path("texts").write_text("a Oh no!\nb\nc yes zebra\n")
+    table = told(capsys, "--texts", "texts", "--xvectors", "heard.scp", folder, "heard")
+    network, statistics = networks.trained(read_run(folder))
+    vectors = kaldiio.load_scp("heard.scp")
+    words = Words({"a": "Oh no!", "b": "", "c": "yes zebra"}, read_vocabulary(read_run(folder)))
+    for name in "abc":
+        frames = torch.from_numpy((features(name) - statistics["mean"]) / statistics["deviation"])[None]
+        with torch.no_grad():
+            scores, _ = network(frames, torch.tensor([frames.shape[1]]), **words.of([name]), xvectors=torch.tensor(vectors[name])[None])
+        np.testing.assert_allclose(table[f"heard/{name}.wav"][1], scores.softmax(1)[0], atol=1e-4)
+    one = told(capsys, "--text", "Oh no!", "--xvectors", "heard.scp", folder, "heard/a.wav")
+    np.testing.assert_allclose(one["heard/a.wav"][1], table["heard/a.wav"][1], atol=1e-4)
+
+
+def test_a_system_that_is_normalised_by_speaker(place, capsys):
+    """All recordings that are given are one speaker's."""
+    folder = trained(place, "lemoine")
+    table = told(capsys, folder, "heard")
+    all_frames = np.concatenate([features(name) for name in "abc"]).astype(float)
+    network, _ = networks.trained(read_run(folder))
+    for name in "abc":
+        frames = torch.from_numpy(((features(name) - all_frames.mean(0)) / all_frames.std(0)).astype(np.float32))[None]
+        with torch.no_grad():
+            expected = network(frames, torch.tensor([frames.shape[1]]))[0].softmax(1)[0]
+        np.testing.assert_allclose(table[f"heard/{name}.wav"][1], expected, atol=1e-3)
+
+
+class TestRefused:
+    """One line each."""
+
+    def refuse(self, error, *arguments):
+        with pytest.raises(UserError) as raised:
+            predict.main([*map(str, arguments)])
+        assert str(raised.value) == error
+
+    def test_a_run_that_is_not_done(self, place):
+        folder = place.lay_out("run")
+        self.refuse(f"{folder}: not done; run stage 4", folder, "heard")
+
+    def test_words_that_are_not_there(self, place):
+        folder = trained(place, "peng")
+        self.refuse(f"{folder}: its system reads what is said; give --text or --texts", "--xvectors", "heard.scp", folder, "heard")
+        self.refuse(f"{folder}: its system reads x-vectors; give --xvectors", "--text", "no", folder, "heard/a.wav")
+        self.refuse("--text: of one recording, and there are 3; give --texts", "--text", "no", folder, "heard")
+        Path("texts").write_text("a no\nb no\n")
+        self.refuse("texts: no line for c; add it, or run the stage that writes the table again", "--texts", "texts", folder, "heard")
+
+    def test_recordings(self, place):
+        folder = trained(place, "tiny")
+        Path("none").mkdir()
+        self.refuse("none: no recordings in it (.wav, .flac, .ogg, .mp3, .aiff, .aif); give another folder", folder, "none")
+        self.refuse("heard/z.wav: No such file or directory; mend the path or its rights", folder, "heard/z.wav")
+        soundfile.write("heard/d.wav", 0.1 * np.arange(50) % 3 / 9, RATE)
+        with pytest.raises(UserError, match=r"^heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out$"):
+            predict.main([str(folder), "heard"])
+        Path("more").mkdir()
+        shutil.copy("heard/a.wav", "more")
+        self.refuse("more/a.wav: heard/a.wav has that name too; rename one, or ask for one alone", folder, "heard/a.wav", "more")
+
+    def test_a_run_of_an_older_version(self, place):
+        folder = trained(place, "tiny")
+        weights, _ = networks.load(folder / "best.safetensors")
+        networks.save(folder / "best.safetensors", weights)
+        self.refuse(f"{folder}/best.safetensors: of an older version; remove or rename the folder and run stage 4 again", folder, "heard")
