@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 MOST_PADDING = 0.09  # share of an epoch's frames
 
 

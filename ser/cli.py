@@ -1,5 +1,6 @@
 """How every command ends: quietly, or with one line that names what is wrong and what to do."""
 
+import argparse
 import errno
 import signal
 import sys
@@ -8,6 +9,16 @@ from collections.abc import Callable
 
 class UserError(Exception):
     """Something the user can mend; the message names file, place and remedy in one line."""
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option --device."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="auto: a GPU where there is one (default)",
+    )
 
 
 def explain(error: BaseException) -> str | None:

@@ -69,6 +69,11 @@ class System:
     training: Training | None  # None: not a network
     augment: list[Noise] = field(default_factory=list)
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What the model reads beside frames; see ser/inputs.py."""
+        return getattr(self.model, "extras", ())
+
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class RandomFolds:

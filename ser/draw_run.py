@@ -2,8 +2,8 @@
 
 Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
 writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
-where the network attends, _attention.png (_attention_chosen.png with --utts), each with its numbers as text beside it. Of two runs of a system under
-a protocol the last one's stay.
+where the network attends, _attention.png (_attention_chosen.png with --utts), each with its numbers as text beside
+it. Of two runs of a system under a protocol the last one's stay.
 """
 
 import argparse
@@ -52,12 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        help="auto: a GPU where there is one (default)",
-    )
+    cli.add_device(parser)
     parser.add_argument(
         "--utts",
         nargs="+",

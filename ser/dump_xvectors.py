@@ -40,12 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="FOLDER_OR_NAME",
         help=f"folder of a SpeechBrain network, or its name on the hub (default {HUB})",
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        help="auto: a GPU where there is one (default)",
-    )
+    cli.add_device(parser)
     parser.add_argument(
         ALLOW,
         action="store_true",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ser import xvectors
-from ser.cli import UserError
 from ser.batches import Batch, stack
+from ser.cli import UserError
 from ser.datadir import read_table
 from ser.files import whole
 from ser.normalisation import Statistics, normalise
@@ -43,11 +43,11 @@ class Inputs:
     """
 
     def __init__(self, run: "Run") -> None:
-        fold = run.read_fold()
+        self.fold = run.read_fold()
         self.features = run.read_features()
-        self.targets = fold.targets()
-        self.extras = [READERS[name](run) for name in getattr(run.system.model, "extras", ())]
-        self.sizes = {"n_features": self.features.dimension, "n_classes": len(fold.classes)}
+        self.targets = self.fold.targets()
+        self.extras = [READERS[name](run) for name in run.system.extras]
+        self.sizes = {"n_features": self.features.dimension, "n_classes": len(self.fold.classes)}
         for extra in self.extras:
             self.sizes |= extra.sizes
 

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="SCP",
         help="x-vectors, for a system that reads them: Kaldi's index, by the files' names without their endings",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    cli.add_device(parser)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that has ended")
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="recording, or folder of recordings"
@@ -133,7 +133,7 @@ def predict_by_network(
     if run.system.normalisation == "speaker":
         print("the recordings are taken for one speaker's, and normalised together", file=sys.stderr)
         normalisation = statistics(matrices.values())
-    asked = getattr(run.system.model, "extras", ())
+    asked = run.system.extras
     extras = []
     if "words" in asked:
         if not texts:

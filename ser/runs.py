@@ -71,7 +71,7 @@ class Run:
 
     @property
     def reads_words(self) -> bool:
-        return "words" in getattr(self.system.model, "extras", ())
+        return "words" in self.system.extras
 
     @property
     def noises(self) -> list[str | None]:

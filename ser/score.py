@@ -29,12 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        help="auto: a GPU where there is one (default)",
-    )
+    cli.add_device(parser)
     args = parser.parse_args(argv)
 
     from ser.config import read_yaml
@@ -137,6 +132,7 @@ def score_svm(
 ) -> tuple["np.ndarray", dict[str, object]]:
     """The same of an SVM."""
     import numpy as np
+
     from ser.models import svm
 
     features = run.read_features()

@@ -33,12 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         help="RUN is a list of runs' folders, one a line, which several processes may share: train those "
         "that no other takes, one after the other",
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        help="auto: a GPU where there is one (default)",
-    )
+    cli.add_device(parser)
     parser.add_argument(
         "--checkpoint-seconds",
         type=float,
@@ -80,10 +75,9 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
 
     folder, settings = run.folder, run.system.training
     device = networks.device(device_name)
-    fold = run.read_fold()
-    n_classes = len(fold.classes)
     inputs = Inputs(run)
-    features, targets = inputs.features, inputs.targets
+    fold, features, targets = inputs.fold, inputs.features, inputs.targets
+    n_classes = len(fold.classes)
     train_lengths = features.lengths_of(fold.train)
     selects = run.protocol.select != "last"
     # where nothing is selected, the test set's learning curve is for the eye alone

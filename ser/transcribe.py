@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="FILE",
         help="its weights, fetched by hand (default: fetched once, 0.4 to 4 GB, to torch's own cache)",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    cli.add_device(parser)
     parser.add_argument(
         "--allow-pipes",
         action="store_true",

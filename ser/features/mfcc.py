@@ -10,7 +10,10 @@ from ser.cli import UserError
 from ser.config import Positive, PositiveFloat, strict
 from ser.features.logmel import Mel, mel_power
 from ser.features.means import decibels
-from ser.features.spectrum import check_length, heard  # ser.draw_run asks this module for it
+from ser.features.spectrum import (  # ser.draw_run asks this module for it
+    check_length,
+    heard,
+)
 
 DELTA_WIDTH = 9  # frames
 # least squares over nine frames: of a line its slope, of a parabola its second derivative

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ser import networks
+from ser import cli, networks
 from ser.batches import Batch
 from ser.config import read_system
 from ser.datadir import read_table
@@ -189,7 +189,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=3, help="steps timed, after one that is not (default 3)")
     parser.add_argument("--threads", type=int, help="processor cores (default: torch's)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    cli.add_device(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
