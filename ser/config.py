@@ -87,7 +87,7 @@ class RandomFolds:
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class GroupFolds:
-    """Whole groups (all that share a value of the table utt2<by>) go to one side.
+    """Whole groups (all that share a value of the table utt2<by>; by: utt, each utterance alone) go to one side.
 
     They are cut into `number` parts of equal size, in the order of their names, or with seed in an order that
     it draws. Fold k tests part k, so that each group tests once; with test_parts: 2 also the part after it, so

@@ -17,6 +17,7 @@ from ser import cli
 from ser.cli import UserError
 from ser.datadir import read_table, write_table
 from ser.files import whole, workplace
+from ser.text import tokens
 
 if TYPE_CHECKING:
     from ser.config import Protocol
@@ -94,7 +95,10 @@ def refuse_unknown(asked: Iterable[str], values: Iterable[str], fault: str) -> N
 
 
 def read_column(data: Path, name: str, utts: Iterable[str], place: str) -> dict[str, str]:
-    """Read utt2<name>, which a protocol names; place: where it does, for the error if there is none."""
+    """Read utt2<name>, which a protocol names; each utterance has itself as its `utt`. place: where the protocol
+    does, for the error if there is no such table."""
+    if name == "utt":
+        return {utt: utt for utt in utts}
     table = data / f"utt2{name}"
     if not table.exists():
         known = sorted(path.name.removeprefix("utt2") for path in data.glob("utt2*"))
@@ -177,14 +181,18 @@ def write_fold(
 
 
 def count_shared(one: list[str], other: list[str], data: Path) -> str:
-    """How many of `other`'s speakers and sentences stand in `one` too, and how many of its recordings
-    have the very samples of one there."""
-    sentence = "utt2sent" if (data / "utt2sent").exists() else "text"
-    counts = []
-    for noun, name in (("speakers", "utt2spk"), ("sentences", sentence)):
-        table = read_table(data / name, one + other)
-        values = {table[utt] for utt in other}
-        counts.append(f"{len(values & {table[utt] for utt in one})} of {len(values)} {noun}")
+    """How many of `other`'s speakers and sentences stand in `one` too, and how many of its recordings have the
+    very samples of one there. Without a table utt2sent, texts with the same words are one sentence."""
+    utts, counts = one + other, []
+    columns = {"speakers": read_table(data / "utt2spk", utts)}
+    if (data / "utt2sent").exists():
+        columns["sentences"] = read_table(data / "utt2sent", utts)
+    else:
+        texts = read_table(data / "text", utts)
+        columns["sentences"] = {utt: " ".join(tokens(text)) for utt, text in texts.items()}
+    for noun, column in columns.items():
+        values = {column[utt] for utt in other}
+        counts.append(f"{len(values & {column[utt] for utt in one})} of {len(values)} {noun}")
     samples = read_table(data / "utt2md5", one + other)
     twins = {samples[utt] for utt in one}
     counts.append(f"{sum(samples[utt] in twins for utt in other)} of {len(other)} recordings")

@@ -38,6 +38,7 @@ EMOTIONS = {
 }
 CONDITIONS = {"impro": "improvised", "script": "scripted"}
 NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
+SCENARIO = re.compile(r"Ses0\d[FM]_((?:impro|script)\d+(?:_\d+)?)")  # of a dialog; parts a and b are one
 EVALUATION = re.compile(
     rf"\[[^\]]*\]\s+((Ses0([1-5])[FM]_(impro|script)\w+)_([FM])\d+)\s+({'|'.join(EMOTIONS)})"
     rf"\s+\[{NUMBER},{NUMBER},{NUMBER}\]"
@@ -101,6 +102,7 @@ def utterances(root: Path) -> Found:
                             "sess": number,
                             "cond": CONDITIONS[condition],
                             "dialog": dialog,
+                            "scenario": SCENARIO.match(dialog)[1],
                             "vad": " ".join(vad),
                         },
                     )
