@@ -7,8 +7,9 @@ from collections.abc import Sequence
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´", "'"))
 NOTE = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")  # [LAUGHTER], (LAUGHTER), <unk>
 LONE_POINT = re.compile(r"(?<!\d)[.,:]|[.,:](?!\d)")
-LONE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
-CONTRACTION = re.compile(r"(?<=\w)(?=(?:n't|'(?:s|m|d|re|ve|ll))(?!\w))")  # don't -> do n't
+ENDS = r"(?:s|m|d|re|ve|ll)(?!\w)"
+LONE_APOSTROPHE = re.compile(rf"(?<!\w)'(?!{ENDS})|'(?!\w)")
+CONTRACTION = re.compile(rf"(?<=\w)(?=n't(?!\w)|'{ENDS})")  # don't -> do n't
 ELISION = re.compile(r"(?<!\w)([cdjlmnst]|(?:jus|lors|puis|quoi)?qu)'(?=[aeiouyhàâæéèêëîïôöùûœ])")  # l'ami
 
 
@@ -24,7 +25,8 @@ def tokens(text: str) -> list[str]:
       them down heard the emotion;
     - notes in brackets are dropped, [LAUGHTER] and (LAUGHTER), for the same reason;
     - parts between hyphens, dots and French apostrophes are words: uh-huh -> uh huh, l'ami -> l ami; other
-      apostrophes stay within a word (o'clock) and go at its ends ('cause -> cause);
+      apostrophes stay within a word (o'clock) and go at its ends ('cause -> cause), but for contractions that
+      are apart already (it 's);
     - numbers stay as they are written (10,000 and 3:30 are tokens of GloVe's): a recogniser may spell them.
 
     Letters of all scripts stay, composed (NFC), as GloVe has them: "é" is one character.

@@ -64,6 +64,11 @@ def test_true_and_heard_transcripts_have_the_same_words(true, heard):
     assert tokens(true) == tokens(heard)
 
 
+@pytest.mark.parametrize("text", ["I don't know", "it's John's", "we're not, they'd say I'll", "can't've", "I'm"])
+def test_transcripts_that_are_taken_apart_already_stay_so(text):
+    assert tokens(" ".join(tokens(text))) == tokens(text)
+
+
 def test_words_stay_as_they_are():
     words = tokens("C'mon, it is 3:30; l'ami a 10,000 rêves... o'clock")
     assert tokens(" ".join(words)) == words
