@@ -8,7 +8,7 @@ APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´", "'"))
 NOTE = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")  # [LAUGHTER], (LAUGHTER), <unk>
 LONE_POINT = re.compile(r"(?<!\d)[.,:]|[.,:](?!\d)")
 ENDS = r"(?:s|m|d|re|ve|ll)(?!\w)"
-LONE_APOSTROPHE = re.compile(rf"(?<!\w)'(?!{ENDS})|'(?!\w)")
+LONE_APOSTROPHE = re.compile(rf"(?<!\w)'(?!{ENDS})|(?<=')'|'(?!\w)")
 CONTRACTION = re.compile(rf"(?<=\w)(?=n't(?!\w)|'{ENDS})")  # don't -> do n't
 ELISION = re.compile(r"(?<!\w)([cdjlmnst]|(?:jus|lors|puis|quoi)?qu)'(?=[aeiouyhàâæéèêëîïôöùûœ])")  # l'ami
 
