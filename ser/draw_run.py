@@ -2,8 +2,8 @@
 
 Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
 writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
-where the network attends, _attention.png (_attention_chosen.png with --utts), each with its numbers as text beside
-it. Of two runs of a system under a protocol the last one's stay.
+where the network attends, _attention.png, and to words _words.png (_chosen.png with --utts), each with its numbers
+as text beside it. Of two runs of a system under a protocol the last one's stay.
 """
 
 import argparse
@@ -35,6 +35,7 @@ class Seen:
     frames: N matrices (T, D), as it takes them in. vectors (N, H): what its last layer takes in. weights:
     of each attention N arrays (T,), the frames' weights, and even: the same if it weighed all its steps
     alike; both empty where there is no attention. 1 is a frame's share if all of all attentions are alike.
+    words: of each attention to words N arrays (M,), the words' weights, which sum to 1; empty where there is none.
     """
 
     utts: list[str]
@@ -44,6 +45,7 @@ class Seen:
     vectors: "np.ndarray"
     weights: "dict[str, list[np.ndarray]]"
     even: "dict[str, list[np.ndarray]]"
+    words: "dict[str, list[np.ndarray]]"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -92,6 +94,8 @@ def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
     feature = load_kind("feature", kind_of(run.system.feature), folder / "run.yaml")
     if seen.weights and hasattr(feature, "heard"):  # else its frames do not follow time
         draw_attention(run, fold.classes, seen, feature, chosen)
+    if seen.words:
+        draw_words(run, fold.classes, seen, chosen)
 
 
 def see(run: "Run", fold: "Fold", device: str) -> Seen:
@@ -118,17 +122,20 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
             if vectors.ndim == 3:  # where each frame is scored
                 vectors = layers.masked_mean(vectors, batch.lengths)
             both = frame_weights(network, batch, settings.precision)
+            words = word_weights(network, batch, settings.precision)
+            n_words = batch.extras.get("n_words", batch.lengths)
             for row, (utt, length) in enumerate(zip(chosen, batch.lengths, strict=True)):
                 found[utt] = [
                     predicted[row],
                     vectors[row].numpy(),
                     batch.frames[row, :length].numpy(),
                     *({name: of_all[row, :length] for name, of_all in one.items()} for one in both),
+                    {name: of_all[row, : n_words[row]] for name, of_all in words.items()},
                 ]
-    predicted, vectors, frames, *both = zip(*(found[utt] for utt in utts), strict=True)
+    predicted, vectors, frames, *weights = zip(*(found[utt] for utt in utts), strict=True)
     true = np.array([targets[utt] for utt in utts])
-    weights, even = ({name: [of_utt[name] for of_utt in one] for name in one[0]} for one in both)
-    return Seen(utts, true, np.array(predicted), list(frames), np.stack(vectors), weights, even)
+    weights = ({name: [of_utt[name] for of_utt in one] for name in one[0]} for one in weights)
+    return Seen(utts, true, np.array(predicted), list(frames), np.stack(vectors), *weights)
 
 
 def frame_weights(
@@ -149,6 +156,19 @@ def frame_weights(
         {name: len(one) * n_frames * of_all.cpu().numpy() for name, of_all in one.items()} for one in both
     )
     return weights, even
+
+
+def word_weights(network: "nn.Module", batch: "Batch", precision: str) -> "dict[str, np.ndarray]":
+    """What each attention gives a batch's words (B, M). ser/models/peng.py says what is asked of a model."""
+    import torch
+
+    if not hasattr(network, "word_weights"):
+        return {}
+    place = next(network.parameters()).device
+    inputs = {"frames": batch.frames, "lengths": batch.lengths, **batch.extras}
+    with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        weights = network.word_weights(**{name: values.to(place) for name, values in inputs.items()})
+    return {name: of_all.cpu().numpy() for name, of_all in weights.items()}
 
 
 def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
@@ -206,6 +226,27 @@ def draw_attention(
         [drawn[row] for row in rows], config.sample_rate, config.hop_length, title, silence, path
     )
     print(f"{title_of(run)}: attention", *silence, path.resolve(), sep="\n")
+
+
+def draw_words(run: "Run", classes: Sequence[str], seen: Seen, chosen: Sequence[str]) -> None:
+    """Draw to which words the network attends in the chosen utterances, or in an example of each class."""
+    from ser import figures
+    from ser.datadir import read_table
+    from ser.inputs import read_vocabulary, words_of
+
+    texts = read_table(run.data / run.system.model.words, seen.utts)
+    known = set(read_vocabulary(run))
+    drawn = []
+    for row in list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted):
+        utt = seen.utts[row]
+        words = [word if word in known else f"{word} (unknown)" for word in words_of(texts[utt])]
+        weights = {name: of_all[row] for name, of_all in seen.words.items()}
+        true, predicted = classes[seen.true[row]], classes[seen.predicted[row]]
+        drawn.append(figures.Sentence(utt, true, predicted, words, weights))
+    path = figure_path(run, "words_chosen" if chosen else "words")
+    shown = "chosen utterances" if chosen else "an example of each class"
+    figures.sentences(drawn, f"{title_of(run)}: attention to words in {shown}", path)
+    print(path.resolve())
 
 
 def figure_path(run: "Run", name: str) -> Path:

@@ -190,6 +190,47 @@ def attention(
                     stream.write(f"{example.utt} {number * hop_length / sample_rate:.3f} {written}\n")
 
 
+class Sentence(NamedTuple):
+    """An utterance, its class and the predicted one, its words, and of each attention, by its name, the words'
+    weights (M,), which sum to 1."""
+
+    utt: str
+    true: str
+    predicted: str
+    words: Sequence[str]
+    weights: Mapping[str, np.ndarray]
+
+
+def sentences(examples: Sequence[Sentence], title: str, path: Path) -> None:
+    """Draw the words of utterances, and of each attention, a row, the words' weights."""
+    longest = max(len(example.words) for example in examples)
+    figure, panels = plt.subplots(
+        len(examples),
+        figsize=(min(4 + 0.35 * longest, 40), 1.2 + 2.1 * len(examples)),
+        squeeze=False,
+        layout="constrained",
+    )
+    highest = max(weights.max() for example in examples for weights in example.weights.values())
+    for axes, example in zip(panels[:, 0], examples, strict=True):
+        rows = np.stack(list(example.weights.values()))
+        picture = axes.imshow(rows, cmap="Greys", vmin=0, vmax=highest, aspect="auto")
+        axes.set_xlim(-0.5, longest - 0.5)
+        axes.set_xticks(range(len(example.words)), example.words, rotation=50, ha="right", fontsize=9)
+        axes.set_yticks(range(len(rows)), list(example.weights))
+        axes.set_title(f"{example.true}, predicted {example.predicted} ({example.utt})", fontsize=9)
+    figure.colorbar(picture, ax=panels, label="weight of the word", shrink=min(1.0, 2 / len(examples)))
+    figure.supylabel("statistic of the audio that attends", fontsize=10)
+    figure.suptitle(title, fontsize=10)
+    keep(figure, path)
+    with whole(path.with_suffix(".txt")) as stream:
+        shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
+        stream.writelines(f"# {line}\n" for line in (title, *shown))
+        stream.write(f"utt {' '.join(examples[0].weights)} word\n")
+        for example in examples:
+            for word, *weights in zip(example.words, *example.weights.values(), strict=True):
+                stream.write(f"{example.utt} {' '.join(f'{weight:.4f}' for weight in weights)} {word}\n")
+
+
 def keep(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and close it."""
     with whole(path, "wb") as stream:

@@ -84,9 +84,7 @@ class Words:
 
     def __init__(self, texts: Mapping[str, str], vocabulary: Sequence[str]) -> None:
         numbers = {word: number for number, word in enumerate(vocabulary)}
-        self.numbers = {  # where nothing was said, or understood, there is one unknown word
-            utt: [numbers.get(word, 0) for word in tokens(text)] or [0] for utt, text in texts.items()
-        }
+        self.numbers = {utt: [numbers.get(word, 0) for word in words_of(text)] for utt, text in texts.items()}
         self.sizes = {"vocabulary_size": len(vocabulary)}
 
     def of(self, utts: Sequence[str]) -> dict[str, Tensor]:
@@ -94,6 +92,11 @@ class Words:
         rows = [torch.tensor(self.numbers[utt]) for utt in utts]
         words = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return {"words": words, "n_words": torch.tensor([len(row) for row in rows])}
+
+
+def words_of(text: str) -> list[str]:
+    """What a network reads of a transcript: where nothing was said, or understood, one unknown word."""
+    return tokens(text) or [UNKNOWN]
 
 
 def start_words(run: "Run", network: nn.Module) -> None:

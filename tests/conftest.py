@@ -42,12 +42,16 @@ class Recipe:
                 matrix[:, 3:] += 1.2 * (self.classes[utt] == "high")
                 self.matrices[utt] = matrix.astype(np.float32)
 
-        self.write_yaml("conf/toy/tiny.yaml", description="a tiny network", feature=FEATURE, normalisation="global", model=NETWORK, training=TRAINING)
+        self.write_yaml(
+            "conf/toy/tiny.yaml", description="a tiny network", feature=FEATURE, normalisation="global", model=NETWORK, training=TRAINING
+        )
         self.write_yaml("conf/toy/svm.yaml", description="a machine", feature=FEATURE, normalisation="none", model=SVM)
         classes = {"low": ["calm"], "high": ["angry"]}
         for select in ("dev", "test", "last"):
             groups = {"kind": "groups", "by": "spk", "number": 4}
-            self.write_yaml(f"conf/protocols/selects_on_{select}.yaml", description=f"toy, {select}", classes=classes, folds=groups, select=select)
+            self.write_yaml(
+                f"conf/protocols/selects_on_{select}.yaml", description=f"toy, {select}", classes=classes, folds=groups, select=select
+            )
             for fold, order in ((1, 1), (2, -1)):
                 place = folder / f"data/folds/selects_on_{select}/fold{fold}"
                 place.mkdir(parents=True)
@@ -130,3 +134,23 @@ def noisy(recipe):
                 writer(utt, factor * matrix)
         (folder / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items()))
     return recipe, run
+
+
+@pytest.fixture
+def spoken(recipe):
+    """The toy recipe, in which low utterances say "yes" and high ones "oh no", each with a word of its own; and with x-vectors."""
+    import kaldiio
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    texts = {utt: f"{'yes' if name == 'low' else 'oh no'} {utt[0]}{utt[-2:]}" for utt, name in recipe.classes.items()}
+    Path("data/all/text").write_text("".join(f"{utt} {text}\n" for utt, text in texts.items()))
+    with kaldiio.WriteHelper("ark,scp:data/all/xvector.ark,data/all/xvector.scp") as writer:
+        for utt in recipe.classes:
+            writer(utt, rng.standard_normal(3).astype(np.float32))
+    peng = {
+        "kind": "peng", "audio_kernels": [3], "audio_pooling": ["max", "mean"], "xvectors": True, "text_kernels": [1], "text_pooling": ["mean"],
+        "words": "text", "word_size": 4, "swem": True, "attention": True, "filters": 5, "reduced_size": 6, "dropout": 0.2,
+    }  # fmt: skip
+    recipe.write_yaml("conf/toy/peng.yaml", **recipe.yaml.safe_load(Path("conf/toy/tiny.yaml").read_text()) | {"model": peng})
+    return recipe

@@ -14,6 +14,7 @@ from ser.cli import UserError
 from ser.config import read_system, read_yaml
 from ser.draw_run import describe_silence, examples, hear, is_quiet, mean_profile, neighbour_share, points, silence_and_rest, to_plane
 from ser.features import logmel
+from ser.inputs import Inputs
 from ser.runs import read_run
 from ser.train import train
 
@@ -188,6 +189,33 @@ def test_an_attention_of_two_parts_in_chosen_utterances(toy, capsys):
     assert [line.split(" of the frames")[0] for line in comments if " of the frames below" in line] == [
         "# mean self attention weight", "# mean speaker attention weight",
     ]  # fmt: skip
+
+
+def test_attention_to_words(spoken, capsys):
+    folder = spoken.lay_out("peng/selects_on_dev/fold1_seed1", system="peng")
+    train(folder, "cpu")
+    draw_run.main([str(folder)])
+    names = {path.name for path in Path("figures").iterdir()}
+    assert names == {f"peng_selects_on_dev_{name}.{end}" for name in ("tsne", "tsne_speakers", "words") for end in ("png", "txt")}
+    assert Path("figures/peng_selects_on_dev_words.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{Path('figures/peng_selects_on_dev_words.png').resolve()}\n" in capsys.readouterr().out
+    draw_run.main([str(folder), "--utts", "d-05", "d-02"])
+    comments, header, lines = table("peng_selects_on_dev_words_chosen")
+    assert header == ["utt", "max", "mean", "word"]
+    run = read_run(folder)
+    network, statistics = networks.trained(run)
+    inputs = Inputs(run)
+    for utt, comment in zip(("d-05", "d-02"), comments[1:], strict=True):
+        batch = inputs.batch([utt], statistics)
+        with torch.no_grad():
+            weights = network.word_weights(batch.frames, batch.lengths, **batch.extras)
+            predicted = inputs.fold.classes[networks.forward(network, batch, "float32")[0].argmax()]
+        assert comment == f"# {utt}: {spoken.classes[utt]}, predicted {predicted}"
+        own = [line for line in lines if line[0] == utt]
+        said = ["yes"] if spoken.classes[utt] == "low" else ["oh", "no"]
+        assert [" ".join(line[3:]) for line in own] == [*said, f"{utt[0]}{utt[2:]} (unknown)"]
+        for column, name in enumerate(("max", "mean"), 1):
+            np.testing.assert_allclose([float(line[column]) for line in own], weights[name][0], atol=6e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -1,9 +1,7 @@
 """What a network reads beside frames."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 import pytest
 import torch
@@ -15,11 +13,6 @@ from ser.inputs import UNKNOWN, Inputs, Words, read_speakers, read_vocabulary, s
 from ser.runs import read_run
 from ser.scores import read_scores
 from ser.train import train
-
-PENG = {
-    "kind": "peng", "audio_kernels": [3], "audio_pooling": ["max", "mean"], "xvectors": True, "text_kernels": [1], "text_pooling": ["mean"],
-    "words": "text", "word_size": 4, "swem": True, "attention": True, "filters": 5, "reduced_size": 6, "dropout": 0.2,
-}  # fmt: skip
 
 
 def test_speakers_are_numbered_as_they_train(noisy):
@@ -45,19 +38,6 @@ def test_words_are_numbers_and_none_is_one_unknown():
     assert given["words"].tolist() == [[2, 0, 0], [1, 1, 2], [0, 0, 0]]
     assert given["n_words"].tolist() == [3, 3, 1]
     assert given["words"].dtype == given["n_words"].dtype == torch.int64
-
-
-@pytest.fixture
-def spoken(recipe):
-    """The toy recipe, in which low utterances say "yes" and high ones "oh no", each with a word of its own; and with x-vectors."""
-    rng = np.random.default_rng(1)
-    texts = {utt: f"{'yes' if name == 'low' else 'oh no'} {utt[0]}{utt[-2:]}" for utt, name in recipe.classes.items()}
-    Path("data/all/text").write_text("".join(f"{utt} {text}\n" for utt, text in texts.items()))
-    with kaldiio.WriteHelper("ark,scp:data/all/xvector.ark,data/all/xvector.scp") as writer:
-        for utt in recipe.classes:
-            writer(utt, rng.standard_normal(3).astype(np.float32))
-    recipe.write_yaml("conf/toy/peng.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": PENG})
-    return recipe
 
 
 def test_the_vocabulary_is_of_training_alone(spoken):

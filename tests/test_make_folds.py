@@ -220,8 +220,21 @@ def test_overlap_of_a_random_split(data):
         ]
 
 
+def test_a_cross_validation_of_utterances(data):
+    """by: utt, of which there is no table."""
+    made = run(data, "{kind: groups, by: utt, number: 5, seed: 2}")
+    tests = [set(test) for _, _, test in made]
+    assert sorted(utt for test in tests for utt in test) == sorted(chosen(data))
+    assert max(map(len, tests)) - min(map(len, tests)) <= 1
+    for number, (train, dev, test) in enumerate(made):
+        assert set(dev) == tests[(number + 1) % 5]
+        assert len(train) + len(dev) + len(test) == len(chosen(data))
+    assert tests[0] != set(sorted(chosen(data))[: len(tests[0])])  # dealt out, not cut
+
+
 def test_sentences_are_told_by_their_words_where_they_have_no_number(data):
-    (data / "text").write_text("".join(f"{utt} the same words\n" for utt in table(data, "utt2emo")))
+    texts = ["the same words", "The same words?!", "the - same words."]
+    (data / "text").write_text("".join(f"{utt} {texts[row % 3]}\n" for row, utt in enumerate(table(data, "utt2emo"))))
     (data / "utt2sent").unlink()
     run(data, "{kind: groups, by: spk, number: 3}")
     assert ", 1 of 1 sentences, " in (data.parent / "folds/protocol/fold1/overlap").read_text()
@@ -262,7 +275,9 @@ def test_too_many_and_too_few_folds(data):
         fails(data, "{kind: groups, by: spk, number: 8}")
         == "protocol.yaml: folds.number: 8 folds by spk, but data/utt2spk has 7 values; use fewer folds"
     )
-    assert fails(data, "{kind: groups, by: spk, number: 2}") == "protocol.yaml: folds.number: train, dev and test need 3 folds or more, not 2"
+    assert (
+        fails(data, "{kind: groups, by: spk, number: 2}") == "protocol.yaml: folds.number: train, dev and test need 3 folds or more, not 2"
+    )
     assert len(run(data, "{kind: groups, by: spk, number: 2}", "test")) == 2
     two = "{kind: groups, by: spk, number: %d, test_parts: 2}"
     assert fails(data, two % 3) == "protocol.yaml: folds.number: train, dev and test need 4 folds or more, not 3"
@@ -328,7 +343,10 @@ def test_where_and_labels_that_are_dealt_out(data):
         ("{sent: ['1', '4']}", "where.sent: no utterance has 4; the corpus has 1, 2, 3"),
         ("{emo: [sadd]}", "where.emo: no utterance has sadd; did you mean sad?"),
         ("{cond: [improvised]}", "where: there is no data/utt2cond; one of emo, md5, sent, spk"),
-        ("{md5: [x]}", f"where.md5: no utterance has x; the corpus has {', '.join(sorted(f's{n}{s}{e}' for n in range(1, 8) for s in '123' for e in ('angry', 'calm', 'happy'))[:20])}, ..."),
+        (
+            "{md5: [x]}",
+            f"where.md5: no utterance has x; the corpus has {', '.join(sorted(f's{n}{s}{e}' for n in range(1, 8) for s in '123' for e in ('angry', 'calm', 'happy'))[:20])}, ...",
+        ),
     ],
 )
 def test_where_of_what_is_not_there(data, where, message):
@@ -343,7 +361,10 @@ def test_where_leaves_a_class_without_utterances(data):
 
 
 def test_a_class_that_a_part_lacks(data):
-    rows = [(f"{spk}-1", spk, emo, "1", spk) for spk, emo in zip(SPEAKERS, ["angry", "sad", "angry", "angry", "sad", "angry", "sad"], strict=True)]
+    rows = [
+        (f"{spk}-1", spk, emo, "1", spk)
+        for spk, emo in zip(SPEAKERS, ["angry", "sad", "angry", "angry", "sad", "angry", "sad"], strict=True)
+    ]
     write_tables(data, rows)
     message = fails(data, "{kind: groups, by: spk, number: 7}", classes="{low: [sad], high: [angry]}")
     assert message == "protocol.yaml: folds: fold1: dev has no utterance of high; use fewer folds or other classes"

@@ -108,18 +108,35 @@ class Network(nn.Module):
             if config.swem:
                 parts.append(pool_each(vectors, n_words, ["max", "mean"]))
             if config.attention:
-                with torch.autocast(maps.device.type, enabled=False):
-                    weights = self.attend(contexts, maps, n_words)
-                    parts.append((weights @ maps).flatten(1))  # equations 5 and 6
+                parts.append(self.attend(contexts, maps, n_words)[1])
         reduced = F.relu(self.reduce(self.dropout(torch.cat(parts, 1))))
         return self.output(self.dropout(reduced)), frames.new_zeros(())
 
-    def attend(self, contexts: Tensor, maps: Tensor, n_words: Tensor) -> Tensor:
-        """Weights (B, poolings, M) of the words' maps (B, M, filters), equation 4; contexts (B, poolings *
-        filters): the audio's statistics."""
-        contexts = contexts.unflatten(1, (len(self.config.audio_pooling), -1))
-        scores = contexts @ maps.transpose(1, 2)
-        return torch.stack([masked_softmax(of_one, n_words) for of_one in scores.unbind(1)], 1)
+    def attend(self, contexts: Tensor, maps: Tensor, n_words: Tensor) -> tuple[Tensor, Tensor]:
+        """Equations 4 to 6, in float32: the weights (B, poolings, M) of the words' maps (B, M, filters), and what
+        they pick (B, poolings * filters). contexts (B, poolings * filters): the audio's statistics."""
+        with torch.autocast(maps.device.type, enabled=False):
+            contexts = contexts.unflatten(1, (len(self.config.audio_pooling), -1))
+            scores = contexts @ maps.transpose(1, 2)
+            weights = torch.stack([masked_softmax(of_one, n_words) for of_one in scores.unbind(1)], 1)
+            return weights, (weights @ maps).flatten(1)
+
+    def word_weights(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        words: Tensor | None = None,
+        n_words: Tensor | None = None,
+        xvectors: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The weight (B, M) of each word, by the statistic of the audio that attends to it: of an utterance's own
+        all together sum to 1, padding has 0. {} without attention."""
+        if not self.config.attention:
+            return {}
+        contexts = pool_each(self.audio(frames, lengths), lengths, self.config.audio_pooling)
+        maps = self.text(self.words(words), n_words).float()
+        weights, _ = self.attend(contexts, maps, n_words)
+        return dict(zip(self.config.audio_pooling, weights.unbind(1), strict=True))
 
 
 class MultiScale(nn.Module):

@@ -45,7 +45,8 @@ class Network(nn.Module):
     that training adds to the cross-entropy (a scalar).
 
     What ser.draw_run asks of a model: the last layer is `output`; and where it attends to frames, there
-    is a method `frame_weights`, which gives {} where a setting leaves the attention out.
+    is a method `frame_weights`, which gives {} where a setting leaves the attention out (to words, a method
+    `word_weights`: ser/models/peng.py).
     """
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:

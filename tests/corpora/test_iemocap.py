@@ -74,10 +74,16 @@ class Corpus:
         self.write(f"dialog/EmoEvaluation/{dialog}.txt", evaluation, dialog, newline)
         self.write(f"dialog/transcriptions/{dialog}.txt", script, dialog, newline)
         for folder in ("Attribute", "Categorical", "Self-evaluation"):
-            self.write(f"dialog/EmoEvaluation/{folder}/{dialog}_e2_cat.txt", f"{dialog}_F000 :Neutral state; ()\n[1 - 2]\tnothing\n", dialog)
+            self.write(
+                f"dialog/EmoEvaluation/{folder}/{dialog}_e2_cat.txt", f"{dialog}_F000 :Neutral state; ()\n[1 - 2]\tnothing\n", dialog
+            )
         self.write(f"dialog/MOCAP_head/{dialog}.txt", "[1 - 2]\tnothing\n", dialog)
         write_wav(self.session(dialog) / f"dialog/wav/{dialog}.wav", 0)  # the dialogue as a whole
-        for place in (f"sentences/wav/{dialog}/._{dialog}_F000.wav", f"dialog/EmoEvaluation/._{dialog}.txt", f"dialog/transcriptions/._{dialog}.txt"):
+        for place in (
+            f"sentences/wav/{dialog}/._{dialog}_F000.wav",
+            f"dialog/EmoEvaluation/._{dialog}.txt",
+            f"dialog/transcriptions/._{dialog}.txt",
+        ):
             (self.session(dialog) / place).write_bytes(JUNK)
 
     def write(self, place, text, dialog, newline="\n"):
@@ -109,7 +115,13 @@ def test_an_utterance(corpus):
     assert (one.utt, one.spk, one.gender, one.emo) == ("Ses04M-Ses04F_impro01_M002", "Ses04M", "m", "excited")
     assert one.text == f"Line {3 * 4 * len(LABELS) + len(LABELS) + 3}, so there!"
     assert one.path == corpus.root / "Session4/sentences/wav/Ses04F_impro01/Ses04F_impro01_M002.wav"
-    assert one.more == {"sess": "4", "cond": "improvised", "dialog": "Ses04F_impro01", "vad": "2.5000 3.0000 1.6667"}
+    assert one.more == {
+        "sess": "4",
+        "cond": "improvised",
+        "dialog": "Ses04F_impro01",
+        "scenario": "impro01",
+        "vad": "2.5000 3.0000 1.6667",
+    }
     assert by_name(found)["Ses04M_script01_1_M002"].more["cond"] == "scripted"
 
 
@@ -234,7 +246,9 @@ def test_text_that_is_not_plain(corpus):
 
 
 def test_where_to_get_it(tmp_path):
-    with pytest.raises(UserError, match="/iemocap: not there; ask for the corpus at https://sail.usc.edu/iemocap/, and give .* by --corpus"):
+    with pytest.raises(
+        UserError, match="/iemocap: not there; ask for the corpus at https://sail.usc.edu/iemocap/, and give .* by --corpus"
+    ):
         iemocap.get(tmp_path)
     (tmp_path / "iemocap").mkdir()
     assert iemocap.get(tmp_path) == tmp_path / "iemocap"
@@ -244,7 +258,10 @@ def folds_of(data, name):
     """Stage 1; the parts of each fold, {utt: class}."""
     dest = data.parent / "folds" / name
     make_folds.main([str(PROTOCOLS / f"{name}.yaml"), str(data), str(dest)])
-    return [tuple(read_table(dest / f"fold{number}" / part) for part in ("train", "dev", "test")) for number in range(1, len(list(dest.glob("fold*"))) + 1)]
+    return [
+        tuple(read_table(dest / f"fold{number}" / part) for part in ("train", "dev", "test"))
+        for number in range(1, len(list(dest.glob("fold*"))) + 1)
+    ]
 
 
 def values(data, name, utts):
@@ -264,13 +281,16 @@ def small(tmp_path_factory):
 def test_the_data_directory_is_valid(small, capsys):
     validate_data.main([str(small)])
     assert f"valid: {20 * TIMES * len(LABELS)} utterances, " in capsys.readouterr().out
-    assert {"utt2sess", "utt2cond", "utt2vad", "utt2dialog"} <= {path.name for path in small.iterdir()}
+    assert {"utt2sess", "utt2cond", "utt2vad", "utt2dialog", "utt2scenario"} <= {path.name for path in small.iterdir()}
     assert len(read_table(small / "spk2utt")) == 10
 
 
-@pytest.mark.parametrize("path", sorted(PROTOCOLS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_protocol_takes_what_its_name_says(small, path):
-    name = path.stem
+SPEAKERS_MIXED = {"random_dev": "utt", "dialogs": "dialog", "scenarios": "scenario"}  # what they hold apart
+NAMES = sorted(path.stem for path in PROTOCOLS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "scenarios"])  # which are too few here
+def test_every_protocol_takes_what_its_name_says(small, name):
     folds = folds_of(small, name)
     per_speaker = TIMES * (4 if "no_excited" in name else 5) * (1 if "improvised" in name else 2)
     for train, dev, test in folds:
@@ -280,12 +300,28 @@ def test_every_protocol_takes_what_its_name_says(small, path):
         labels = {"angry", "happy", "neutral", "sad"} | ({"excited"} if "no_excited" not in name else set())
         assert values(small, "utt2emo", chosen) == labels
         assert set(test.values()) == {"neutral", "happy", "sad", "angry"}
-        assert bool(dev) == ("dev" in name or "speakers" in name)
-    if "random" not in name:
+        assert bool(dev) == ("dev" in name or "speakers" in name or name == "dialogs")
+    if "random" not in name or name == "random_dev":
         tested = [utt for _, _, test in folds for utt in test]
         assert len(tested) == len(set(tested)) == 10 * per_speaker
+    if "random" not in name and name not in SPEAKERS_MIXED:
         for train, dev, test in folds:
             assert not values(small, "utt2spk", test) & values(small, "utt2spk", [*train, *dev])
+
+
+def test_scenarios_are_dialogs_without_their_session(tmp_path):
+    """Of Session3 the man's camera has two parts of one, and Session5 one script twice (FACTS.md)."""
+    corpus = Corpus(tmp_path / "Session", sessions="")
+    dialogs = {
+        "Ses03M_impro05a": "impro05",
+        "Ses03F_impro05": "impro05",
+        "Ses05M_script01_1b": "script01_1",
+        "Ses05M_script01_1": "script01_1",
+    }
+    for dialog in dialogs:
+        corpus.dialog(dialog)
+    found = {utterance.more["dialog"]: utterance.more["scenario"] for utterance in iemocap.utterances(tmp_path).utterances}
+    assert found == dialogs
 
 
 def test_one_session_out(small):
@@ -349,8 +385,8 @@ def test_the_whole_corpus_has_the_counts_of_the_published_one(standin, capsys):
 def test_the_protocols_take_those_counts(standin):
     rows = {"": ("all", 5), "_no_excited": ("all", 6), "_improvised": ("improvised", 5), "_improvised_no_excited": ("improvised", 6)}
     names = {name + suffix: at for suffix, at in rows.items() for name in ("sessions", "sessions_dev", "speakers", "random")}
-    names["random_dev"] = ("all", 5)
-    assert {path.stem for path in PROTOCOLS.iterdir()} == names.keys()
+    names |= dict.fromkeys(SPEAKERS_MIXED, ("all", 5))
+    assert set(NAMES) == names.keys()
     utt2emo = read_table(standin / "utt2emo")
     for name, (row, column) in names.items():
         protocol = read_protocol(PROTOCOLS / f"{name}.yaml")
@@ -359,5 +395,12 @@ def test_the_protocols_take_those_counts(standin):
         folds = make_folds.split(protocol, utt2class, standin, name)
         assert {sum(map(len, parts)) for parts in folds} == {len(utt2class)}
         assert all({utt2class[utt] for utt in part} == {"neutral", "happy", "sad", "angry"} for parts in folds for part in parts if part)
+        if name in SPEAKERS_MIXED:
+            tested = [utt for _, _, test in folds for utt in test]
+            assert len(tested) == len(set(tested)) == len(utt2class)
+            group = {utt: utt for utt in utt2class} if name == "random_dev" else read_table(standin / f"utt2{SPEAKERS_MIXED[name]}")
+            for parts in folds:
+                groups = [{group[utt] for utt in part} for part in parts]
+                assert sum(map(len, groups)) == len(set.union(*groups)) == {"random_dev": 5531, "dialogs": 151, "scenarios": 15}[name]
         if name.startswith("sessions") and row == "all":
             assert [len(test) for _, _, test in folds] == [TABLE[session][column] for session in "12345"]

@@ -280,7 +280,7 @@ class TestAttention:
         return network, contexts, maps
 
     def attend(self, network, contexts, maps):
-        return network.attend(contexts.flatten(1), maps, torch.tensor(N_WORDS))
+        return network.attend(contexts.flatten(1), maps, torch.tensor(N_WORDS))[0]
 
     @pytest.mark.parametrize("pooling", [["max"], ["max", "mean", "deviation"]])
     def test_weights_are_equation_4(self, pooling):
@@ -320,6 +320,26 @@ class TestAttention:
             for name, found in zip(STATISTICS, array(own[-18:]).reshape(3, 6), strict=True):
                 for other in STATISTICS:
                     assert np.allclose(found, equation_5(parts[f"audio {other}"], h), **CLOSE) == (other == name)
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_weights_of_the_words_by_the_statistic_that_attends(self, precision):
+        network, given = shaken("all"), batch("all", junk=math.nan, word=VOCABULARY - 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            found = network.word_weights(given.frames, given.lengths, **given.extras)
+        assert list(found) == list(STATISTICS)
+        for row, one in enumerate(alone(given)):
+            utterance = of_one(one)
+            parts, h = joint_of_numpy(network, *utterance), equation_1(network.text, array(network.words.weight)[utterance[1]])
+            for name in STATISTICS:
+                own = array(found[name][row])
+                assert not own[len(h) :].any() and own.sum() == pytest.approx(1, abs=1e-5)
+                close = {"rtol": 1e-3, "atol": 1e-4} if precision == "float32" else {"atol": 0.2}
+                np.testing.assert_allclose(own[: len(h)], equation_4(parts[f"audio {name}"], h), **close)
+        assert array(found["max"][2]).std() > 0.01
+
+    def test_without_attention_words_have_no_weights(self):
+        network, given = shaken("all", attention=False), batch("all")
+        assert network.word_weights(given.frames, given.lengths, **given.extras) == {}
 
     def test_a_single_word_is_all_there_is(self):
         network, contexts, maps = self.asked()
