@@ -125,7 +125,13 @@ def read_words(run: "Run") -> Words:
     """The vocabulary is the run's own where it has one; else it is made, and written there: of training's words
     but those that come once and have no vector, which teach what UNKNOWN means, and of all words with a vector."""
     sources = run.sources()
-    texts = read_table(run.data / run.system.model.words, sources.values())
+    table = run.data / run.system.model.words
+    if not table.exists():
+        raise UserError(
+            f"{table}: no such table; put transcripts there, a line `utterance words` each, or have a recogniser "
+            f"write text_asr: python -m ser.transcribe {run.data}"
+        )
+    texts = read_table(table, sources.values())
     path = run.folder / "vocabulary"
     if not path.exists():
         train = [word for utt in run.read_fold().train for word in tokens(texts[sources[utt]])]

@@ -51,6 +51,14 @@ def test_the_vocabulary_is_of_training_alone(spoken):
     assert Inputs(run).batch(["a-01"], {}).extras["words"].tolist() == [[0, 0]]
 
 
+def test_transcripts_that_are_not_there(spoken):
+    peng = read_yaml("conf/toy/peng.yaml")
+    spoken.write_yaml("conf/toy/asr.yaml", **peng | {"model": peng["model"] | {"words": "text_asr"}})
+    run = read_run(spoken.lay_out("run", system="asr"))
+    with pytest.raises(UserError, match="^data/all/text_asr: no such table; put transcripts there.* python -m ser.transcribe data/all$"):
+        Inputs(run)
+
+
 def test_word_vectors_start_the_embedding(spoken):
     vectors = {"no": [1, 2, 3, 4], "yes": [5, 6, 7, 8], "zebra": [9, 9, 9, 9.5]}
     Path("dump/vectors").mkdir()
