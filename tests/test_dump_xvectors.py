@@ -89,6 +89,11 @@ def test_each_utterance_gets_its_vector(place, capsys):
     assert sorted(path.name for path in Path("x").iterdir()) == ["xvector.ark", "xvector.scp", "xvector.yaml"]
 
 
+def test_beside_the_tables_where_the_systems_look_for_them(place):
+    dump(out="data")
+    assert len(xvectors.read("data/xvector.scp", LENGTHS)) == 3
+
+
 def test_a_vector_is_the_same_whatever_was_before_it(place):
     dump()
     edit(f"a-0 {place}/a-0.wav\n", "")

@@ -327,6 +327,18 @@ def test_no_mark_where_no_test_set_selects(place):
     assert "†" not in Path("RESULTS.md").read_text()
 
 
+def test_a_protocol_whose_test_speakers_train_is_marked(place):
+    write_scores("alpha", "plain", "fold1_seed1", "llhh lllh", overlap="sizes; train and test share 0 of 4 speakers, 2 of 2 sentences")
+    report.main(["--corpus", "toy"])
+    assert "‡" not in Path("RESULTS.md").read_text()
+    write_scores("alpha", "plain", "fold2_seed1", "llhh lllh", fold=2, overlap="sizes; train and test share 3 of 10 speakers, 0 of 2 sentences")
+    report.main(["--corpus", "toy", "--main", "alpha"])
+    text = Path("RESULTS.md").read_text()
+    assert "| plain‡ WA |" in text and "| plain‡ UA |" in text and "| paper† WA |" in text
+    told = "‡ speakers of the test set are in the training set too: of new voices the numbers say nothing."
+    assert text.count(told) == 1 and text.count("‡") == 3
+
+
 def test_a_note_comes_first(place):
     rows("--note", "It is synthetic.")
     assert Path("RESULTS.md").read_text().splitlines()[2] == "It is synthetic."
