@@ -87,11 +87,21 @@ def find(files: list[Path]) -> dict[str, Path]:
 def predict(
     run: "Run", recordings: Mapping[str, Path], texts: Mapping[str, str], xvectors: Path | None, device: str
 ) -> "np.ndarray":
-    """Posteriors (N, classes) of recordings, in their order."""
+    """Posteriors (N, classes) of recordings, in their order. Raises UserError where something that the system reads
+    is not given, or something that it does not."""
     import numpy as np
 
     from ser.config import kind_of, load_kind
 
+    extras = {
+        "words": ("what is said", "--text or --texts", texts),
+        "xvectors": ("x-vectors", "--xvectors", xvectors),
+    }
+    for extra, (noun, option, given) in extras.items():
+        if extra in run.system.extras and not given:
+            raise UserError(f"{run.folder}: its system reads {noun}; give {option}")
+        if given and extra not in run.system.extras:
+            raise UserError(f"{run.folder}: its system does not read {noun}; leave {option} out")
     feature = load_kind("feature", kind_of(run.system.feature), run.folder / "run.yaml")
     config = run.system.feature
     matrices = {}
@@ -133,15 +143,10 @@ def predict_by_network(
     if run.system.normalisation == "speaker":
         print("the recordings are taken for one speaker's, and normalised together", file=sys.stderr)
         normalisation = statistics(matrices.values())
-    asked = run.system.extras
     extras = []
-    if "words" in asked:
-        if not texts:
-            raise UserError(f"{run.folder}: its system reads what is said; give --text or --texts")
+    if texts:
         extras.append(Words(texts, read_vocabulary(run)))
-    if "xvectors" in asked:
-        if not xvectors:
-            raise UserError(f"{run.folder}: its system reads x-vectors; give --xvectors")
+    if xvectors:
         extras.append(XVectors(tables.read(xvectors, matrices.keys())))
     rows = []
     with torch.inference_mode():

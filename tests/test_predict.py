@@ -11,7 +11,7 @@ import torch
 
 from ser import networks, predict
 from ser.cli import UserError
-from ser.config import read_yaml
+from ser.config import kinds, read_yaml
 from ser.features import logmel
 from ser.inputs import Words, read_vocabulary
 from ser.models import svm
@@ -31,6 +31,13 @@ LEMOINE = {
 }  # fmt: skip
 
 
+HEARS_FRAMES = {
+    "tiny": None,  # of ser/models/sherman.py
+    "mirsamadi": {"kind": "mirsamadi", "dense_sizes": [4], "hidden_size": 3, "pooling": "attention", "functionals": [], "dropout": 0.5},
+    "bledea": {"kind": "bledea", "steps": "frames", "hidden_size": 4, "dense_size": 5, "dropout": 0.5},
+}
+
+
 @pytest.fixture
 def place(recipe):
     """The toy recipe, with three recordings of unequal length in a folder, and what else a network may read."""
@@ -47,7 +54,8 @@ def place(recipe):
         for utt in recipe.classes:
             other(utt, rng.standard_normal(3).astype(np.float32))
     Path("data/all/text").write_text("".join(f"{utt} {'yes' if name == 'low' else 'oh no'}\n" for utt, name in recipe.classes.items()))
-    for name, model, normalisation in (("peng", PENG, "global"), ("lemoine", LEMOINE, "speaker")):
+    others = [(name, model, "global") for name, model in HEARS_FRAMES.items() if model]
+    for name, model, normalisation in (("peng", PENG, "global"), ("lemoine", LEMOINE, "speaker"), *others):
         content = read_yaml("conf/toy/tiny.yaml") | {"model": model, "normalisation": normalisation}
         recipe.write_yaml(f"conf/toy/{name}.yaml", **content)
     return recipe
@@ -80,9 +88,9 @@ def told(capsys, *arguments):
     return table
 
 
-@pytest.mark.parametrize("select", ["dev", "last"])
-def test_a_network_that_hears_frames(place, select, capsys):
-    folder = trained(place, "tiny", select)
+@pytest.mark.parametrize(("system", "select"), [(name, "dev") for name in HEARS_FRAMES] + [("tiny", "last")])
+def test_a_network_that_hears_frames(place, system, select, capsys):
+    folder = trained(place, system, select)
     table = told(capsys, folder, "heard")
     assert list(table) == ["heard/a.wav", "heard/b.wav", "heard/c.wav"]
     network, statistics = networks.trained(read_run(folder))
@@ -152,6 +160,16 @@ class TestRefused:
         self.refuse("--text: of one recording, and there are 3; give --texts", "--text", "no", folder, "heard")
         Path("texts").write_text("a no\nb no\n")
         self.refuse("texts: no line for c; add it, or run the stage that writes the table again", "--texts", "texts", folder, "heard")
+
+    @pytest.mark.parametrize("system", ["tiny", "svm"])
+    def test_words_that_nobody_reads(self, place, system):
+        folder = trained(place, system)
+        refused = f"{folder}: its system does not read "
+        self.refuse(f"{refused}what is said; leave --text or --texts out", "--text", "no", folder, "heard/a.wav")
+        self.refuse(f"{refused}x-vectors; leave --xvectors out", "--xvectors", "heard.scp", folder, "heard")
+
+    def test_every_model_is_here(self):
+        assert {"sherman", "svm", "lemoine", "peng"} | HEARS_FRAMES.keys() - {"tiny"} == set(kinds("model"))
 
     def test_recordings(self, place):
         folder = trained(place, "tiny")
