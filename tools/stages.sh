@@ -9,7 +9,7 @@ if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
   exit 1
 fi
 [ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
-[ -z "${glove-}" ] || glove=$(realpath "$glove")
+[ -z "${glove-}" ] || [ "$glove" = fetch ] || glove=$(realpath "$glove")
 cd "$(dirname "$0")"
 . ./path.sh
 . ./cmd.sh
@@ -34,7 +34,9 @@ prepared=false
 
 if at_stage -1 "the corpus"; then
   [ -n "$corpus" ] || $prepared || python -m ser.get_corpus $name downloads
+  [ "${glove-}" != fetch ] || python -m ser.get_vectors downloads
 fi
+[ "${glove-}" != fetch ] || glove=downloads/glove.6B/glove.6B.300d.txt
 
 if at_stage 0 "data preparation"; then
   if $prepared; then

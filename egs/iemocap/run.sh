@@ -17,7 +17,7 @@ folds=all             # numbers of the folds to run, as 1,2
 seeds=1               # number of seeds of each run
 nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
-glove=                # word vectors, for systems that read words: a file as glove.6B.300d.txt; empty: they learn them
+glove=                # word vectors: a file as glove.6B.300d.txt; fetch: that one, by stage -1; empty: they are learned
 main=lld_attention  # system that the others are tested against, and whose network is drawn
 
 set -euo pipefail

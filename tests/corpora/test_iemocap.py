@@ -1,12 +1,16 @@
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 import wave
 from collections import Counter
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
+import yaml
 
 from ser import make_folds, prepare_data, validate_data
 from ser.cli import UserError
@@ -404,3 +408,50 @@ def test_the_protocols_take_those_counts(standin):
                 assert sum(map(len, groups)) == len(set.union(*groups)) == {"random_dev": 5531, "dialogs": 151, "scenarios": 15}[name]
         if name.startswith("sessions") and row == "all":
             assert [len(test) for _, _, test in folds] == [TABLE[session][column] for session in "12345"]
+
+
+def test_iemocap_by_audio_and_words(tmp_path):
+    """Peng et al.'s system, small, with word vectors, x-vectors and a recogniser's words, from the corpus to the words that it
+    attends to."""
+    for name in ("path.sh", "tools", "ser"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    recipe = tmp_path / "egs/iemocap"
+    recipe.mkdir(parents=True)
+    for name in ("run.sh", "cmd.sh", "path.sh"):
+        shutil.copy(ROOT / "egs/iemocap" / name, recipe)
+    for name in ("iemocap", "ravdess"):
+        shutil.copytree(ROOT / "egs" / name / "conf", recipe.parent / name / "conf")
+    Corpus(tmp_path / "IEMOCAP_full_release", times=TIMES)
+    small = {"filters": 4, "reduced_size": 8, "word_size": 5}
+    for name, words in (("small", "text"), ("small_asr", "text_asr")):
+        system = {"description": name, "base": "../peng/mscnn_spu_att.yaml", "training": {"epochs": 1}}
+        system["model"] = {"kind": "peng", "words": words, **small}
+        (recipe / "conf/own").mkdir(exist_ok=True)
+        (recipe / f"conf/own/{name}.yaml").write_text(yaml.safe_dump(system))
+    vectors = recipe / "downloads/glove.6B/glove.6B.300d.txt"  # as if it had been fetched
+    vectors.parent.mkdir(parents=True)
+    vectors.write_text("line 1 2 3 4 5\nzebra 1 2 3 4 5\nso -1 0 1 0 -1\n")
+
+    def run(*more):
+        options = ["--systems", "conf/own/*.yaml", "--protocol", "random_dev", "--folds", "1", "--nj", "1", "--main", "small"]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        result = subprocess.run([recipe / "run.sh", *options, *more], env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    out = run("--corpus", str(tmp_path), "--glove", "fetch", "--stop-stage", "2")
+    assert re.search(r"(?m)^fold 1: train 320, dev 40, test 40\n +train and test share 10 of 10 speakers, 0 of 40 sentences, ", out)
+    assert "words, 2 with a vector; " in out
+    assert (recipe / "dump/vectors/vectors.txt").read_text() == "line 1 2 3 4 5\nso -1 0 1 0 -1\n"
+    texts = (recipe / "data/all/text").read_text()
+    (recipe / "data/all/text_asr").write_text(texts.replace("Line", "lime"))
+    with kaldiio.WriteHelper(f"ark,scp:{recipe}/data/all/xvector.ark,{recipe}/data/all/xvector.scp") as writer:
+        for number, line in enumerate(texts.splitlines()):
+            writer(line.split()[0], np.arange(number, number + 4, dtype=np.float32))
+    out = run("--stage", "3")
+    assert len(re.findall(r"(?m)^results/small(?:_asr)?/random_dev/fold1_seed1.txt: WA [0-9.]+ UA ", out)) == 2
+    assert (recipe / "figures/small_random_dev_words.png").exists()
+    words = [line.split()[-1] for line in (recipe / "figures/small_random_dev_words.txt").read_text().splitlines()]
+    assert words.count("line") == 4 and words.count("(unknown)") == 4  # Line 12, so there!
+    table = [line for line in (recipe / "RESULTS.md").read_text().splitlines() if line.startswith("| **small")]
+    assert len(table) == 2
