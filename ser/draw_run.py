@@ -162,7 +162,7 @@ def word_weights(network: "nn.Module", batch: "Batch", precision: str) -> "dict[
     """What each attention gives a batch's words (B, M). ser/models/peng.py says what is asked of a model."""
     import torch
 
-    if not hasattr(network, "word_weights"):
+    if not hasattr(network, "word_weights") or "words" not in batch.extras:
         return {}
     place = next(network.parameters()).device
     inputs = {"frames": batch.frames, "lengths": batch.lengths, **batch.extras}

@@ -122,12 +122,7 @@ class Network(nn.Module):
             return weights, (weights @ maps).flatten(1)
 
     def word_weights(
-        self,
-        frames: Tensor,
-        lengths: Tensor,
-        words: Tensor | None = None,
-        n_words: Tensor | None = None,
-        xvectors: Tensor | None = None,
+        self, frames: Tensor, lengths: Tensor, words: Tensor, n_words: Tensor, **_: Tensor
     ) -> dict[str, Tensor]:
         """The weight (B, M) of each word, by the statistic of the audio that attends to it: of an utterance's own
         all together sum to 1, padding has 0. {} without attention."""

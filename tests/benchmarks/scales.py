@@ -37,21 +37,15 @@ class Plain(nn.Module):
         self.audio = nn.ModuleList(map(as_image, ours.audio.convolutions))
         self.text = nn.ModuleList(map(as_image, ours.text.convolutions)) if ours.config.words else None
 
-    def forward(
-        self,
-        frames: Tensor,
-        lengths: Tensor,
-        words: Tensor | None = None,
-        n_words: Tensor | None = None,
-        xvectors: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor, lengths: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor]:
         config, parts = self.config, []
         if config.audio_kernels:
             contexts = statistics(maps_of(self.audio, frames), lengths, config.audio_pooling)
             parts.append(contexts.flatten(1))
         if config.xvectors:
-            parts.append(xvectors)
+            parts.append(extras["xvectors"])
         if config.words:
+            words, n_words = extras["words"], extras["n_words"]
             vectors = self.ours.words(words)
             outside = torch.arange(words.shape[1])[None] >= n_words[:, None]
             maps = maps_of(self.text, vectors.masked_fill(outside[:, :, None], 0))
