@@ -46,16 +46,28 @@ class Inputs:
         self.fold = run.read_fold()
         self.features = run.read_features()
         self.targets = self.fold.targets()
-        self.extras = [READERS[name](run) for name in run.system.extras]
+        self.extras = {name: READERS[name](run) for name in run.system.extras}
         self.sizes = {"n_features": self.features.dimension, "n_classes": len(self.fold.classes)}
-        for extra in self.extras:
+        for extra in self.extras.values():
             self.sizes |= extra.sizes
 
     def batch(self, utts: list[str], statistics: Statistics) -> Batch:
         """Read, normalise, pad and stack what there is of some utterances."""
-        more = {name: values for extra in self.extras for name, values in extra.of(utts).items()}
+        more = {name: values for extra in self.extras.values() for name, values in extra.of(utts).items()}
         matrices = [normalise(self.features[utt], statistics) for utt in utts]
         return stack(utts, matrices, [self.targets[utt] for utt in utts], more)
+
+
+def start(network: nn.Module, run: "Run", inputs: Inputs) -> None:
+    """Give a fresh network what it has before training: word vectors, and the training part's mean and deviation of
+    each value of the x-vectors, so that their extractor's scale is no matter."""
+    if "words" in inputs.extras:
+        start_words(run, network)
+    if "xvectors" in inputs.extras:
+        vectors = inputs.extras["xvectors"].of(list(inputs.fold.train))["xvectors"]
+        network.xvector_mean.copy_(vectors.mean(0))
+        deviation = vectors.std(0, correction=0)
+        network.xvector_deviation.copy_(deviation.masked_fill(deviation == 0, 1))
 
 
 class Speakers:

@@ -103,7 +103,8 @@ def main(argv: list[str] | None = None) -> None:
     ]
     lines += ["", *table(args.corpus, rows, first, scored)]
     if args.main:
-        lines += ["", *against(args.main, [system for _, system in systems], first, scored)]
+        tested = against(args.main, [system for _, system in systems], first, scored)
+        lines += ["", *(tested or [f"Nothing was run beside {args.main} on the same utterances."])]
     for title in dict.fromkeys(protocol.table for protocol in asides):
         own = [protocol for protocol in asides if protocol.table == title]
         lines += ["", f"## {title}", ""]
@@ -113,6 +114,8 @@ def main(argv: list[str] | None = None) -> None:
         beside = [protocol for protocol in first if any(same_split(protocol, other) for other in own)]
         told = table(args.corpus, rows, beside + own, scored) if rows else ["Not run."]
         lines += ["", *told]
+        if args.main:
+            lines += ["", *against(args.main, [system for _, system in rows], own, scored)]
     print("\n".join(lines))
     lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
     shown: list[str] = []  # of the main system, under the first protocol that it was run under
@@ -228,13 +231,13 @@ def tables_of(system: "System", corpus: str) -> list[str]:
 def against(
     main: str, systems: list["System"], protocols: list["Protocol"], scored: dict[tuple[str, str], Runs]
 ) -> list[str]:
-    """The lines of the table that tests each system against the main one."""
+    """The lines of the table that tests each system against the main one; none if none was run where it was."""
     import numpy as np
 
     from ser import metrics
 
     title = [
-        f"## Against {main}",
+        f"{'###' if any(protocol.table for protocol in protocols) else '##'} Against {main}",
         "",
         (
             f"WA less that of {main} on the utterances that both have scored, each with the mean of its runs, and p "
@@ -263,11 +266,7 @@ def against(
                 row += [f"{100 * differences.mean():+.1f}", f"{p:.3f}" if p >= 0.001 else "< 0.001"]
         rows.append(row)
     rows = [rows[0], *(row for row in rows[1:] if set(row[1:]) != {"–"})]
-    return (
-        title + as_lines(rows)
-        if len(rows) > 1
-        else [f"Nothing was run beside {main} on the same utterances."]
-    )
+    return title + as_lines(rows) if len(rows) > 1 else []
 
 
 def same_split(one: "Protocol", other: "Protocol") -> bool:

@@ -70,7 +70,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     from tqdm import tqdm
 
     from ser import batches, metrics, networks
-    from ser.inputs import Inputs, start_words
+    from ser.inputs import Inputs, start
     from ser.normalisation import train_statistics
 
     folder, settings = run.folder, run.system.training
@@ -90,8 +90,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     )
     torch.manual_seed(run.seed)
     network = networks.build(run.system, inputs.sizes)
-    if hasattr(network, "words"):
-        start_words(run, network)
+    start(network, run, inputs)
     network.to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     make_optimiser = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[settings.optimiser]

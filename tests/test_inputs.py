@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from ser import networks, score
 from ser.cli import UserError
 from ser.config import read_yaml
-from ser.inputs import UNKNOWN, Inputs, Words, read_speakers, read_vocabulary, start_words
+from ser.inputs import UNKNOWN, Inputs, Words, read_speakers, read_vocabulary, start, start_words
 from ser.runs import read_run
 from ser.scores import read_scores
 from ser.train import train
@@ -105,3 +106,23 @@ def test_it_learns_from_words(spoken):
     score.score(run, Path("result.txt"), "cpu")
     scores = read_scores(Path("result.txt"))
     assert np.mean(scores.true == scores.predicted) > 0.9
+
+
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_x_vectors_start_with_the_scale_of_training(spoken, scale):
+    rng = np.random.default_rng(5)
+    vectors = {utt: (scale * rng.standard_normal(3) + [0, 5, 7]).astype(np.float32) for utt in spoken.classes}
+    with kaldiio.WriteHelper("ark,scp:data/all/xvector.ark,data/all/xvector.scp") as writer:
+        for utt, vector in vectors.items():
+            vector[2] = 7  # of all the same
+            writer(utt, vector)
+    run = read_run(spoken.lay_out("run", system="peng"))
+    inputs = Inputs(run)
+    network = networks.build(run.system, inputs.sizes)
+    start(network, run, inputs)
+    of_train = np.stack([vectors[utt] for utt in run.read_fold().train])
+    np.testing.assert_allclose(network.xvector_mean, of_train.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(network.xvector_deviation, [*of_train.std(0)[:2], 1], rtol=1e-4)
+    train(run.folder)
+    trained, _ = networks.trained(run)
+    assert torch.equal(trained.xvector_mean, network.xvector_mean)  # and stays

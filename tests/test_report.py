@@ -327,6 +327,20 @@ def test_no_mark_where_no_test_set_selects(place):
     assert "†" not in Path("RESULTS.md").read_text()
 
 
+def test_systems_of_a_table_aside_are_tested_too(place):
+    edit = Path("conf/protocols/plain.yaml")
+    edit.write_text(edit.read_text() + "table: Aside\n")
+    for system, answers in (("alpha", "llhh lllh"), ("beta", "llhh llhh")):
+        write_scores(system, "plain", "fold1_seed1", answers)
+    report.main(["--corpus", "toy", "--main", "alpha"])
+    before, aside = Path("RESULTS.md").read_text().split("\n## Aside\n")
+    assert "Nothing was run beside alpha on the same utterances." in before
+    assert aside.count("### Against alpha") == 1 and "| **beta** | +25.0 | 1.000 |" in aside
+    Path("results/beta/plain/fold1_seed1.txt").unlink()
+    report.main(["--corpus", "toy", "--main", "alpha"])
+    assert "### Against" not in Path("RESULTS.md").read_text()
+
+
 def test_a_protocol_whose_test_speakers_train_is_marked(place):
     write_scores("alpha", "plain", "fold1_seed1", "llhh lllh", overlap="sizes; train and test share 0 of 4 speakers, 2 of 2 sentences")
     report.main(["--corpus", "toy"])

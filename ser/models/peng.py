@@ -83,6 +83,9 @@ class Network(nn.Module):
             self.text = MultiScale(config.word_size, config.text_kernels, config.filters)
             size += n_text * len(config.text_pooling) + 2 * config.word_size * config.swem
             size += n_text * len(config.audio_pooling) * config.attention
+        if config.xvectors:  # ser.inputs.start sets them
+            self.register_buffer("xvector_mean", torch.zeros(xvector_size))
+            self.register_buffer("xvector_deviation", torch.ones(xvector_size))
         self.dropout = Dropout(config.dropout)
         self.reduce = nn.Linear(size, config.reduced_size)
         self.output = nn.Linear(config.reduced_size, n_classes)
@@ -100,7 +103,7 @@ class Network(nn.Module):
             parts.append(pool_each(self.audio(frames, lengths), lengths, config.audio_pooling))
         contexts = parts[0] if parts else None
         if config.xvectors:
-            parts.append(xvectors)
+            parts.append((xvectors - self.xvector_mean) / self.xvector_deviation)
         if config.words:
             vectors = self.words(words)
             maps = self.text(vectors, n_words).float()

@@ -43,7 +43,7 @@ class Plain(nn.Module):
             contexts = statistics(maps_of(self.audio, frames), lengths, config.audio_pooling)
             parts.append(contexts.flatten(1))
         if config.xvectors:
-            parts.append(extras["xvectors"])
+            parts.append(extras["xvectors"])  # of mean 0 and deviation 1, as ours starts
         if config.words:
             words, n_words = extras["words"], extras["n_words"]
             vectors = self.ours.words(words)
