@@ -20,7 +20,7 @@ from ser.cli import UserError
 from ser.networks import best_line
 from ser.runs import read_run
 from ser.scores import read_scores
-from ser.train import class_weights, main, train
+from ser.train import class_weights, train
 
 ROOT = Path(ser.__file__).parents[1]
 SELECTS = ("dev", "test", "last")

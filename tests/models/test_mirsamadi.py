@@ -14,7 +14,6 @@ from ser import networks, score
 from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import as_dict, read_system
-from ser.layers import BLSTM
 from ser.models.mirsamadi import Config, Network
 from ser.runs import read_run
 from ser.scores import read_scores
