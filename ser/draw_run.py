@@ -80,7 +80,7 @@ def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
         raise UserError(f"{folder}: of an SVM, and only networks are drawn; leave it out")
     if not run.is_done:
         raise UserError(f"{folder}: not done; run stage 4")
-    run.refuse_other_split()
+    run.refuse_other_inputs()
     fold = run.read_fold()
     if len(fold.test) < 4:
         raise UserError(f"{folder}: {len(fold.test)} test utterances, and t-SNE needs 4; leave it out")
@@ -234,7 +234,7 @@ def draw_words(run: "Run", classes: Sequence[str], seen: Seen, chosen: Sequence[
     from ser.datadir import read_table
     from ser.inputs import read_vocabulary, words_of
 
-    texts = read_table(run.data / run.system.model.words, seen.utts)
+    texts = read_table(run.words, seen.utts)
     known = set(read_vocabulary(run))
     drawn = []
     for row in list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted):

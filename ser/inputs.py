@@ -6,6 +6,7 @@ its forward what `of` gives of a batch, all by name.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -137,21 +138,29 @@ def read_words(run: "Run") -> Words:
     """The vocabulary is the run's own where it has one; else it is made, and written there: of training's words
     but those that come once and have no vector, which teach what UNKNOWN means, and of all words with a vector."""
     sources = run.sources()
-    table = run.data / run.system.model.words
-    if not table.exists():
-        raise UserError(
-            f"{table}: no such table; put transcripts there, a line `utterance words` each, or have a recogniser "
-            f"write text_asr: python -m ser.transcribe {run.data}"
-        )
-    texts = read_table(table, sources.values())
+    texts = read_table(run.words, sources.values())
     path = run.folder / "vocabulary"
     if not path.exists():
         train = [word for utt in run.read_fold().train for word in tokens(texts[sources[utt]])]
         vectors = read_vectors(run.vectors) if run.vectors else {}
+        if run.vectors:
+            refuse_new_words(run.vectors, vectors, texts)
         often = {word for word, count in Counter(train).items() if count > 1}
         with whole(path) as stream:
             stream.writelines(f"{word}\n" for word in [UNKNOWN, *sorted(often | vectors.keys())])
     return Words({utt: texts[source] for utt, source in sources.items()}, read_vocabulary(run))
+
+
+def refuse_new_words(path: Path, vectors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
+    """Raise UserError for a word that ser.dump_vectors, which wrote `path`, never met: it was looked for in no file."""
+    unknown = path.with_name("unknown")
+    looked_for = vectors.keys() | {line.split()[0] for line in unknown.read_text("utf-8").splitlines()}
+    for utt, text in texts.items():
+        for word in tokens(text):
+            if word not in looked_for:
+                raise UserError(
+                    f"{path}: made of other transcripts, without {word!r} of {utt}; run stage 2 with --glove again"
+                )
 
 
 def read_vocabulary(run: "Run") -> list[str]:
@@ -174,7 +183,7 @@ class XVectors:
 def read_xvectors(run: "Run") -> XVectors:
     """A noisy copy has its source's."""
     sources = run.sources()
-    vectors = xvectors.read(run.data / "xvector.scp", dict.fromkeys(sources.values()))
+    vectors = xvectors.read(run.xvectors, dict.fromkeys(sources.values()))
     return XVectors({utt: vectors[source] for utt, source in sources.items()})
 
 

@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
                         )
                     )
     for run in runs:
+        run.refuse_missing_inputs()
+    for run in runs:
         write_run(run)
     missing = [run for run in runs if not run.is_done]
     print(

@@ -181,8 +181,9 @@ def write_fold(
 
 
 def count_shared(one: list[str], other: list[str], data: Path) -> str:
-    """How many of `other`'s speakers and sentences stand in `one` too, and how many of its recordings have the
-    very samples of one there. Without a table utt2sent, texts with the same words are one sentence."""
+    """How many of `other`'s speakers and sentences (and dialogs and scenarios, where there are tables of them) stand
+    in `one` too, and how many of its recordings have the very samples of one there. Without a table utt2sent, texts
+    with the same words are one sentence."""
     utts, counts = one + other, []
     columns = {"speakers": read_table(data / "utt2spk", utts)}
     if (data / "utt2sent").exists():
@@ -190,6 +191,9 @@ def count_shared(one: list[str], other: list[str], data: Path) -> str:
     else:
         texts = read_table(data / "text", utts)
         columns["sentences"] = {utt: " ".join(tokens(text)) for utt, text in texts.items()}
+    for name in ("dialog", "scenario"):
+        if (data / f"utt2{name}").exists():
+            columns[f"{name}s"] = read_table(data / f"utt2{name}", utts)
     for noun, column in columns.items():
         values = {column[utt] for utt in other}
         counts.append(f"{len(values & {column[utt] for utt in one})} of {len(values)} {noun}")

@@ -27,10 +27,11 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
         "--text", metavar="WORDS", help="what is said, for a system that reads it; of one FILE"
     )
-    parser.add_argument(
+    words.add_argument(
         "--texts",
         type=Path,
         metavar="TABLE",
@@ -53,7 +54,13 @@ def main(argv: list[str] | None = None) -> None:
     from ser.runs import read_run
 
     recordings = find(args.files)
-    texts = read_table(args.texts, recordings) if args.texts else {}
+    for path in filter(None, (args.texts, args.xvectors)):
+        missing = [name for name in recordings if name not in read_table(path)]
+        if missing:
+            raise UserError(
+                f"{path}: no line for {missing[0]}; lines start with the files' names without their endings"
+            )
+    texts = read_table(args.texts) if args.texts else {}
     if args.text is not None:
         if len(recordings) > 1:
             raise UserError(f"--text: of one recording, and there are {len(recordings)}; give --texts")
@@ -148,6 +155,12 @@ def predict_by_network(
         extras.append(Words(texts, read_vocabulary(run)))
     if xvectors:
         extras.append(XVectors(tables.read(xvectors, matrices.keys())))
+        sizes = extras[-1].sizes["xvector_size"], len(network.xvector_mean)
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"{xvectors}: x-vectors of {sizes[0]} values, and {run.folder} learned from {sizes[1]}; give those of "
+                "the same extractor"
+            )
     rows = []
     with torch.inference_mode():
         for name, matrix in matrices.items():

@@ -104,7 +104,8 @@ def main(argv: list[str] | None = None) -> None:
     lines += ["", *table(args.corpus, rows, first, scored)]
     if args.main:
         tested = against(args.main, [system for _, system in systems], first, scored)
-        lines += ["", *(tested or [f"Nothing was run beside {args.main} on the same utterances."])]
+        ran = any(scored[system.name, protocol.name] for _, system in systems for protocol in first)
+        lines += ["", *(tested or [f"Nothing was run beside {args.main} on the same utterances."] * ran)]
     for title in dict.fromkeys(protocol.table for protocol in asides):
         own = [protocol for protocol in asides if protocol.table == title]
         lines += ["", f"## {title}", ""]
@@ -202,9 +203,13 @@ def table(
             row.append(n_runs(runs))
             about += [scores.about for scores in runs]
             ran += [protocol.name] * bool(runs or of_paper)
-        parameters = sorted({one["parameters"] for one in about if "parameters" in one})
+        parameters = sorted({int(one["parameters"]) for one in about if "parameters" in one})
+        if any("vectors none" in one.get("inputs", "") for one in about):
+            row[0] += " (**word vectors learned from nothing**)"
         minutes = [float(one["train_seconds"]) / 60 for one in about]
-        row.append(", ".join(f"{int(number):,}" for number in parameters) or "–")
+        row.append(
+            " to ".join(f"{number:,}" for number in sorted({*parameters[:1], *parameters[-1:]})) or "–"
+        )
         row.append(f"{sum(minutes) / len(minutes):.1f}" if minutes else "–")
         rows.append([*row, command(path, about, ran)])
     told = {mark: text for mark, text in MARKS.items() if mark in "".join(rows[0])}
@@ -304,7 +309,9 @@ def command(path: Path, about: list[dict[str, str]], protocols: list[str]) -> st
         if len(protocols) > 1
         else "".join(f" --protocol {name}" for name in protocols)
     )
-    return f"`./run.sh --systems {path}{names}{f' --seeds {seeds}' if seeds > 1 else ''}`"
+    vectors = any(re.search(r"\bvectors (?!none)", one.get("inputs", "")) for one in about)
+    more = " --glove FILE" * vectors + f" --seeds {seeds}" * (seeds > 1)
+    return f"`./run.sh --systems {path}{names}{more}`"
 
 
 def confusion_of(scores: "Scores") -> "np.ndarray":
@@ -371,7 +378,7 @@ def draw(system: "System", protocol: "Protocol", runs: Runs) -> dict[str, Path]:
         pictures["curves"] = Path(f"{place}_curves.png")
         heard = "development" if protocol.select == "dev" else "test"  # see ser.train
         figures.learning_curves(logs, heard, title, pictures["curves"])
-    drawn = {kind: Path(f"{place}_{kind}.png") for kind in ("tsne", "tsne_speakers", "attention")}
+    drawn = {kind: Path(f"{place}_{kind}.png") for kind in ("tsne", "tsne_speakers", "attention", "words")}
     return pictures | {kind: path for kind, path in drawn.items() if path.exists()}
 
 

@@ -4,6 +4,7 @@ EXP/<system>/<protocol>/fold<k>_seed<s>/ holds run.yaml (all that made it) and w
 the file `done` appears when training has ended.
 """
 
+import functools
 import hashlib
 import json
 import platform
@@ -74,6 +75,30 @@ class Run:
         return "words" in self.system.extras
 
     @property
+    def words(self) -> Path:
+        """The table of the transcripts that the system reads, if it does."""
+        return self.data / self.system.model.words
+
+    @property
+    def xvectors(self) -> Path:
+        """Index of the x-vectors, for a system that reads some."""
+        return self.data / "xvector.scp"
+
+    def refuse_missing_inputs(self) -> None:
+        """Raise UserError where what is read beside features is not there."""
+        leave = f"or leave {self.system.name} out"
+        if self.reads_words and not self.words.exists():
+            raise UserError(
+                f"{self.words}: no such table; put transcripts there, a line `utterance words` each, or have a "
+                f"recogniser write text_asr: python -m ser.transcribe {self.data}; {leave}"
+            )
+        if "xvectors" in self.system.extras and not self.xvectors.exists():
+            raise UserError(
+                f"{self.xvectors}: no such table; extract x-vectors with Kaldi, or by python -m ser.dump_xvectors "
+                f"{self.data} {self.data}; {leave}"
+            )
+
+    @property
     def noises(self) -> list[str | None]:
         """All that the run needs the feature of; None: the recordings as they are."""
         return list(dict.fromkeys([None, *self.system.augment, self.protocol.noise]))
@@ -98,24 +123,41 @@ class Run:
             "dump": str(self.dump),
             "system": as_dict(self.system),
             "protocol": as_dict(self.protocol),
-            **(
-                {"vectors": self.vectors and hashlib.md5(self.vectors.read_bytes()).hexdigest()}
-                if self.reads_words
-                else {}
-            ),
+            **self.inputs,
         }
+
+    @property
+    def inputs(self) -> dict[str, str | None]:
+        """MD5 of what is read beside features, as it is on disk now; None: of word vectors that are not there."""
+        found: dict[str, str | None] = {}
+        if self.reads_words:
+            found["words"] = md5_of(self.words)
+            found["vectors"] = self.vectors and md5_of(self.vectors)
+        if "xvectors" in self.system.extras:
+            from ser.xvectors import archives
+
+            found["xvectors"] = md5_of(self.xvectors, *archives(self.xvectors))
+        return found
 
     @property
     def identity(self) -> str:
         """Fingerprint of what its results follow from."""
         return fingerprint({key: without_prose(value) for key, value in self.content.items()})
 
-    def refuse_other_split(self) -> None:
-        """Raise UserError where the fold is no longer the one that the run was laid out for."""
-        if read_yaml(self.folder / "run.yaml").get("split") != self.split:
+    def refuse_other_inputs(self) -> None:
+        """Raise UserError where the fold, or what is read beside features, is no longer what the run was laid out
+        for."""
+        then = read_yaml(self.folder / "run.yaml")
+        remedy = "remove or rename the folder and run it anew"
+        if then.get("split") != self.split:
             raise UserError(
-                f"{self.folder}: made with other utterances in {self.folds}/fold{self.fold}; "
-                "remove or rename the folder and run it anew"
+                f"{self.folder}: made with other utterances in {self.folds}/fold{self.fold}; {remedy}"
+            )
+        self.refuse_missing_inputs()
+        changed = [name for name, md5 in self.inputs.items() if then.get(name) != md5]
+        if changed:
+            raise UserError(
+                f"{self.folder}: made with other {' and '.join(changed)}; {remedy}, or put them back"
             )
 
     def read_fold(self) -> Fold:
@@ -204,11 +246,22 @@ def write_run(run: Run) -> None:
         changed = [key for key in content if without_prose(old.get(key)) != without_prose(content[key])]
         if changed:
             raise UserError(
-                f"{path}: made with another {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew"
+                f"{path}: made with other {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew"
             )
         return
     with whole(path) as stream:
         yaml.dump({**content, "made": run.made}, stream, Dumper, sort_keys=False, allow_unicode=True)
+
+
+def md5_of(*paths: Path) -> str:
+    """MD5 of some files, one after the other; of a file that has not changed it is known."""
+    sums = [_md5(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+    return hashlib.md5("".join(sums).encode(), usedforsecurity=False).hexdigest()
+
+
+@functools.cache
+def _md5(path: Path, changed: int, size: int) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def fingerprint(*values: Any) -> str:

@@ -60,7 +60,7 @@ def score(folder: Path, result: Path, device: str) -> None:
     from ser.scores import Scores, write_scores
 
     run = read_run(folder)
-    run.refuse_other_split()
+    run.refuse_other_inputs()
     fold = run.read_fold()
     utts = sorted(fold.test)
     model = score_svm if run.system.training is None else score_network
@@ -74,6 +74,11 @@ def score(folder: Path, result: Path, device: str) -> None:
         "fold": f"{run.fold} of {len(fold_numbers(run.folds))}",
         "seed": run.seed,
         "overlap": fold.overlap,
+        **(
+            {"inputs": ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())}
+            if run.inputs
+            else {}
+        ),
         **about,
         "date": ended.isoformat(" ", "minutes"),
         "commit": run.made["commit"],

@@ -16,6 +16,12 @@ EXTRACT = "extract them with python -m ser.dump_xvectors or with Kaldi"
 MEND = "mend its archive's path, which is seen from here, or extract it again"
 
 
+def archives(scp: Path) -> list[Path]:
+    """The archives that an index points into, as far as they are there."""
+    paths = {Path(place.rpartition(":")[0]) for place in read_table(scp).values()}
+    return sorted(path for path in paths if path.is_file())
+
+
 def read(scp: str | Path, utts: Iterable[str]) -> dict[str, np.ndarray]:
     """The x-vector (D,) float32 of each of `utts`, in their order.
 
@@ -31,7 +37,7 @@ def read(scp: str | Path, utts: Iterable[str]) -> dict[str, np.ndarray]:
     if missing:
         raise UserError(
             f"{scp}: {len(missing)} of {len(utts)} utterances have no x-vector, the first is {missing[0]}; "
-            f"{EXTRACT}, which leaves out what it hears no speech in, or leave these utterances out"
+            f"{EXTRACT}, which leaves out what it hears no speech in: let its vad.scp have ones there"
         )
     vectors: dict[str, np.ndarray] = {}
     for utt in utts:
@@ -44,8 +50,6 @@ def read(scp: str | Path, utts: Iterable[str]) -> dict[str, np.ndarray]:
             )
         if not (len(vector) and np.isfinite(vector).all()):
             what = "infinite or undefined values" if len(vector) else "no values"
-            raise UserError(
-                f"{index[utt]}: the x-vector of {utt} has {what}; extract it again, or leave it out"
-            )
+            raise UserError(f"{index[utt]}: the x-vector of {utt} has {what}; extract it again")
         vectors[utt] = vector
     return vectors

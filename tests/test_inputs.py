@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from ser import networks, score
+from ser import dump_vectors, networks, score
 from ser.cli import UserError
-from ser.config import read_yaml
+from ser.config import read_system, read_yaml
 from ser.inputs import UNKNOWN, Inputs, Words, read_speakers, read_vocabulary, start, start_words
 from ser.runs import read_run
 from ser.scores import read_scores
@@ -55,15 +55,57 @@ def test_the_vocabulary_is_of_training_alone(spoken):
 def test_transcripts_that_are_not_there(spoken):
     peng = read_yaml("conf/toy/peng.yaml")
     spoken.write_yaml("conf/toy/asr.yaml", **peng | {"model": peng["model"] | {"words": "text_asr"}})
-    run = read_run(spoken.lay_out("run", system="asr"))
-    with pytest.raises(UserError, match="^data/all/text_asr: no such table; put transcripts there.* python -m ser.transcribe data/all$"):
-        Inputs(run)
+    table = Path("data/all/text_asr")
+    table.write_text(Path("data/all/text").read_text())
+    folder = spoken.lay_out("run", system="asr")
+    table.unlink()
+    with pytest.raises(UserError, match="^data/all/text_asr: no such table; put .* python -m ser.transcribe data/all; or leave asr out$"):
+        train(folder)
+    Path("data/all/xvector.scp").unlink()
+    with pytest.raises(UserError, match="^data/all/xvector.scp: no such table; extract .* data/all data/all; or leave peng out$"):
+        read_run(folder).__class__(**vars(read_run(folder)) | {"system": read_system("conf/toy/peng.yaml")}).refuse_missing_inputs()
+
+
+@pytest.mark.parametrize("what", ["words", "xvectors"])
+def test_a_run_is_of_the_words_and_x_vectors_that_it_was_made_with(spoken, what):
+    folder = spoken.lay_out("run", system="peng")
+    train(folder)
+    kept = {path: path.read_bytes() for path in (Path("data/all/text"), Path("data/all/xvector.ark"))}
+    if what == "words":
+        Path("data/all/text").write_bytes(kept[Path("data/all/text")].replace(b"yes", b"no!"))
+    else:
+        content = bytearray(kept[Path("data/all/xvector.ark")])
+        content[-1] ^= 1  # one value
+        Path("data/all/xvector.ark").write_bytes(content)
+    with pytest.raises(UserError, match=f"^{folder}: made with other {what}; remove .*, or put them back$"):
+        score.score(folder, Path("scores.txt"), "cpu")
+    with pytest.raises(UserError, match=f"made with other {what}; remove"):
+        spoken.lay_out("run", system="peng")
+    for path, content in kept.items():
+        path.write_bytes(content)
+    score.score(folder, Path("scores.txt"), "cpu")
+    told = read_scores(Path("scores.txt")).about["inputs"]
+    assert [one.split()[0] for one in told.split(", ")] == ["words", "vectors", "xvectors"] and "vectors none" in told
+
+
+def write_vectors(content):
+    """As stage 2 does."""
+    Path("vectors.txt").write_text(content)
+    dump_vectors.main(["--glove", "vectors.txt", "data/all", "dump/vectors"])
+
+
+def test_words_that_came_after_the_vectors(spoken):
+    write_vectors("no 1 2 3 4\n")
+    Path("data/all/text").write_text(Path("data/all/text").read_text().replace("yes", "zebra"))
+    with pytest.raises(UserError, match=r"^dump/vectors/vectors.txt: made of other transcripts, without 'zebra' of \S+; run stage 2 with --glove"):
+        train(spoken.lay_out("run", system="peng"), "cpu")
 
 
 def test_word_vectors_start_the_embedding(spoken):
     vectors = {"no": [1, 2, 3, 4], "yes": [5, 6, 7, 8], "zebra": [9, 9, 9, 9.5]}
-    Path("dump/vectors").mkdir()
-    Path("dump/vectors/vectors.txt").write_text("".join(f"{word} {' '.join(map(str, values))}\n" for word, values in vectors.items()))
+    tested, table = spoken.part("test")[0], Path("data/all/text")
+    table.write_text(table.read_text().replace(f"{tested} ", f"{tested} zebra "))
+    write_vectors("".join(f"{word} {' '.join(map(str, values))}\n" for word, values in vectors.items()))
     run = read_run(spoken.lay_out("run", system="peng"))
     network = networks.build(run.system, Inputs(run).sizes)
     start_words(run, network)
@@ -77,15 +119,13 @@ def test_word_vectors_start_the_embedding(spoken):
 def test_other_word_vectors_make_another_run(spoken):
     folder = spoken.lay_out("run", system="peng")
     assert read_yaml(folder / "run.yaml")["vectors"] is None
-    Path("dump/vectors").mkdir()
-    Path("dump/vectors/vectors.txt").write_text("no 1 2 3 4\n")
-    with pytest.raises(UserError, match="made with another vectors;"):
+    write_vectors("no 1 2 3 4\n")
+    with pytest.raises(UserError, match="made with other vectors;"):
         spoken.lay_out("run", system="peng")
 
 
 def test_vectors_of_another_size_are_told(spoken):
-    Path("dump/vectors").mkdir()
-    Path("dump/vectors/vectors.txt").write_text("no 1 2 3\n")
+    write_vectors("no 1 2 3\n")
     with pytest.raises(UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, and model.word_size is 4; give it theirs$"):
         train(spoken.lay_out("run", system="peng"), "cpu")
 

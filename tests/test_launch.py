@@ -258,13 +258,13 @@ def test_a_folder_made_with_other_settings_is_refused(place):
     with pytest.raises(UserError) as error:
         start()
     folder = "exp/tiny/selects_on_dev/fold1_seed1"
-    assert str(error.value) == f"{folder}/run.yaml: made with another system; remove or rename the folder {folder} to run it anew"
+    assert str(error.value) == f"{folder}/run.yaml: made with other system; remove or rename the folder {folder} to run it anew"
     place.write_yaml(str(file), **content)
 
     file = Path("conf/protocols/selects_on_dev.yaml")
     content = yaml.safe_load(file.read_text())
     place.write_yaml(str(file), **content | {"classes": {"low": ["calm", "sad"], "high": ["angry"]}})
-    with pytest.raises(UserError, match="made with another protocol;"):
+    with pytest.raises(UserError, match="made with other protocol;"):
         start()
     place.write_yaml(str(file), **content)
     assert start() is None

@@ -240,6 +240,14 @@ def test_sentences_are_told_by_their_words_where_they_have_no_number(data):
     assert ", 1 of 1 sentences, " in (data.parent / "folds/protocol/fold1/overlap").read_text()
 
 
+def test_dialogs_and_scenarios_are_counted_where_there_are_tables_of_them(data):
+    for name, length in (("dialog", 2), ("scenario", 1)):  # of a speaker's two first sentences; of all sentences alike
+        (data / f"utt2{name}").write_text("".join(f"{utt} {utt[:2] if length == 2 else utt[-1]}\n" for utt in table(data, "utt2emo")))
+    run(data, "{kind: groups, by: scenario, number: 3}")
+    line = (data.parent / "folds/protocol/fold1/overlap").read_text().splitlines()[1]
+    assert line.startswith("train and test share 7 of 7 speakers, 0 of 1 sentences, 7 of 7 dialogs, 0 of 1 scenarios, ")
+
+
 def test_a_protocol_that_selects_on_the_test_set_is_told_of(data, capsys):
     run(data, "{kind: groups, by: spk, number: 3}", "dev")
     assert "NOTE" not in capsys.readouterr().out

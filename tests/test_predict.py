@@ -159,7 +159,21 @@ class TestRefused:
         self.refuse(f"{folder}: its system reads x-vectors; give --xvectors", "--text", "no", folder, "heard/a.wav")
         self.refuse("--text: of one recording, and there are 3; give --texts", "--text", "no", folder, "heard")
         Path("texts").write_text("a no\nb no\n")
-        self.refuse("texts: no line for c; add it, or run the stage that writes the table again", "--texts", "texts", folder, "heard")
+        named = "lines start with the files' names without their endings"
+        self.refuse(f"texts: no line for c; {named}", "--texts", "texts", folder, "heard")
+        Path("texts").write_text("a no\nb no\nc no\n")
+        Path("ids.scp").write_text("s1-a heard.ark:2\n")
+        self.refuse(f"ids.scp: no line for a; {named}", "--texts", "texts", "--xvectors", "ids.scp", folder, "heard")
+        with kaldiio.WriteHelper("ark,scp:wide.ark,wide.scp") as writer:
+            for name in "abc":
+                writer(name, np.zeros(4, np.float32))
+        learned = f"wide.scp: x-vectors of 4 values, and {folder} learned from 3; give those of the same extractor"
+        self.refuse(learned, "--texts", "texts", "--xvectors", "wide.scp", folder, "heard")
+
+    def test_words_given_twice(self, place, capsys):
+        with pytest.raises(SystemExit):
+            predict.main(["--text", "no", "--texts", "texts", "run", "heard"])
+        assert "--texts: not allowed with argument --text" in capsys.readouterr().err
 
     @pytest.mark.parametrize("system", ["tiny", "svm"])
     def test_words_that_nobody_reads(self, place, system):

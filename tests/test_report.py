@@ -334,11 +334,24 @@ def test_systems_of_a_table_aside_are_tested_too(place):
         write_scores(system, "plain", "fold1_seed1", answers)
     report.main(["--corpus", "toy", "--main", "alpha"])
     before, aside = Path("RESULTS.md").read_text().split("\n## Aside\n")
-    assert "Nothing was run beside alpha on the same utterances." in before
+    assert "Nothing was run beside" not in before
     assert aside.count("### Against alpha") == 1 and "| **beta** | +25.0 | 1.000 |" in aside
     Path("results/beta/plain/fold1_seed1.txt").unlink()
     report.main(["--corpus", "toy", "--main", "alpha"])
     assert "### Against" not in Path("RESULTS.md").read_text()
+
+
+def test_what_a_row_was_made_with(place):
+    """Word vectors, or none; and how many parameters, where a vocabulary makes them differ."""
+    for fold, vectors, parameters in ((1, "none", 5000), (2, "none", 4000), (3, "none", 4500)):
+        inputs = f"words 3a, vectors {vectors}"
+        write_scores("alpha", "plain", f"fold{fold}_seed1", "llhh lllh", inputs=inputs, parameters=parameters)
+    write_scores("beta", "plain", "fold1_seed1", "llhh lllh", inputs="words 3a, vectors 77, xvectors 78", parameters=7)
+    rows()
+    alpha, beta = (line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith(("| **alpha", "| **beta")))
+    assert alpha.startswith("| **alpha**: the alpha (**word vectors learned from nothing**) | ") and "| 4,000 to 5,000 |" in alpha
+    assert beta.startswith("| **beta**: the beta | ") and "| 7 |" in beta
+    assert beta.endswith("--protocol plain --glove FILE` |") and "--glove" not in alpha
 
 
 def test_a_protocol_whose_test_speakers_train_is_marked(place):

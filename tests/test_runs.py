@@ -101,5 +101,5 @@ def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):
     runs.write_run(run)
     content["protocol"]["folds"]["test_parts"] = 2  # not what is meant now
     (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content))
-    with pytest.raises(UserError, match="made with another protocol;"):
+    with pytest.raises(UserError, match="made with other protocol;"):
         runs.write_run(run)

@@ -79,6 +79,15 @@ def test_what_a_recogniser_heard_is_a_table_of_words_too(data, capsys):
     ]
 
 
+def test_x_vectors_may_be_of_some(data, capsys):
+    """Kaldi leaves out what it hears no speech in, and not every utterance is of a protocol."""
+    (data / "xvector.ark").touch()
+    (data / "xvector.scp").write_text(f"a-1 {data}/xvector.ark:4\nb-2 {data}/xvector.ark:9\n")
+    validate_data.main([str(data)])
+    (data / "xvector.scp").write_text(f"c-1 {data}/xvector.ark:4\n")
+    assert faults(data, capsys) == [f"xvector.scp:1: c-1 is not in utt2spk; {ADD}"]
+
+
 def test_one_speaker_is_worth_a_warning(data, capsys):
     for table in data.iterdir():
         table.write_text("".join(line for line in table.read_text().splitlines(True) if line[0] == "a"))

@@ -104,7 +104,7 @@ def refused(scp, utts=UTTS):
 def test_utterances_without_one(scp):
     assert refused(scp, ["a-1", "c-2", "a-2", "c-1"]) == (
         f"{scp}: 2 of 4 utterances have no x-vector, the first is c-2; extract them with python -m ser.dump_xvectors or with Kaldi, "
-        "which leaves out what it hears no speech in, or leave these utterances out"
+        "which leaves out what it hears no speech in: let its vad.scp have ones there"
     )
 
 
@@ -125,7 +125,7 @@ def test_vectors_of_two_sizes(tmp_path, vectors):
 def test_values_that_are_not_finite(tmp_path, vectors, kind, value):
     vectors["a-2"][7] = value
     assert refused(write(tmp_path, vectors, kind)).endswith(
-        ": the x-vector of a-2 has infinite or undefined values; extract it again, or leave it out"
+        ": the x-vector of a-2 has infinite or undefined values; extract it again"
     )
 
 

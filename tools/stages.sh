@@ -55,7 +55,11 @@ if at_stage 1 "folds"; then
 fi
 
 if at_stage 2 "features"; then
-  [ -z "${glove-}" ] || python -m ser.dump_vectors --glove "$glove" data/all dump/vectors
+  if [ -n "${glove-}" ]; then
+    python -m ser.dump_vectors --glove "$glove" data/all dump/vectors
+  elif [ -e dump/vectors ]; then
+    echo "dump/vectors: word vectors are there; remove the folder for systems to learn them"
+  fi
   python -m ser.dump_features --systems $systems --protocols $protocols --nj $nj --cmd "$feature_cmd" data/all dump
 fi
 

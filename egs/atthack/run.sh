@@ -21,6 +21,6 @@ num_threads=1         # threads of each job of stages 3 and 4
 main=ssa_crnn_r  # system that the others are tested against, and whose network is drawn
 
 set -euo pipefail
-not_run="Not run: needs the corpus."
 . "$(dirname "$0")/../../tools/parse_options.sh"
+not_run="Not run: needs the corpus."
 . "$(dirname "$0")/../../tools/stages.sh"

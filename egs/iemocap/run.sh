@@ -21,6 +21,6 @@ glove=                # word vectors: a file as glove.6B.300d.txt; fetch: that o
 main=lld_attention  # system that the others are tested against, and whose network is drawn
 
 set -euo pipefail
-not_run="Not run: needs the corpus, which has to be asked for (README.md)."
 . "$(dirname "$0")/../../tools/parse_options.sh"
+not_run="Not run: needs the corpus, which has to be asked for (README.md)."
 . "$(dirname "$0")/../../tools/stages.sh"
