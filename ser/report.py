@@ -105,7 +105,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.main:
         tested = against(args.main, [system for _, system in systems], first, scored)
         ran = any(scored[system.name, protocol.name] for _, system in systems for protocol in first)
-        lines += ["", *(tested or [f"Nothing was run beside {args.main} on the same utterances."] * ran)]
+        if not tested and ran:
+            tested = ["", f"Nothing was run beside {args.main} on the same utterances."]
+        lines += tested
     for title in dict.fromkeys(protocol.table for protocol in asides):
         own = [protocol for protocol in asides if protocol.table == title]
         lines += ["", f"## {title}", ""]
@@ -116,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         told = table(args.corpus, rows, beside + own, scored) if rows else ["Not run."]
         lines += ["", *told]
         if args.main:
-            lines += ["", *against(args.main, [system for _, system in rows], own, scored)]
+            lines += against(args.main, [system for _, system in rows], own, scored)
     print("\n".join(lines))
     lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
     shown: list[str] = []  # of the main system, under the first protocol that it was run under
@@ -242,6 +244,7 @@ def against(
     from ser import metrics
 
     title = [
+        "",
         f"{'###' if any(protocol.table for protocol in protocols) else '##'} Against {main}",
         "",
         (
