@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
 
     recordings = find(args.files)
     for path in filter(None, (args.texts, args.xvectors)):
-        missing = [name for name in recordings if name not in read_table(path)]
+        missing = sorted(recordings.keys() - read_table(path).keys())
         if missing:
             raise UserError(
                 f"{path}: no line for {missing[0]}; lines start with the files' names without their endings"
