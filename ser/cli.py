@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+ALLOW_PIPES = "--allow-pipes"
+
 
 class UserError(Exception):
     """Something the user can mend; the message names file, place and remedy in one line."""
@@ -18,6 +20,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=("auto", "cpu", "cuda"),
         help="auto: a GPU where there is one (default)",
+    )
+
+
+def add_allow_pipes(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option --allow-pipes."""
+    parser.add_argument(
+        ALLOW_PIPES,
+        action="store_true",
+        help="run the shell commands that stand in wav.scp, as `sox a.mp3 -t wav - |`",
     )
 
 

@@ -72,7 +72,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
     """Draw the figures of one run. chosen: utterances in which to draw the attention; none: examples."""
-    from ser.config import kind_of, load_kind
     from ser.runs import read_run
 
     run = read_run(folder)
@@ -91,11 +90,11 @@ def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
             )
     seen = see(run, fold, device)
     draw_planes(run, fold.classes, seen)
-    feature = load_kind("feature", kind_of(run.system.feature), folder / "run.yaml")
-    if seen.weights and hasattr(feature, "heard"):  # else its frames do not follow time
-        draw_attention(run, fold.classes, seen, feature, chosen)
+    rows = list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted)
+    if seen.weights and hasattr(run.feature, "heard"):  # else its frames do not follow time
+        draw_attention(run, fold.classes, seen, rows, bool(chosen))
     if seen.words:
-        draw_words(run, fold.classes, seen, chosen)
+        draw_words(run, fold.classes, seen, rows, bool(chosen))
 
 
 def see(run: "Run", fold: "Fold", device: str) -> Seen:
@@ -196,20 +195,16 @@ def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
         print(path.resolve())
 
 
-def draw_attention(
-    run: "Run", classes: Sequence[str], seen: Seen, feature: ModuleType, chosen: Sequence[str]
-) -> None:
-    """Draw where the network attends in the chosen utterances, or in an example of each class; count how it
-    heeds silence. feature: the module of the run's."""
+def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool) -> None:
+    """Draw where the network attends in some utterances, chosen ones or examples; count how it heeds silence."""
     from ser import figures
     from ser.datadir import read_table
 
     config = run.system.feature
     recordings = read_table(run.data / "wav.scp", seen.utts)
-    rows = list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted)
     drawn, quiet = {}, []
     for row, (utt, frames) in enumerate(zip(seen.utts, seen.frames, strict=True)):
-        samples = hear(run, utt, recordings, feature)
+        samples = hear(run, utt, recordings, run.feature)
         quiet.append(is_quiet(samples, config.hop_length, len(frames)))
         if row in rows:
             weights = {name: of_all[row] for name, of_all in seen.weights.items()}
@@ -220,16 +215,16 @@ def draw_attention(
         for name, weights in seen.weights.items()
         for line in describe_silence(weights, seen.even[name], quiet)
     ]
-    path = figure_path(run, "attention_chosen" if chosen else "attention")
-    title = f"{title_of(run)}: attention in {'chosen utterances' if chosen else 'an example of each class'}"
+    path = figure_path(run, "attention", chosen)
+    title = f"{title_of(run)}: attention in {which(chosen)}"
     figures.attention(
         [drawn[row] for row in rows], config.sample_rate, config.hop_length, title, silence, path
     )
     print(f"{title_of(run)}: attention", *silence, path.resolve(), sep="\n")
 
 
-def draw_words(run: "Run", classes: Sequence[str], seen: Seen, chosen: Sequence[str]) -> None:
-    """Draw to which words the network attends in the chosen utterances, or in an example of each class."""
+def draw_words(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool) -> None:
+    """Draw to which words the network attends in some utterances, chosen ones or examples."""
     from ser import figures
     from ser.datadir import read_table
     from ser.inputs import read_vocabulary, words_of
@@ -237,20 +232,24 @@ def draw_words(run: "Run", classes: Sequence[str], seen: Seen, chosen: Sequence[
     texts = read_table(run.words, seen.utts)
     known = set(read_vocabulary(run))
     drawn = []
-    for row in list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted):
+    for row in rows:
         utt = seen.utts[row]
         words = [word if word in known else f"{word} (unknown)" for word in words_of(texts[utt])]
         weights = {name: of_all[row] for name, of_all in seen.words.items()}
         true, predicted = classes[seen.true[row]], classes[seen.predicted[row]]
         drawn.append(figures.Sentence(utt, true, predicted, words, weights))
-    path = figure_path(run, "words_chosen" if chosen else "words")
-    shown = "chosen utterances" if chosen else "an example of each class"
-    figures.sentences(drawn, f"{title_of(run)}: attention to words in {shown}", path)
+    path = figure_path(run, "words", chosen)
+    figures.sentences(drawn, f"{title_of(run)}: attention to words in {which(chosen)}", path)
     print(path.resolve())
 
 
-def figure_path(run: "Run", name: str) -> Path:
-    return Path("figures", f"{run.system.name}_{run.protocol.name}_{name}.png")
+def figure_path(run: "Run", name: str, chosen: bool = False) -> Path:
+    return Path("figures", f"{run.system.name}_{run.protocol.name}_{name}{'_chosen' * chosen}.png")
+
+
+def which(chosen: bool) -> str:
+    """What is drawn, in words."""
+    return "chosen utterances" if chosen else "an example of each class"
 
 
 def title_of(run: "Run") -> str:

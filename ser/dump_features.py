@@ -16,8 +16,6 @@ from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import read_recordings, read_table, write_table
 
-ALLOW = "--allow-pipes"
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -42,11 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         help="do one job of those that a call with --systems laid out; DUMP is the feature's folder",
     )
-    parser.add_argument(
-        ALLOW,
-        action="store_true",
-        help="run the shell commands that stand in wav.scp, as `sox a.mp3 -t wav - |`",
-    )
+    cli.add_allow_pipes(parser)
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("dump", type=Path, metavar="DUMP", help="folder of all features")
     args = parser.parse_args(argv)
@@ -105,7 +99,7 @@ def dump(
         "ser.dump_features",
         "--job",
         "JOB",
-        *[ALLOW] * allow_pipes,
+        *[cli.ALLOW_PIPES] * allow_pipes,
         str(data),
         str(parts),
     ]

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import read_recordings, read_table
-from ser.dump_features import ALLOW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         help=f"folder of a SpeechBrain network, or its name on the hub (default {HUB})",
     )
     cli.add_device(parser)
-    parser.add_argument(
-        ALLOW,
-        action="store_true",
-        help="run the shell commands that stand in wav.scp, as `sox a.mp3 -t wav - |`",
-    )
+    cli.add_allow_pipes(parser)
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the x-vectors")
     args = parser.parse_args(argv)

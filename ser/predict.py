@@ -98,8 +98,6 @@ def predict(
     is not given, or something that it does not."""
     import numpy as np
 
-    from ser.config import kind_of, load_kind
-
     extras = {
         "words": ("what is said", "--text or --texts", texts),
         "xvectors": ("x-vectors", "--xvectors", xvectors),
@@ -109,17 +107,16 @@ def predict(
             raise UserError(f"{run.folder}: its system reads {noun}; give {option}")
         if given and extra not in run.system.extras:
             raise UserError(f"{run.folder}: its system does not read {noun}; leave {option} out")
-    feature = load_kind("feature", kind_of(run.system.feature), run.folder / "run.yaml")
     config = run.system.feature
     matrices = {}
     for name, path in recordings.items():
         samples, _ = audio.read(path, config.sample_rate)
         try:
-            matrices[name] = feature.extract(samples, config)
+            matrices[name] = run.feature.extract(samples, config)
         except UserError as error:
             raise UserError(f"{path}: {error}; leave it out") from None
-    if hasattr(feature, "columns") and (columns := feature.columns(config)) is not None:
-        matrices = {name: matrix[:, columns] for name, matrix in matrices.items()}
+    if run.columns is not None:
+        matrices = {name: matrix[:, run.columns] for name, matrix in matrices.items()}
     if run.system.training is None:
         from ser.models import svm
         from ser.score import load_machine

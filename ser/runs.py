@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -35,6 +36,8 @@ from ser.files import whole
 from ser.folds import Fold, read_fold
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ser.archive import Features
 
 PACKAGES = ("torch", "torchaudio", "librosa", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile")
@@ -63,6 +66,16 @@ class Run:
     def feature_folder(self, noise: str | None = None) -> Path:
         """Folder of the system's feature, of the recordings as they are or with a noise added."""
         return self.dump / feature_name(self.system.feature, noise)
+
+    @property
+    def feature(self) -> ModuleType:
+        """The module of the system's feature."""
+        return load_kind("feature", kind_of(self.system.feature), self.folder / "run.yaml")
+
+    @property
+    def columns(self) -> "np.ndarray | None":
+        """Numbers of the values of each frame that the system takes; None: all."""
+        return self.feature.columns(self.system.feature) if hasattr(self.feature, "columns") else None
 
     @property
     def vectors(self) -> Path | None:
@@ -171,9 +184,7 @@ class Run:
         from ser.archive import Features
 
         fold = read_fold(self.folds / f"fold{self.fold}", self.data)
-        module = load_kind("feature", kind_of(self.system.feature), self.folder / "run.yaml")
-        columns = module.columns(self.system.feature) if hasattr(module, "columns") else None
-        features = Features(self.feature_folder(), columns)
+        features = Features(self.feature_folder(), self.columns)
         for noise in self.system.augment:
             copies = {copy_id(utt, noise): utt for utt in fold.train}
             features.take(Features(self.feature_folder(noise)), copies)

@@ -65,6 +65,7 @@ def score(folder: Path, result: Path, device: str) -> None:
     utts = sorted(fold.test)
     model = score_svm if run.system.training is None else score_network
     posteriors, about = model(run, fold, utts, device)
+    inputs = ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())
     ended = datetime.datetime.fromtimestamp((folder / "done").stat().st_mtime)
     about = {
         "system": run.system.name,
@@ -74,11 +75,7 @@ def score(folder: Path, result: Path, device: str) -> None:
         "fold": f"{run.fold} of {len(fold_numbers(run.folds))}",
         "seed": run.seed,
         "overlap": fold.overlap,
-        **(
-            {"inputs": ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())}
-            if run.inputs
-            else {}
-        ),
+        **({"inputs": inputs} if inputs else {}),
         **about,
         "date": ended.isoformat(" ", "minutes"),
         "commit": run.made["commit"],

@@ -50,11 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         help="its weights, fetched by hand (default: fetched once, 0.4 to 4 GB, to torch's own cache)",
     )
     cli.add_device(parser)
-    parser.add_argument(
-        "--allow-pipes",
-        action="store_true",
-        help="run the shell commands that stand in wav.scp, as `sox a.mp3 -t wav - |`",
-    )
+    cli.add_allow_pipes(parser)
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     args = parser.parse_args(argv)
 

@@ -3,6 +3,7 @@
 Read from Kaldi's xvector.scp, as sid/nnet3/xvector/extract_xvectors.sh and ser.dump_xvectors write it.
 """
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,8 +19,13 @@ MEND = "mend its archive's path, which is seen from here, or extract it again"
 
 def archives(scp: Path) -> list[Path]:
     """The archives that an index points into, as far as they are there."""
-    paths = {Path(place.rpartition(":")[0]) for place in read_table(scp).values()}
-    return sorted(path for path in paths if path.is_file())
+    return [path for path in _archives(scp, scp.stat().st_mtime_ns) if path.is_file()]
+
+
+@functools.cache
+def _archives(scp: Path, changed: int) -> list[Path]:
+    """All of them; a table that has not changed since is not read again for each of many runs."""
+    return sorted({Path(place.rpartition(":")[0]) for place in read_table(scp).values()})
 
 
 def read(scp: str | Path, utts: Iterable[str]) -> dict[str, np.ndarray]:
