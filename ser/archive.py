@@ -1,5 +1,6 @@
 """Feature matrices and vectors in Kaldi's ark/scp."""
 
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from io import BufferedReader
@@ -17,7 +18,7 @@ from ser.normalisation import Statistics, normalise, statistics
 
 def write_archive(ark: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, int]:
     """Write (utt, matrix of frames (T, D) or vector (D,), float32) pairs to `ark` and its index to the .scp
-    beside it.
+    beside it, with absolute paths, as Kaldi does.
 
     Both appear whole, the index last. Returns each utterance's number of frames, or of values of a vector.
     """
@@ -27,7 +28,7 @@ def write_archive(ark: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict
             if utt in index:
                 raise UserError(f"{ark}: utterance {utt} comes twice; make its id unique")
             stream.write(f"{utt} ".encode())
-            index[utt] = f"{ark}:{stream.tell()}"
+            index[utt] = f"{os.path.abspath(ark)}:{stream.tell()}"
             write_array(stream, matrix)
             frames[utt] = len(matrix)
     write_table(ark.with_suffix(".scp"), index)
@@ -130,6 +131,8 @@ def read_entry(scp: Path, utt: str, place: str, dimensions: Literal[1, 2], remed
             matrix = read_matrix_or_vector(stream)
         if matrix.ndim != 2:
             raise ValueError("a vector")
+        if not np.isfinite(matrix).all():
+            raise ValueError("infinite or undefined values")
         return matrix
     except Exception as error:  # kaldiio tells a broken archive by many kinds
         what = "vector" if dimensions == 1 else "features"

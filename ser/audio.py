@@ -1,5 +1,6 @@
 """Recordings, files on disk or what a command prints, -> samples."""
 
+import hashlib
 import io
 import os
 import struct
@@ -135,11 +136,21 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
         raise UserError(f"{recording}: infinite or undefined samples; fetch it again")
     if mono.min() == mono.max():
         raise UserError(f"{recording}: silent: every sample is {mono[0]:g}; fetch it again or leave it out")
-    if rate is not None and rate != own_rate:
-        import soxr
+    return (mono, own_rate) if rate is None else (resample(mono, own_rate, rate), rate)
 
-        mono = soxr.resample(mono, own_rate, rate, quality="HQ")
-    return mono, rate or own_rate
+
+def resample(samples: "np.ndarray", rate: int, to: int) -> "np.ndarray":
+    """Samples (N,) at `rate` Hz -> at `to` Hz (soxr, high quality)."""
+    if rate == to:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, rate, to, quality="HQ")
+
+
+def md5(samples: "np.ndarray") -> str:
+    """MD5 of samples as `read` gives them at the recording's own rate: what utt2md5 has of a recording."""
+    return hashlib.md5(samples.tobytes(), usedforsecurity=False).hexdigest()
 
 
 def is_clipped(samples: "np.ndarray") -> bool:

@@ -314,8 +314,12 @@ def as_dict(config: Any) -> Any:
     if not is_dataclass(config):
         return config if not isinstance(config, list) else [as_dict(item) for item in config]
     content = {item.name: as_dict(getattr(config, item.name)) for item in fields(config)}
-    in_kind = type(config).__module__.startswith(("ser.features.", "ser.models."))
-    return {"kind": kind_of(config), **content} if in_kind else content
+    return {"kind": kind_of(config), **content} if in_kind(config) else content
+
+
+def in_kind(config: Any) -> bool:
+    """Whether a config is that of a module that a `kind` names."""
+    return type(config).__module__.startswith(("ser.features.", "ser.models."))
 
 
 def feature_name(config: Any, noise: str | None = None) -> str:

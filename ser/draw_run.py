@@ -79,7 +79,7 @@ def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
         raise UserError(f"{folder}: of an SVM, and only networks are drawn; leave it out")
     if not run.is_done:
         raise UserError(f"{folder}: not done; run stage 4")
-    run.refuse_other_inputs()
+    run.refuse_changes(but=["trainer"])
     fold = run.read_fold()
     if len(fold.test) < 4:
         raise UserError(f"{folder}: {len(fold.test)} test utterances, and t-SNE needs 4; leave it out")

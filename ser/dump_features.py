@@ -1,8 +1,9 @@
 """Stage 2: compute each distinct feature of some systems once, in parallel jobs.
 
-Writes DUMP/<feature>/feats.scp and utt2num_frames, as Kaldi does, and feature.yaml, which says how
-they were made; and DUMP/<feature>-<noise> for each noise that a system trains on or a protocol tests
-with. What is there already for the same utterances is left alone.
+Writes DUMP/<feature>/feats.scp and utt2num_frames, as Kaldi does, utt2md5, the checksums of the recordings
+that they were made of, and feature.yaml, which says by what settings and code; and DUMP/<feature>-<noise> for
+each noise that a system trains on or a protocol tests with. What is there already of the same recordings, by
+the same settings and code, is left alone; what is not is made anew.
 """
 
 import argparse
@@ -69,29 +70,41 @@ def dump(
     """Fill the folder of one feature, of the recordings with or without noise, through the job runner."""
     import yaml
 
-    from ser.config import without_parts
+    from ser.config import read_yaml, without_parts
     from ser.files import whole
+    from ser.runs import feature_sources
 
     wavs = read_recordings(data / "wav.scp", allow_pipes, "ser.dump_features")
-    if (folder / "feats.scp").exists() and (index := read_table(folder / "feats.scp")).keys() == wavs.keys():
-        check_archives(folder, index)
+    md5s = read_table(data / "utt2md5", wavs)
+    made = {**without_parts(feature), "noise": noise, "code": dict(feature_sources(feature, noise))}
+    reason = why_anew(folder, made, {utt: md5s[utt] for utt in wavs})
+    if not reason:
         print(f"{folder}: all {len(wavs)} utterances are there")
         return
-    (folder / "feats.scp").unlink(missing_ok=True)  # it would point into archives that are made again
-    nj = min(nj, len(wavs))
-    parts = folder / f"split{nj}"
     durations = read_table(data / "utt2dur", wavs)
     try:
         longest_first = sorted(wavs, key=lambda utt: (-float(durations[utt]), utt))
     except ValueError as error:
         raise UserError(f"{data / 'utt2dur'}: {error}; run stage 0 again") from None
-    for job in range(1, nj + 1):  # dealt out by length, so that the jobs end together
-        part = {utt: wavs[utt] for utt in longest_first[job - 1 :: nj]}
-        if not (parts / f"wav.{job}.scp").exists() or read_table(parts / f"wav.{job}.scp") != part:
-            (parts / f"frames.{job}").unlink(missing_ok=True)
-            write_table(parts / f"wav.{job}.scp", part)
-    with whole(folder / "feature.yaml") as stream:
-        yaml.safe_dump({**without_parts(feature), "noise": noise}, stream)
+    if (folder / "feats.scp").exists():
+        print(f"{folder}: made anew: {reason}")
+        (folder / "feats.scp").unlink()  # it would point into archives that are made again
+    if not (folder / "feature.yaml").exists() or read_yaml(folder / "feature.yaml") != made:
+        for done in folder.glob("split*/frames.*"):
+            done.unlink()
+        with whole(folder / "feature.yaml") as stream:
+            yaml.safe_dump(made, stream)
+    nj = min(nj, len(wavs))
+    parts = folder / f"split{nj}"
+    for number in range(1, nj + 1):  # dealt out by length, so that the jobs end together
+        done = parts / f"frames.{number}"  # says that the job's part is whole
+        if done.exists() and gone(read_table(parts / f"feats.{number}.scp")):
+            done.unlink()
+        for name, table in ((f"wav.{number}.scp", wavs), (f"utt2md5.{number}", md5s)):
+            part = {utt: table[utt] for utt in longest_first[number - 1 :: nj]}
+            if not (parts / name).exists() or read_table(parts / name) != part:
+                done.unlink(missing_ok=True)
+                write_table(parts / name, part)
 
     job = [
         sys.executable,
@@ -109,23 +122,45 @@ def dump(
 
     index: dict[str, str] = {}
     frames: dict[str, str] = {}
-    for job_number in range(1, nj + 1):
-        index |= read_table(parts / f"feats.{job_number}.scp")
-        frames |= read_table(parts / f"frames.{job_number}")
+    for number in range(1, nj + 1):
+        index |= read_table(parts / f"feats.{number}.scp")
+        frames |= read_table(parts / f"frames.{number}")
     write_table(folder / "utt2num_frames", frames)
+    write_table(folder / "utt2md5", {utt: md5s[utt] for utt in wavs})
     write_table(folder / "feats.scp", index)  # last: it says that all is there
     print(f"{folder}: {len(index)} utterances")
 
 
-def check_archives(folder: Path, index: Mapping[str, str]) -> None:
-    """Raise UserError where an archive of an index is gone, or ends before its last utterance begins."""
+def why_anew(folder: Path, made: Mapping[str, Any], md5s: Mapping[str, str]) -> str:
+    """Why the features in a folder are not those wanted; "" where they are. made: settings and code, as feature.yaml
+    has them; md5s: checksums of the recordings."""
+    from ser.config import read_yaml
+
+    if not all((folder / name).exists() for name in ("feats.scp", "utt2md5", "feature.yaml")):
+        return "not whole, or of an older version"
+    index, there = read_table(folder / "feats.scp"), read_table(folder / "utt2md5")
+    before = read_yaml(folder / "feature.yaml")
+    changed = [utt for utt in md5s.keys() | there.keys() if md5s.get(utt) != there.get(utt)]
+    code = [module for module in made["code"] if (before.get("code") or {}).get(module) != made["code"][module]]
+    if code:
+        return f"other code ({', '.join(code)})"
+    if before != made:
+        return "other settings"
+    if changed or index.keys() != md5s.keys():
+        return f"other recordings ({min(changed, default='feats.scp')} and {max(len(changed) - 1, 0)} more)"
+    return gone(index)
+
+
+def gone(index: Mapping[str, str]) -> str:
+    """The archive of an index that is gone, or ends before its last utterance begins; "" where all are there."""
     ends: dict[str, int] = {}
     for place in index.values():
         ark, _, offset = place.rpartition(":")
         ends[ark] = max(ends.get(ark, 0), int(offset) if offset.isdecimal() else 0)
     for ark, end in ends.items():
         if not Path(ark).is_file() or Path(ark).stat().st_size <= end:
-            raise UserError(f"{ark}: gone, or cut short; remove {folder} and run stage 2 again")
+            return f"{ark} is gone, or cut short"
+    return ""
 
 
 def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
@@ -136,19 +171,29 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     from ser.archive import write_archive
     from ser.config import check, load_kind, read_yaml
     from ser.noise import add as add_noise
+    from ser.runs import feature_sources
 
     if (parts / f"frames.{job}").exists():  # written last: this part is done
         return
     settings = read_yaml(parts.parent / "feature.yaml")
     module = load_kind("feature", settings.pop("kind"), parts.parent / "feature.yaml")
     noise = settings.pop("noise")
+    code = settings.pop("code")
     config = check(module.Config, settings, parts.parent / "feature.yaml")
+    if code != feature_sources(config, noise):
+        raise UserError(f"{parts.parent}: the code was changed since the job was laid out; run stage 2 again")
     scp = parts / f"wav.{job}.scp"
     wavs = read_recordings(scp, allow_pipes, "ser.dump_features")
+    md5s = read_table(parts / f"utt2md5.{job}", wavs)
 
     def matrices() -> Iterator[tuple[str, np.ndarray]]:
         for utt, place in tqdm(wavs.items(), desc="features", disable=None):
-            samples, _ = audio.read(audio.recording(place, f"{scp}: {utt}"), config.sample_rate)
+            samples, rate = audio.read(audio.recording(place, f"{scp}: {utt}"))
+            if audio.md5(samples) != md5s[utt]:
+                raise UserError(
+                    f"{place}: {utt} has other samples than when utt2md5 was written; run stages 0 and 1 again"
+                )
+            samples = audio.resample(samples, rate, config.sample_rate)
             if noise:
                 samples = add_noise(samples, noise, utt)
             try:

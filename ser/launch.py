@@ -7,6 +7,7 @@ import argparse
 import datetime
 import itertools
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import is_in_work, whole
+from ser.files import InWork, is_in_work, whole
 from ser.worker import State, read_state
 
+WAIT_SECONDS = 2.0  # between looks at a run that another process trains
 COMMANDS = {"svm": "ser.train_svm", "network": "ser.train"}
 
 
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
-    parser.add_argument("--folds", default="all", help="numbers of the folds, as 1,2 (default all)")
+    parser.add_argument("--folds", default="all", help="numbers of the folds, as 1,2 or 1-3 (default all)")
     parser.add_argument("--seeds", type=positive, default=1, help="number of seeds: 1 to N (default 1)")
     parser.add_argument("--nj", type=positive, default=1, help="runs side by side (default 1)")
     parser.add_argument("--num-threads", type=positive, default=1, help="threads of a run (default 1)")
@@ -42,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
 
     from ser.config import read_protocol, read_system
     from ser.folds import fold_numbers
-    from ser.runs import Run, provenance, write_run
+    from ser.provenance import provenance
+    from ser.runs import OtherRun, Run, refuse_other_protocol, shared_part, write_run
 
     made = provenance(shlex.join(["python", "-m", "ser.launch", *(argv or sys.argv[1:])]))
     systems = [
@@ -50,45 +53,54 @@ def main(argv: list[str] | None = None) -> None:
         for system in map(read_system, args.systems)
         if (system.training is not None) == (args.trainer == "network")
     ]
-    runs = []
+    rows: list[list[Run]] = []  # of one system under one protocol
     for protocol in map(read_protocol, args.protocols):
         folds = Path("data/folds") / protocol.name
-        numbers = fold_numbers(folds)
-        words = set(map(str, numbers) if args.folds == "all" else args.folds.split(","))
-        chosen = [number for number in numbers if str(number) in words]
-        if words - set(map(str, numbers)):
-            raise UserError(
-                f"--folds {args.folds}: {protocol.name} has folds {numbers[0]} to {numbers[-1]}; write all, or numbers as 1,2"
-            )
+        numbers = choose_folds(args.folds, fold_numbers(folds), protocol.name)
+        refuse_other_protocol(folds, protocol)
         for system in systems:
-            for fold in chosen:
-                for seed in range(1, args.seeds + 1):
-                    folder = Path("exp") / system.name / protocol.name / f"fold{fold}_seed{seed}"
-                    runs.append(
-                        Run(
-                            folder,
-                            args.corpus,
-                            system,
-                            protocol,
-                            fold,
-                            seed,
-                            Path("data/all"),
-                            folds,
-                            Path("dump"),
-                            made,
-                        )
+            place = Path("exp") / system.name / protocol.name
+            rows.append(
+                [
+                    Run(
+                        folder=place / f"fold{fold}_seed{seed}",
+                        corpus=args.corpus,
+                        system=system,
+                        protocol=protocol,
+                        fold=fold,
+                        seed=seed,
+                        data=Path("data/all"),
+                        folds=folds,
+                        dump=Path("dump"),
+                        made=made,
                     )
-    for run in runs:
-        run.refuse_missing_inputs()
-    for run in runs:
-        write_run(run)
+                    for fold in numbers
+                    for seed in range(1, args.seeds + 1)
+                ]
+            )
+    runs = [run for row in rows for run in row]
+    for row in rows:
+        row[0].refuse_missing_inputs()
+    others: dict[str, list[Path]] = {}  # runs that were made otherwise, by what differs
+    for row in rows:
+        shared = shared_part(row[0])
+        for run in row:
+            try:
+                write_run(run, shared)
+            except InWork:
+                pass  # it has its own run.yaml, and is looked at again when it is taken
+            except OtherRun as error:
+                others.setdefault(error.reason, []).append(run.folder)
+    if others:
+        told = [f"{some(folders)}: {reason}" for reason, folders in others.items()]
+        raise UserError(f"{sum(map(len, others.values()))} of {len(runs)} runs cannot go on: {'; '.join(told)}")
     missing = [run for run in runs if not run.is_done]
     print(
         f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True
     )
-    for features in sorted({run.feature_folder(noise) for run in missing for noise in run.noises}):
-        if not (features / "feats.scp").exists():
-            raise UserError(f"{features}: no features here; run stage 2")
+    for row in rows:
+        if not all(run.is_done for run in row):
+            row[0].refuse_other_features()
     if missing:
         threads = ["--num-threads", str(args.num_threads)]  # said twice: Kaldi's runners do not tell the jobs
         cmd = [*args.cmd.split(), *threads, "--max-jobs-run", str(args.nj)]
@@ -99,7 +111,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], nj: int) -> None:
-    """Train the runs in `folders` by `nj` jobs; raise UserError at the end where some failed."""
+    """Train the runs in `folders` by `nj` jobs, and wait for those that other processes have; raise UserError at
+    the end where some failed."""
     runs = log / "runs.list"
     with whole(runs) as stream:
         stream.writelines(f"{folder}\n" for folder in folders)
@@ -125,16 +138,44 @@ def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], 
         raise UserError(
             "the job runner failed, as said above, and no run was begun; mend that and run the same command again"
         )
+    if elsewhere:
+        wait_for(elsewhere)
+        again = [folder for folder in elsewhere if not (folder / "done").exists()]
+        if again:
+            run_all(trainer, again, log.with_name(f"{log.name}_again"), cmd, nj)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(folders)} runs failed: {some(failed)}; mend what their logs in {log} name and "
             "run the same command again"
         )
-    if elsewhere:
-        raise UserError(
-            f"{len(elsewhere)} of {len(folders)} runs are in work by other processes: {some(elsewhere)}; wait for "
-            "them and run the same command again"
-        )
+
+
+def choose_folds(text: str, numbers: list[int], protocol: str) -> list[int]:
+    """The folds that --folds asks for: all, or numbers and ranges as 1,3-5."""
+    if text == "all":
+        return numbers
+    chosen: set[int] = set()
+    for word in text.split(","):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", word.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if first not in numbers or last not in numbers or first > last:
+            raise UserError(
+                f"--folds {text}: {protocol} has folds {numbers[0]} to {numbers[-1]}; write all, or numbers as 1,2 or 1-3"
+            )
+        chosen.update(number for number in numbers if first <= number <= last)
+    return sorted(chosen)
+
+
+def wait_for(folders: list[Path]) -> None:
+    """Wait until no other process trains these runs."""
+    from ser.runs import first_line
+
+    holder = first_line(folders[0] / "lock").strip() or "just ended"
+    told = f"{some(folders)} ({holder})"
+    print(f"waiting for {len(folders)} runs, which other processes train: {told}", flush=True)
+    for folder in folders:
+        while is_in_work(folder / "lock"):
+            time.sleep(WAIT_SECONDS)
 
 
 def some(folders: list[Path]) -> str:

@@ -38,7 +38,7 @@ def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module
 
     Raises UserError where the network is not for inputs of `sizes`.
     """
-    path = run.folder / ("last.safetensors" if run.protocol.select == "last" else "best.safetensors")
+    path = run.weights
     weights, notes = load(path)
     if "sizes" not in notes:
         raise UserError(f"{path}: of an older version; remove or rename the folder and run stage 4 again")

@@ -1,7 +1,6 @@
 """Stage 0: the recordings of a corpus -> data directory, and a report of what is and is not in it."""
 
 import argparse
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -101,8 +100,7 @@ def _decode(path: Path) -> Recording | UserError:
         samples, rate = audio.read(path)
     except UserError as error:
         return error
-    md5 = hashlib.md5(samples.tobytes(), usedforsecurity=False).hexdigest()
-    return Recording(len(samples) / rate, rate, channels, audio.is_clipped(samples), md5)
+    return Recording(len(samples) / rate, rate, channels, audio.is_clipped(samples), audio.md5(samples))
 
 
 def identical(recordings: Mapping[str, Recording]) -> list[list[str]]:

@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ser.config import PaperRow, Protocol, System
+    from ser.results import Results
     from ser.scores import Scores
 
 Runs = dict[str, "Scores"]  # of one system under one protocol, by the run's name
@@ -29,7 +31,10 @@ Written by stage 6 from the scores in results/; never edited by hand.
 
 - **WA**, weighted accuracy: the share of all test utterances that are right. **UA**, unweighted
   accuracy (UAR): the mean of the classes' recalls. Both in per cent.
-- Mean and 95 % interval (Student's t) over runs; a run is one fold with one seed. One run has no interval.
+- Mean and 95 % interval (Student's t) over folds; the seeds of a fold are averaged first, since they share its test
+  utterances. Of one fold the interval is over its seeds, and says so: it tells nothing of other test speakers. Runs
+  that say the same of every utterance, as another seed of an SVM does, count once. A run is one fold with one seed.
+- Only runs that are the same in settings, code, folds and recordings are averaged; what is left out is told below.
 - **published**: the paper's number, beside ours under the protocol that is to give it; **difference**: ours less
   the published one.
 - "not run": no scores yet; the row's command makes them.
@@ -38,6 +43,7 @@ Written by stage 6 from the scores in results/; never edited by hand.
 MEASURES = ("wa", "ua")
 MARKS = {
     "†": "the test set selected the networks' epoch; an SVM's settings are chosen inside the training part.",
+    "§": "made by other code for feature or model than this tree has, or before scores noted the checksums of the recordings.",
     "‡": "speakers of the test set are in the training set too: of new voices the numbers say nothing.",
 }
 SHARED_SPEAKERS = re.compile(r"train and test share [1-9]\d* of \d+ speakers")  # as stage 1 words it
@@ -62,11 +68,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--note", default="", help="a sentence to put first, where nothing was run")
     args = parser.parse_args(argv)
 
-    from ser.config import read_protocol, read_system
+    from ser.config import read_system
     from ser.files import whole
-    from ser.scores import read_scores
+    from ser.results import find
 
-    protocols = [read_protocol(path) for path in sorted(Path("conf/protocols").glob("*.yaml"))]
+    protocols = read_protocols()
     systems = []
     for path in find_systems(args.systems):
         try:
@@ -79,17 +85,12 @@ def main(argv: list[str] | None = None) -> None:
     protocols.sort(key=lambda protocol: protocol.name not in papers)
     if args.main and args.main not in {system.name for _, system in systems}:
         raise UserError(f"--main {args.main}: no such system in conf/*/; take the name of one that is")
-    scored: dict[tuple[str, str], Runs] = {}
-    for _, system in systems:
-        for protocol in protocols:
-            files = sorted(Path("results", system.name, protocol.name).glob("*.txt"))
-            scored[system.name, protocol.name] = {file.stem: read_scores(file) for file in files}
-            for run, scores in scored[system.name, protocol.name].items():
-                if scores.about["corpus"] != args.corpus:
-                    raise UserError(
-                        f"results/{system.name}/{protocol.name}/{run}.txt: of {scores.about['corpus']}, "
-                        f"not {args.corpus}; remove results/, which was copied from another recipe"
-                    )
+    found = {
+        (system.name, protocol.name): find(system, protocol, args.corpus)
+        for _, system in systems
+        for protocol in protocols
+    }
+    scored = {key: results.shown for key, results in found.items()}
 
     first = [protocol for protocol in protocols if not protocol.table]
     lines = [f"# Results: {args.corpus}", "", *([args.note, ""] if args.note else []), INTRODUCTION]
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         for path, system in systems
         if is_row(system, args.corpus, first, scored) or not is_row(system, args.corpus, asides, scored)
     ]
-    lines += ["", *table(args.corpus, rows, first, scored)]
+    lines += ["", *table(args.corpus, rows, first, found)]
     if args.main:
         tested = against(args.main, [system for _, system in systems], first, scored)
         ran = any(scored[system.name, protocol.name] for _, system in systems for protocol in first)
@@ -115,17 +116,19 @@ def main(argv: list[str] | None = None) -> None:
             lines += describe(protocol, [scored[system.name, protocol.name] for _, system in systems])
         rows = [(path, system) for path, system in systems if is_row(system, args.corpus, own, scored)]
         beside = [protocol for protocol in first if any(same_split(protocol, other) for other in own)]
-        told = table(args.corpus, rows, beside + own, scored) if rows else ["Not run."]
+        told = table(args.corpus, rows, beside + own, found) if rows else ["Not run."]
         lines += ["", *told]
         if args.main:
             lines += against(args.main, [system for _, system in rows], own, scored)
+    paths = {system.name: path for path, system in systems}
+    lines += ["", "## Scores", "", *tell_scores(found, paths)]
     print("\n".join(lines))
     lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
     shown: list[str] = []  # of the main system, under the first protocol that it was run under
     for _, system in systems:
         for protocol in protocols:
             if scored[system.name, protocol.name]:
-                pictures = draw(system, protocol, scored[system.name, protocol.name])
+                pictures = draw(system, protocol, found[system.name, protocol.name])
                 lines.append(link(system, protocol, pictures))
                 if system.name == args.main and not shown:
                     shown = ["", *(f"![{path.stem}]({path})" for path in pictures.values())]
@@ -133,6 +136,18 @@ def main(argv: list[str] | None = None) -> None:
     with whole("RESULTS.md") as stream:
         stream.write("\n".join(lines) + "\n")
     print(Path("RESULTS.md").resolve())
+
+
+def read_protocols() -> list["Protocol"]:
+    """The protocols below conf/protocols. Raises UserError where two have one name."""
+    from ser.config import read_protocol
+
+    paths: dict[str, Path] = {}
+    for path in sorted(Path("conf/protocols").rglob("*.yaml")):
+        other = paths.setdefault(path.stem, path)
+        if other != path:
+            raise UserError(f"{path}: {other} has that name too; rename one, since results are told by it")
+    return [read_protocol(path) for path in paths.values()]
 
 
 def find_systems(more: list[Path]) -> list[Path]:
@@ -165,13 +180,12 @@ def table(
     corpus: str,
     systems: list[tuple[Path, "System"]],
     protocols: list["Protocol"],
-    scored: dict[tuple[str, str], Runs],
+    found: dict[tuple[str, str], "Results"],
 ) -> list[str]:
     """The lines of a table: a row a system, a protocol after the other, each with the paper's numbers."""
-    import numpy as np
-
     from ser import metrics
 
+    scored = {key: results.shown for key, results in found.items()}
     papers = {
         protocol.name: [row for _, system in systems for row in numbers_of(system, corpus, protocol)]
         for protocol in protocols
@@ -196,13 +210,13 @@ def table(
             runs = list(scored[system.name, protocol.name].values())
             of_paper = numbers_of(system, corpus, protocol)
             for measure in MEASURES:
-                ours = [getattr(metrics, measure)(confusion_of(scores)) for scores in runs]
+                ours = of_folds(runs, getattr(metrics, measure))
                 row.append(interval(ours))
                 if published[protocol.name, measure]:
                     told = [value for paper in of_paper if (value := getattr(paper, measure)) is not None]
                     row.append("; ".join(f"{value:g}" for value in told) or "–")
-                    row.append("; ".join(f"{np.mean(ours) - value:+.1f}" for value in told if runs) or "–")
-            row.append(n_runs(runs))
+                    row.append("; ".join(f"{mean_of(ours) - value:+.1f}" for value in told if runs) or "–")
+            row.append(n_runs(runs) + marks_of(found[system.name, protocol.name]))
             about += [scores.about for scores in runs]
             ran += [protocol.name] * bool(runs or of_paper)
         parameters = sorted({int(one["parameters"]) for one in about if "parameters" in one})
@@ -214,7 +228,7 @@ def table(
         )
         row.append(f"{sum(minutes) / len(minutes):.1f}" if minutes else "–")
         rows.append([*row, command(path, about, ran)])
-    told = {mark: text for mark, text in MARKS.items() if mark in "".join(rows[0])}
+    told = {mark: text for mark, text in MARKS.items() if mark in "".join(map("".join, rows))}
     return as_lines(rows) + [line for mark, text in told.items() for line in ("", f"{mark} {text}")]
 
 
@@ -344,14 +358,80 @@ def n_runs(runs: list["Scores"]) -> str:
     return f"{len(runs)}" if len(folds) == total else f"{len(runs)} ({len(folds)} of {total} folds)"
 
 
-def interval(values: list[float]) -> str:
-    """Mean and half the width of its 95 % interval."""
+def of_folds(runs: list["Scores"], measure: Callable[["np.ndarray"], float]) -> list[list[float]]:
+    """A measure of each run, put together by fold. Runs of a fold that say the same of every utterance count once:
+    another seed that changes nothing is no further evidence."""
+    values: dict[str, dict[bytes, float]] = defaultdict(dict)
+    for scores in runs:
+        values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(confusion_of(scores))
+    return [list(of_fold.values()) for of_fold in values.values()]
+
+
+def mean_of(values: list[list[float]]) -> float:
+    """The mean over folds of the mean over a fold's seeds."""
+    means = [sum(of_fold) / len(of_fold) for of_fold in values]
+    return sum(means) / len(means)
+
+
+def interval(values: list[list[float]]) -> str:
+    """Mean and half the width of its 95 % interval, of values of each fold: over the folds, whose seeds are averaged
+    first; of one fold over its seeds."""
     from ser import metrics
 
     if not values:
         return "not run"
-    mean = sum(values) / len(values)
-    return f"{mean:.1f} ± {metrics.half_interval(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
+    told = f"{mean_of(values):.1f}"
+    if len(values) > 1:
+        return f"{told} ± {metrics.half_interval([sum(of_fold) / len(of_fold) for of_fold in values]):.1f}"
+    return f"{told} ± {metrics.half_interval(values[0]):.1f} (seeds)" if len(values[0]) > 1 else told
+
+
+def marks_of(results: "Results") -> str:
+    """What a reader must know of the runs that are shown."""
+    return " own" * results.is_own + " §" * results.is_older
+
+
+def tell_scores(found: dict[tuple[str, str], "Results"], paths: dict[str, Path]) -> list[str]:
+    """The lines that say what the tables are made of, and which scores are left out of them, and why."""
+    every = [
+        scores
+        for results in found.values()
+        for runs in (results.shown, results.beside, *results.left_out.values())
+        for scores in runs.values()
+    ]
+    known = [scores for scores in every if scores.has_identity]
+    whole = sum(scores.row["recordings"] != "unknown" for scores in known)
+    lines = [
+        f"Of {len(every)} scores, {whole} carry a whole identity (settings, code, folds, recordings), "
+        f"{len(known) - whole} one without the checksums of the recordings, and {len(every) - len(known)} are of "
+        "unknown origin.",
+        "",
+    ]
+    for (system, protocol), results in found.items():
+        place = f"- **{system}**, {protocol}:"
+        remedy = f"`./run.sh --systems {paths[system]} --protocol {protocol}` makes them anew"
+        for reason, runs in results.left_out.items():
+            lines.append(f"{place} left out {some(list(runs))}: {reason}; {remedy}.")
+        if results.beside:
+            lines.append(f"{place} shown are the published scores; made here, beside them: {numbers(results.beside)}.")
+        if results.is_own:
+            lines.append(f"{place} shown are the scores made here (own).")
+        if len(results.trainers) > 1:
+            commits = ", ".join(sorted(set(results.trainers.values())))
+            lines.append(f"{place} trained by {len(results.trainers)} versions of the training code ({commits}).")
+    return lines
+
+
+def some(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def numbers(runs: Runs) -> str:
+    """WA of each of some runs."""
+    from ser import metrics
+
+    return ", ".join(f"{name} WA {metrics.wa(confusion_of(scores)):.1f}" for name, scores in runs.items())
 
 
 def link(system: "System", protocol: "Protocol", pictures: dict[str, Path]) -> str:
@@ -360,13 +440,13 @@ def link(system: "System", protocol: "Protocol", pictures: dict[str, Path]) -> s
     return f"- **{system.name}**, {protocol.name}: {', '.join(links)}"
 
 
-def draw(system: "System", protocol: "Protocol", runs: Runs) -> dict[str, Path]:
+def draw(system: "System", protocol: "Protocol", results: "Results") -> dict[str, Path]:
     """Draw what the scores of one system under one protocol show; return the pictures, and those that
     ser.draw_run has drawn."""
-    import json
-
     from ser import figures
+    from ser.scores import read_log
 
+    runs = results.shown
     classes = next(iter(runs.values())).classes
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
     place = f"figures/{system.name}_{protocol.name}"
@@ -374,9 +454,9 @@ def draw(system: "System", protocol: "Protocol", runs: Runs) -> dict[str, Path]:
     figures.confusion(sum(map(confusion_of, runs.values())), classes, title, pictures["confusion"])
     logs = {}
     for run in runs:
-        file = Path("results", system.name, protocol.name, f"{run}.epochs.jsonl")
+        file = Path("results", system.name, protocol.name, "own" * results.is_own, f"{run}.epochs.jsonl")
         if file.exists():
-            logs[run] = [json.loads(line) for line in file.read_text().splitlines()]
+            logs[run] = read_log(file)
     if logs and not protocol.noise:  # which training does not hear
         pictures["curves"] = Path(f"{place}_curves.png")
         heard = "development" if protocol.select == "dev" else "test"  # see ser.train

@@ -2,16 +2,15 @@
 
 EXP/<system>/<protocol>/fold<k>_seed<s>/ holds run.yaml (all that made it) and what training writes;
 the file `done` appears when training has ended.
+
+A run's identity is the fingerprint of its parts, each told by content: settings, source code, utterances of the
+fold and the checksums of their recordings, fold and seed. Where a part is no longer what it was when the run was
+laid out, the run is refused. Its row is what is the same for all runs that a table may average.
 """
 
-import functools
-import hashlib
 import json
-import platform
-import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -32,15 +31,24 @@ from ser.config import (
     read_yaml,
 )
 from ser.datadir import read_table
-from ser.files import whole
-from ser.folds import Fold, read_fold
+from ser.files import alone, whole
+from ser.folds import Fold, fold_numbers, read_fold
+from ser.identity import column_of, differences, fingerprint, md5_of, settings, sources, split_of, table_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ser.archive import Features
 
-PACKAGES = ("torch", "torchaudio", "librosa", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile")
+REMEDY = "remove or rename the folder to run it anew"
+
+
+class OtherRun(UserError):
+    """The folder of a run holds one that was made otherwise; reason: what differs, and the remedy."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -117,27 +125,58 @@ class Run:
         return list(dict.fromkeys([None, *self.system.augment, self.protocol.noise]))
 
     @property
-    def split(self) -> str:
-        """Fingerprint of the fold's utterances and classes, as they are on disk now."""
-        folder = self.folds / f"fold{self.fold}"
-        paths = (self.folds / "classes", *(folder / part for part in ("train", "dev", "test")))
-        return fingerprint(*(sorted(read_table(path).items()) for path in paths))
+    def code(self) -> Mapping[str, str]:
+        """Source that all runs of a row have in common: {module: fingerprint}."""
+        return code_of(self.system, self.protocol)
 
     @property
-    def content(self) -> dict[str, Any]:
-        """All that makes the run what it is, as run.yaml has it."""
+    def trainer(self) -> Mapping[str, str]:
+        """Source of what else training runs through."""
+        every = sources("ser.train_svm" if self.system.training is None else "ser.train")
+        return {module: of_module for module, of_module in every.items() if module not in self.code}
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """All that the run's weights follow from, as it is now."""
         return {
             "corpus": self.corpus,
+            "system": fingerprint(settings(self.system)),
+            "protocol": fingerprint(settings(self.protocol)),
+            "code": fingerprint(dict(self.code)),
+            "trainer": fingerprint(dict(self.trainer)),
+            "split": split_of(self.folds, self.fold),
+            **self.columns_of((self.fold,)),
+            **self.inputs,
             "fold": self.fold,
             "seed": self.seed,
-            "split": self.split,
-            "data": str(self.data),
-            "folds": str(self.folds),
-            "dump": str(self.dump),
-            "system": as_dict(self.system),
-            "protocol": as_dict(self.protocol),
+        }
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of the parts."""
+        return fingerprint(self.parts)
+
+    @property
+    def row(self) -> dict[str, str | None]:
+        """What is the same for all runs that a table may average, beside the settings of system and protocol."""
+        numbers = tuple(fold_numbers(self.folds))
+        return {
+            "code": fingerprint(dict(self.code)),
+            "folds": fingerprint([split_of(self.folds, number) for number in numbers]),
+            **self.columns_of(numbers),
             **self.inputs,
         }
+
+    def columns_of(self, numbers: tuple[int, ...]) -> dict[str, str]:
+        """Fingerprints of what the data directory has of the utterances of some folds, and results follow from."""
+        found = {
+            "recordings": column_of(self.data / "utt2md5", self.folds, numbers),
+            "speakers": column_of(self.data / "utt2spk", self.folds, numbers),
+        }
+        by = getattr(self.protocol.folds, "by", "utt")
+        if by not in ("utt", "spk") and (self.data / f"utt2{by}").exists():  # an SVM's inner folds keep them together
+            found["groups"] = column_of(self.data / f"utt2{by}", self.folds, numbers)
+        return found
 
     @property
     def inputs(self) -> dict[str, str | None]:
@@ -153,25 +192,28 @@ class Run:
         return found
 
     @property
-    def identity(self) -> str:
-        """Fingerprint of what its results follow from."""
-        return fingerprint({key: without_prose(value) for key, value in self.content.items()})
+    def weights(self) -> Path:
+        """The file with what training has learned, and the protocol selects."""
+        if self.system.training is None:
+            return self.folder / "model.skops"
+        return self.folder / ("last.safetensors" if self.protocol.select == "last" else "best.safetensors")
 
-    def refuse_other_inputs(self) -> None:
-        """Raise UserError where the fold, or what is read beside features, is no longer what the run was laid out
-        for."""
-        then = read_yaml(self.folder / "run.yaml")
-        remedy = "remove or rename the folder and run it anew"
-        if then.get("split") != self.split:
-            raise UserError(
-                f"{self.folder}: made with other utterances in {self.folds}/fold{self.fold}; {remedy}"
-            )
+    @property
+    def model(self) -> str:
+        """MD5 of all that scores follow from, of a run that has ended."""
+        beside = (self.folder / name for name in ("normalisation.safetensors", "vocabulary"))
+        return md5_of(self.weights, *(path for path in beside if path.exists()))
+
+    def refuse_changes(self, but: Iterable[str] = ()) -> None:
+        """Raise OtherRun where a part is no longer what it was when the run was laid out. but: parts that are no
+        matter."""
         self.refuse_missing_inputs()
-        changed = [name for name, md5 in self.inputs.items() if then.get(name) != md5]
-        if changed:
-            raise UserError(
-                f"{self.folder}: made with other {' and '.join(changed)}; {remedy}, or put them back"
-            )
+        refuse_other_protocol(self.folds, self.protocol)
+        then = read_yaml(self.folder / "run.yaml")
+        changed = changes(then, self)
+        told = [line for part, line in changed.items() if part not in but]
+        if told:
+            raise OtherRun(self.folder, f"made with other {', '.join(told)}; {REMEDY}, or put that back")
 
     def read_fold(self) -> Fold:
         """The fold, with the noisy copies of its training part that the system asks for."""
@@ -184,15 +226,35 @@ class Run:
         from ser.archive import Features
 
         fold = read_fold(self.folds / f"fold{self.fold}", self.data)
-        features = Features(self.feature_folder(), self.columns)
+        self.refuse_other_features()
+        of_noise = {noise: Features(self.feature_folder(noise), self.columns) for noise in self.noises}
+        features = of_noise[None]
         for noise in self.system.augment:
-            copies = {copy_id(utt, noise): utt for utt in fold.train}
-            features.take(Features(self.feature_folder(noise)), copies)
+            features.take(of_noise[noise], {copy_id(utt, noise): utt for utt in fold.train})
         if self.protocol.noise:
-            features.take(Features(self.feature_folder(self.protocol.noise)), {utt: utt for utt in fold.test})
+            features.take(of_noise[self.protocol.noise], {utt: utt for utt in fold.test})
         if self.system.normalisation == "speaker":
             features.normalise_speakers(self.read_utt2spk())
         return features
+
+    def refuse_other_features(self) -> None:
+        """Raise UserError where the features were made by other code, or of other recordings of the fold."""
+        wanted = table_of(self.data / "utt2md5")
+        utts = sorted(set(self.sources().values()))
+        for noise in self.noises:
+            folder, code = self.feature_folder(noise), feature_sources(self.system.feature, noise)
+            if not (folder / "feats.scp").exists() or not (folder / "utt2md5").exists():
+                raise UserError(f"{folder}: no features here, or of an older version; run stage 2")
+            made = read_yaml(folder / "feature.yaml").get("code") or {}
+            changed = [module for module in code if made.get(module) != code[module]]
+            if changed:
+                raise UserError(f"{folder}: made by other code ({', '.join(changed)}); run stage 2 again")
+            there = table_of(folder / "utt2md5")
+            others = [utt for utt in utts if there.get(utt) != wanted.get(utt)]
+            if others:
+                raise UserError(
+                    f"{folder}: made of other recordings: {others[0]} and {len(others) - 1} more; run stage 2 again"
+                )
 
     def read_utt2spk(self) -> dict[str, str]:
         """The speaker of every utterance of the fold, and of its training part's noisy copies."""
@@ -248,63 +310,110 @@ def read_run(folder: str | Path) -> Run:
         ) from None
 
 
-def write_run(run: Run) -> None:
-    """Write run.yaml; where the folder holds a run made otherwise, say so and leave it alone."""
-    path, content = run.folder / "run.yaml", run.content
-    if path.exists():
-        then = read_run(run.folder)  # with defaults for settings that were added since
-        old = read_yaml(path) | {"system": as_dict(then.system), "protocol": as_dict(then.protocol)}
-        changed = [key for key in content if without_prose(old.get(key)) != without_prose(content[key])]
-        if changed:
-            raise UserError(
-                f"{path}: made with other {', '.join(changed)}; remove or rename the folder {run.folder} to run it anew"
-            )
+def write_run(run: Run, shared: str | None = None) -> None:
+    """Write run.yaml; where the folder holds a run made otherwise that has begun, raise OtherRun.
+
+    shared: what `shared_part` gives, for many runs of one system under one protocol.
+    """
+    path, identity = run.folder / "run.yaml", run.identity
+    if first_line(path) == f'identity: "{identity}"\n':
         return
-    with whole(path) as stream:
-        yaml.dump({**content, "made": run.made}, stream, Dumper, sort_keys=False, allow_unicode=True)
+    with alone(run.folder / "lock", str(run.folder)):  # a run that is just beginning notes no change
+        begun = [name for name in ("done", "checkpoint.safetensors", "epochs.jsonl") if (run.folder / name).exists()]
+        if path.exists() and begun:
+            told = ", ".join(changes(read_yaml(path), run).values()) or "run.yaml, which was changed by hand"
+            raise OtherRun(run.folder, f"made with other {told}; {REMEDY}")
+        own = {"identity": identity, "fold": run.fold, "seed": run.seed, "parts": run.parts}
+        with whole(path) as stream:
+            stream.writelines(f"{key}: {json.dumps(value)}\n" for key, value in own.items())
+            stream.write(shared or shared_part(run))
 
 
-def md5_of(*paths: Path) -> str:
-    """MD5 of some files, one after the other; of a file that has not changed it is known."""
-    sums = [_md5(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
-    return hashlib.md5("".join(sums).encode(), usedforsecurity=False).hexdigest()
-
-
-@functools.cache
-def _md5(path: Path, changed: int, size: int) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def fingerprint(*values: Any) -> str:
-    """16 hexadecimal digits that follow from values of JSON."""
-    text = "".join(json.dumps(value, sort_keys=True) for value in values)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def without_prose(value: Any) -> Any:
-    """A system or protocol without what changes no result."""
-    return (
-        {key: value[key] for key in value if key not in ("description", "paper")}
-        if isinstance(value, dict)
-        else value
-    )
-
-
-def provenance(command: str) -> dict[str, Any]:
-    """What a run was made with: command line, git commit, machine, versions."""
-    root = Path(__file__).parent.parent
-    git = subprocess.run(
-        ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-    )
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "command": command,
-        "commit": git.stdout.strip() or "not a git checkout",
-        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
-        "versions": versions,
+def shared_part(run: Run) -> str:
+    """What run.yaml has of all folds and seeds of a system under a protocol."""
+    content = {
+        "corpus": run.corpus,
+        "data": str(run.data),
+        "folds": str(run.folds),
+        "dump": str(run.dump),
+        "system": as_dict(run.system),
+        "protocol": as_dict(run.protocol),
+        "code": dict(run.code),
+        "trainer": dict(run.trainer),
+        "made": run.made,
     }
+    return yaml.dump(content, None, Dumper, sort_keys=False, allow_unicode=True)
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text; "" where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.readline()
+    except FileNotFoundError:
+        return ""
+
+
+def changes(then: Mapping[str, Any], run: Run) -> dict[str, str]:
+    """The parts of a run.yaml that are not those of `run`, each with what differs, in words."""
+    old, now = then.get("parts") or {}, run.parts
+    if not isinstance(old, dict) or not old:
+        return {"code": "code, settings or recordings (it is of an older version, which did not note them)"}
+    told = {}
+    for part in now:
+        if old.get(part) == now[part]:
+            continue
+        of_run = {"system": run.system, "protocol": run.protocol}
+        modules = {"code": run.code, "trainer": run.trainer}
+        what = part
+        if part in of_run:
+            different = differences(stored_settings(then, part), settings(of_run[part]))
+            what = f"{part} ({'; '.join(different[:3])})" if different else part
+        elif part in modules:
+            before = then.get(part) or {}
+            names = [name for name in {**before, **modules[part]} if before.get(name) != modules[part].get(name)]
+            what = f"code ({', '.join(names)})"
+        elif part == "split":
+            what = f"utterances in {run.folds}/fold{run.fold}"
+        elif part == "recordings":
+            what = f"recordings (by {run.data}/utt2md5)"
+        told[part] = what
+    if "split" in told:  # of other utterances the rest is other, too
+        return {part: what for part, what in told.items() if part not in ("recordings", "speakers", "groups")}
+    return told
+
+
+def stored_settings(content: Mapping[str, Any], part: str) -> Any:
+    """The settings of the system or protocol of a run.yaml; {} where they cannot be read any more."""
+    try:
+        if part == "system":
+            return settings(make_system(content["system"], "run.yaml"))
+        return settings(check(Protocol, content["protocol"], "run.yaml"))
+    except UserError:
+        return {}
+
+
+def refuse_other_protocol(folds: Path, protocol: Protocol) -> None:
+    """Raise UserError where stage 1 made the folds in a folder for other settings than the protocol's."""
+    path = folds / "protocol.yaml"
+    if not path.exists():  # made by hand
+        return
+    made_for = check(Protocol, read_yaml(path), path)
+    different = differences(settings(made_for), settings(protocol))
+    if different:
+        raise UserError(
+            f"{folds}: made for another protocol of this name: {'; '.join(different[:3])}; run stage 1 with the one "
+            "that is meant, or rename one of them"
+        )
+
+
+def code_of(system: System, protocol: Protocol) -> Mapping[str, str]:
+    """Source of the modules that a system's kinds name, and of what they import: {module: fingerprint}."""
+    kinds = f"ser.features.{kind_of(system.feature)}", f"ser.models.{kind_of(system.model)}"
+    noise = ["ser.noise"] if system.augment or protocol.noise else []
+    return sources(*kinds, "ser.normalisation", *noise)
+
+
+def feature_sources(feature: Any, noise: str | None) -> Mapping[str, str]:
+    """Source of what computes a feature: {module: fingerprint}."""
+    return sources(f"ser.features.{kind_of(feature)}", *(["ser.noise"] if noise else []))

@@ -1,13 +1,16 @@
 """Stage 5: score the finished runs of some systems on their test utterances.
 
 Call it in the recipe's folder: it reads exp/<system>/<protocol>/<run> and writes
-results/<system>/<protocol>/<run>.txt (and <run>.epochs.jsonl for a network). Scores that are newer
-than their run are left alone.
+results/<system>/<protocol>/<run>.txt (and <run>.epochs.jsonl for a network). Scores of the very run, with its
+weights, are left alone. Scores of another commit or machine, as those that came with the repository, are not
+replaced: the run's own are written beside them, to results/<system>/<protocol>/own/, and the table says which it
+shows. --replace puts them in their place.
 """
 
 import argparse
 import datetime
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from ser.folds import Fold
     from ser.runs import Run
+    from ser.scores import Scores
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,6 +33,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
+    parser.add_argument(
+        "--replace", action="store_true", help="let scores take the place of those of another commit or machine"
+    )
     cli.add_device(parser)
     args = parser.parse_args(argv)
 
@@ -43,24 +50,30 @@ def main(argv: list[str] | None = None) -> None:
             if not folders:
                 print(f"exp/{place}: no runs; stages 3 and 4 make them")
             for folder in folders:
-                done, result = folder / "done", Path("results", place, f"{folder.name}.txt")
-                if not done.exists():
+                if (folder / "done").exists():
+                    score(folder, Path("results", place, f"{folder.name}.txt"), args.device, args.replace)
+                else:
                     print(f"{folder}: not done, left out")
-                elif not result.exists() or result.stat().st_mtime < done.stat().st_mtime:
-                    score(folder, result, args.device)
 
 
-def score(folder: Path, result: Path, device: str) -> None:
-    """Score one run."""
+def score(folder: Path, result: Path, device: str, replace: bool = False) -> None:
+    """Score one run, where its scores are not there."""
     import numpy as np
 
     from ser import metrics
     from ser.folds import fold_numbers
     from ser.runs import read_run
-    from ser.scores import Scores, write_scores
+    from ser.scores import Scores, identity_lines, write_scores
 
     run = read_run(folder)
-    run.refuse_other_inputs()
+    run.refuse_changes(but=["trainer"])  # a run that has ended is scored as it was trained
+    identity = identity_lines(run)
+    own = result.parent / "own" / result.name
+    for place in (result, own):
+        scores = read_or_none(place)
+        if scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row")):
+            tell(place, scores)
+            return
     fold = run.read_fold()
     utts = sorted(fold.test)
     model = score_svm if run.system.training is None else score_network
@@ -74,6 +87,7 @@ def score(folder: Path, result: Path, device: str) -> None:
         "select": run.protocol.select,
         "fold": f"{run.fold} of {len(fold_numbers(run.folds))}",
         "seed": run.seed,
+        **identity,
         "overlap": fold.overlap,
         **({"inputs": inputs} if inputs else {}),
         **about,
@@ -85,17 +99,51 @@ def score(folder: Path, result: Path, device: str) -> None:
     }
     targets = fold.targets()
     true = np.array([targets[utt] for utt in utts])
+    scores = Scores(
+        {key: str(value) for key, value in about.items()},
+        fold.classes,
+        utts,
+        true,
+        posteriors.argmax(1),
+        posteriors,
+    )
+    before = read_or_none(result)
+    if before and not replace and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine")):
+        made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
+        print(f"{result}: stays as it is, of another commit or machine ({made}); --replace would replace it")
+        result = own
+    elif own.exists():  # of an earlier call, and now out of date
+        for path in (own, own.with_suffix(".epochs.jsonl")):
+            path.unlink(missing_ok=True)
     epochs = folder / "epochs.jsonl"
     if epochs.exists():
         with whole(result.with_suffix(".epochs.jsonl"), "wb") as stream:
             stream.write(epochs.read_bytes())
-    predicted = posteriors.argmax(1)
-    write_scores(result, Scores(about, fold.classes, utts, true, predicted, posteriors))
-    confusion = metrics.confusion_matrix(true, predicted, len(fold.classes))
-    print(f"{result}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
+    write_scores(result, scores)
+    tell(result, scores)
+    confusion = metrics.confusion_matrix(scores.true, scores.predicted, len(fold.classes))
     number = metrics.collapse(confusion)
     if number is not None:
         print(f"warning: {folder}: {metrics.COLLAPSE.format(fold.classes[number])}", flush=True)
+
+
+def read_or_none(path: Path) -> "Scores | None":
+    """The scores in a file; None where it is not there or damaged, and is to be written anew."""
+    from ser.scores import read_scores
+
+    try:
+        return read_scores(path) if path.exists() else None
+    except UserError as error:
+        print(f"{error}: written anew")
+        return None
+
+
+def tell(path: Path, scores: "Scores") -> None:
+    """Print WA and UA."""
+    from ser import metrics
+
+    confusion = metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
+    print(f"{path}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
 
 
 def score_network(
@@ -107,6 +155,7 @@ def score_network(
 
     from ser import batches, networks
     from ser.inputs import Inputs
+    from ser.scores import read_log
 
     inputs = Inputs(run)
     network, statistics = networks.trained(run, inputs.sizes)
@@ -120,11 +169,11 @@ def score_network(
             logs, _ = networks.forward(network, batch, settings.precision)
             posteriors[[row[utt] for utt in chosen]] = logs.softmax(1).cpu().numpy()
 
-    log = [json.loads(line) for line in (run.folder / "epochs.jsonl").read_text().splitlines()]
+    log = read_log(run.folder / "epochs.jsonl")
     best = networks.best_line(log, settings.monitor) if run.protocol.select != "last" else log[-1]
     return posteriors, {
         "parameters": networks.count_parameters(network),
-        "epochs": f"{len(log)}, scored after {best['epoch']}",
+        "epochs": f"{len(log)}, scored after {best['epoch']:.0f}",
         "train_seconds": round(sum(line["seconds"] for line in log)),
     }
 
@@ -145,12 +194,23 @@ def score_svm(
             f"{run.folder / 'model.skops'}: of features of another size than those in {features.scp.parent}; "
             f"remove or rename {run.folder} and run stage 3 again"
         )
-    chosen = json.loads((run.folder / "chosen.json").read_text())
+    chosen = read_chosen(run.folder / "chosen.json")
     seconds = chosen.pop("seconds")
     return svm.posteriors(machine, pooled), {
         "chosen": ", ".join(f"{name} {value:.4g}" for name, value in chosen.items()),
         "train_seconds": round(seconds),
     }
+
+
+def read_chosen(path: Path) -> dict[str, float]:
+    """What an SVM's search chose, and the seconds that it took."""
+    try:
+        chosen = {key: float(value) for key, value in json.loads(path.read_bytes()).items()}
+        if math.isfinite(chosen["seconds"]):
+            return chosen
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # not JSON, or not such a table
+        pass
+    raise UserError(f"{path}: damaged; remove or rename {path.parent} and run stage 3 again")
 
 
 def load_machine(run: "Run") -> "Pipeline":

@@ -2,15 +2,25 @@
 
 Lines `# key: value` say what made them; the line `# utt true predicted <classes>` heads the columns;
 then a line an utterance, with the posterior of each class.
+
+What makes them impossible to mix up: `run`, the run's identity; `model`, the MD5 of its weights; `row`,
+fingerprints of what is the same for all runs that a table may average; and the settings of system and protocol.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ser.cli import UserError
+from ser.config import read_yaml
 from ser.files import whole
+from ser.identity import settings
+
+if TYPE_CHECKING:
+    from ser.runs import Run
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,62 @@ class Scores:
     true: np.ndarray
     predicted: np.ndarray
     posteriors: np.ndarray
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether it is known what they follow from."""
+        return "row" in self.about
+
+    @property
+    def row(self) -> dict[str, str]:
+        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known."""
+        words = self.about.get("row", "").split()
+        return dict(zip(words[::2], words[1::2], strict=False))
+
+    def settings(self, part: str) -> Any:
+        """Settings of the "system" or the "protocol", as ser.identity.settings has them."""
+        return json.loads(self.about[f"{part} settings"])
+
+
+def identity_lines(run: "Run") -> dict[str, str]:
+    """What a run's scores say of what they follow from."""
+    stored = read_yaml(run.folder / "run.yaml")  # as it was trained
+    return {
+        "run": stored["identity"],
+        "model": run.model,
+        "row": " ".join(f"{part} {value or 'none'}" for part, value in run.row.items()),
+        "trainer": stored["parts"]["trainer"],
+        "modules": ", ".join(f"{module} {of_module[:8]}" for module, of_module in run.code.items()),
+        **{
+            f"{part} settings": json.dumps(settings(config), separators=(",", ":"))
+            for part, config in (("system", run.system), ("protocol", run.protocol))
+        },
+    }
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of epochs.jsonl, one an epoch. Raises UserError naming the line that is not as it should be."""
+    log = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            content = json.loads(line)
+            log.append({key: float(value) for key, value in content.items()})
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            log = []
+        if not log or log[-1].get("epoch") != number or not {"dev_loss", "dev_wa", "dev_ua", "seconds"} <= log[-1].keys():
+            raise UserError(f"{path}:{number}: not the line of an epoch; remove the run's folder and run stage 4 again")
+    if not log:
+        raise UserError(f"{path}: no epochs in it; remove the run's folder and run stage 4 again")
+    return log
+
+
+def read_text(path: Path) -> str:
+    """A text file's content. Raises UserError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{number}: not UTF-8 text; remove the file and run stage 5 again") from None
 
 
 def write_scores(path: Path, scores: Scores) -> None:
@@ -41,7 +107,7 @@ def read_scores(path: Path) -> Scores:
     about: dict[str, str] = {}
     classes: list[str] = []
     utts, true, predicted, posteriors = [], [], [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
+    for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), 1):
         try:
             if line.startswith("# utt true predicted "):
                 classes = line.split()[4:]

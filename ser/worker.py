@@ -38,7 +38,7 @@ def once(folder: Path, train: Callable[["Run"], None]) -> None:
     if not run.is_done:
         with alone(folder / "lock", str(folder)):
             if not run.is_done:  # another process may just have ended it
-                run.refuse_other_inputs()
+                run.refuse_changes()
                 train(run)
                 return
     print(f"{folder}: done already")

@@ -63,6 +63,7 @@ class Recipe:
 
         (folder / "data/all").mkdir()
         (folder / "data/all/utt2spk").write_text("".join(f"{utt} {utt[0]}\n" for utt in self.classes))
+        (folder / "data/all/utt2md5").write_text("".join(f"{utt} md5-of-{utt}\n" for utt in sorted(self.classes)))
         dump = folder / "dump" / feature_name(read_system(folder / "conf/toy/tiny.yaml").feature)
         dump.mkdir(parents=True)
         with kaldiio.WriteHelper(f"ark,scp:{dump}/feats.ark,{dump}/feats.scp") as writer:
@@ -70,6 +71,15 @@ class Recipe:
                 writer(utt, matrix)
         (dump / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in self.matrices.items()))
         self.yaml = yaml
+        self.seal(dump)
+
+    def seal(self, dump: Path, kind: str = "logmel", noise: str | None = None) -> None:
+        """Say in a feature's folder that today's code made it of the recordings that there are."""
+        from ser.identity import sources
+
+        code = dict(sources(f"ser.features.{kind}", *(["ser.noise"] if noise else [])))
+        (dump / "feature.yaml").write_text(self.yaml.safe_dump({"code": code}))
+        (dump / "utt2md5").write_text((self.folder / "data/all/utt2md5").read_text())
 
     def write_yaml(self, name: str, **content) -> None:
         import yaml
@@ -133,6 +143,7 @@ def noisy(recipe):
             for utt, matrix in recipe.matrices.items():
                 writer(utt, factor * matrix)
         (folder / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items()))
+        recipe.seal(folder, noise=noise)
     return recipe, run
 
 

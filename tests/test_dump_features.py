@@ -1,5 +1,7 @@
 """Stage 2: features in parallel jobs, gone on with after a fault."""
 
+import hashlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import soundfile
 import yaml
 
 import ser
-from ser import dump_features, noise
+from ser import dump_features, noise, runs
 from ser.cli import UserError
 from ser.config import feature_name, read_system
 from ser.features import logmel
@@ -35,9 +37,16 @@ def place(tmp_path, monkeypatch):
         soundfile.write(f"{utt}.wav", 0.1 * rng.standard_normal(length), RATE)
     (data / "wav.scp").write_text("".join(f"{utt} {tmp_path}/{utt}.wav\n" for utt in LENGTHS))
     (data / "utt2dur").write_text("".join(f"{utt} {length / RATE}\n" for utt, length in LENGTHS.items()))
+    note_md5s()
     Path("conf").mkdir()
     write_system("a", FEATURE)
     return tmp_path
+
+
+def note_md5s():
+    """As stage 0 does."""
+    samples = {utt: soundfile.read(f"{utt}.wav", dtype="float32")[0] for utt in LENGTHS}
+    Path("data/utt2md5").write_text("".join(f"{utt} {hashlib.md5(values.tobytes()).hexdigest()}\n" for utt, values in samples.items()))
 
 
 def write_system(name, feature):
@@ -83,16 +92,72 @@ def test_any_number_of_jobs_gives_the_same_matrices(place):
 
 
 @pytest.mark.parametrize("left", [0, 100, None], ids=["empty", "cut short", "gone"])
-def test_an_archive_that_was_there(place, left):
-    """It is not said to be there."""
+def test_an_archive_that_was_there(place, capfd, left):
+    """It is made anew, and the other one is left alone."""
     dump(2)
-    ark = folder_of() / "split2/feats.1.ark"
-    content = ark.read_bytes()
+    ark, other = (folder_of() / f"split2/feats.{number}.ark" for number in (1, 2))
+    content, before = ark.read_bytes(), other.stat().st_mtime_ns
     ark.unlink()
     if left is not None:
         ark.write_bytes(content[:left])
-    with pytest.raises(UserError, match=rf"^{ark}: gone, or cut short; remove {folder_of()} and run stage 2 again$"):
-        dump(2)
+    dump(2)
+    assert f"{folder_of()}: made anew: {ark.resolve()} is gone, or cut short\n" in capfd.readouterr().out
+    assert is_right(folder_of())
+    assert (ark.read_bytes(), other.stat().st_mtime_ns) == (content, before)
+
+
+def test_other_recordings_at_the_same_paths(place, capfd):
+    """Features are of what is in the recordings, whatever their names and times."""
+    dump(2)
+    state = Path("a-2.wav").stat()
+    rng = np.random.default_rng(1)
+    soundfile.write("a-2.wav", 0.1 * rng.standard_normal(LENGTHS["a-2"]), RATE)
+    os.utime("a-2.wav", ns=(state.st_atime_ns, state.st_mtime_ns))
+    note_md5s()
+    dump(2)
+    assert f"{folder_of()}: made anew: other recordings (a-2 and 0 more)\n" in capfd.readouterr().out
+    assert is_right(folder_of())
+
+
+def test_recordings_that_changed_after_stage_0_are_refused(place):
+    soundfile.write("a-2.wav", np.linspace(-0.5, 0.5, LENGTHS["a-2"]), RATE)
+    lay_out(1)
+    with pytest.raises(UserError, match=r"a-2\.wav: a-2 has other samples than when utt2md5 was written; run stages 0 and 1 again$"):
+        in_process(folder_of(), 1)
+
+
+def test_other_code_makes_the_features_anew(place, capfd, monkeypatch):
+    dump(1)
+    sources = runs.sources
+    monkeypatch.setattr(runs, "sources", lambda *modules: {**sources(*modules), "ser.features.logmel": "edited"})
+    with pytest.raises(UserError, match="a job failed"):  # which sees the code as it is
+        dump(1)
+    assert f"{folder_of()}: made anew: other code (ser.features.logmel)\n" in capfd.readouterr().out
+    log = (folder_of() / "log/dump.1.log").read_text()
+    assert f"error: {folder_of()}: the code was changed since the job was laid out; run stage 2 again" in log
+    assert not (folder_of() / "feats.scp").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    dump(1)
+    assert is_right(folder_of())
+
+
+def test_a_corpus_that_was_moved_has_the_same_features(place, capfd):
+    dump(1)
+    Path("elsewhere").mkdir()
+    for utt in LENGTHS:
+        Path(f"{utt}.wav").rename(f"elsewhere/{utt}.wav")
+    Path("data/wav.scp").write_text("".join(f"{utt} {place}/elsewhere/{utt}.wav\n" for utt in LENGTHS))
+    dump(1, cmd="false")
+    assert capfd.readouterr().out.endswith("all 5 utterances are there\n")
+
+
+def test_the_index_can_be_read_from_anywhere(place, monkeypatch):
+    dump(1)
+    scp = folder_of().resolve() / "feats.scp"
+    monkeypatch.chdir("/")
+    assert len(dict(kaldiio.load_scp(str(scp)))) == 5
 
 
 def test_one_failing_recording_and_going_on(place, capfd):
@@ -140,6 +205,8 @@ def test_a_part_whose_recordings_changed_is_made_again(place):
     with open("data/wav.scp", "a") as wavs, open("data/utt2dur", "a") as durations:
         wavs.write(f"b-0 {place}/b-0.wav\n")
         durations.write("b-0 0.05\n")
+    with open("data/utt2md5", "a") as md5s:
+        md5s.write(f"b-0 {hashlib.md5(soundfile.read('b-0.wav', dtype='float32')[0].tobytes()).hexdigest()}\n")
     lay_out(1)
     assert not (folder_of() / "feats.scp").exists()  # it would point into an archive that is about to change
     in_process(folder_of(), 1)
@@ -179,6 +246,7 @@ def test_a_feature_that_two_systems_share_is_made_once(place, capfd):
 def test_the_settings_stand_beside_the_features(place):
     lay_out(1)
     told = yaml.safe_load((folder_of() / "feature.yaml").read_text())
+    assert list(told.pop("code")) == ["ser.features.lld", "ser.features.logmel", "ser.features.spectrum"]
     assert told == yaml.safe_load(FEATURE) | {"top_db": 80.0, "duration": None, "pad": "end", "derivatives": 0, "noise": None}
 
 
@@ -201,6 +269,7 @@ def test_noise_that_a_system_or_a_protocol_asks_for_is_added(place):
 
 def test_a_recording_at_another_rate_is_resampled(place):
     soundfile.write("a-0.wav", np.linspace(-0.5, 0.5, 16000), 16000)
+    note_md5s()
     lay_out(1)
     in_process(folder_of(), 1)
     assert len(kaldiio.load_scp(str(folder_of() / "split1/feats.1.scp"))["a-0"]) == 1 + 8000 // 80
@@ -209,6 +278,7 @@ def test_a_recording_at_another_rate_is_resampled(place):
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
 def test_features_that_are_not_finite(place):
     soundfile.write("a-3.wav", np.tile([1e30, -1e30], 500), RATE, subtype="FLOAT")
+    note_md5s()
     lay_out(1)
     with pytest.raises(UserError) as error:
         in_process(folder_of(), 1)
@@ -219,6 +289,7 @@ def test_features_that_are_not_finite(place):
 
 def test_a_recording_shorter_than_the_features_window(place):
     soundfile.write("a-3.wav", np.linspace(0, 1, 199), RATE)
+    note_md5s()
     lay_out(1)
     with pytest.raises(UserError) as error:
         in_process(folder_of(), 1)

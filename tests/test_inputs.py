@@ -77,7 +77,7 @@ def test_a_run_is_of_the_words_and_x_vectors_that_it_was_made_with(spoken, what)
         content = bytearray(kept[Path("data/all/xvector.ark")])
         content[-1] ^= 1  # one value
         Path("data/all/xvector.ark").write_bytes(content)
-    with pytest.raises(UserError, match=f"^{folder}: made with other {what}; remove .*, or put them back$"):
+    with pytest.raises(UserError, match=f"^{folder}: made with other {what}; remove .*, or put that back$"):
         score.score(folder, Path("scores.txt"), "cpu")
     with pytest.raises(UserError, match=f"made with other {what}; remove"):
         spoken.lay_out("run", system="peng")
@@ -118,7 +118,8 @@ def test_word_vectors_start_the_embedding(spoken):
 
 def test_other_word_vectors_make_another_run(spoken):
     folder = spoken.lay_out("run", system="peng")
-    assert read_yaml(folder / "run.yaml")["vectors"] is None
+    assert read_yaml(folder / "run.yaml")["parts"]["vectors"] is None
+    (folder / "done").touch()
     write_vectors("no 1 2 3 4\n")
     with pytest.raises(UserError, match="made with other vectors;"):
         spoken.lay_out("run", system="peng")

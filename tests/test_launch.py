@@ -1,17 +1,22 @@
 """Stages 3 and 4: which runs there are, which are done, and what becomes of failing ones."""
 
 import itertools
+import os
+import re
 import shutil
 import stat
+import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ser import launch, runs, train
+from ser import launch, provenance, runs, train
 from ser.cli import UserError
 from ser.files import alone
 from ser.worker import State
@@ -83,11 +88,11 @@ def test_some_folds(place, text, folds):
     assert set(given) == places("tiny", ["dev", "test"], folds, [1])
 
 
-@pytest.mark.parametrize("text", ["3", "0", "1,3", "1-2", "x", "1,x", "1,,2", "", "²", "1.0"])
+@pytest.mark.parametrize("text", ["3", "0", "1,3", "1-3", "2-1", "x", "1,x", "1,,2", "", "²", "1.0", "1-99999999999999"])
 def test_folds_that_there_are_not(place, text):
     with pytest.raises(UserError) as error:
         start("--folds", text)
-    assert str(error.value) == f"--folds {text}: selects_on_dev has folds 1 to 2; write all, or numbers as 1,2"
+    assert str(error.value) == f"--folds {text}: selects_on_dev has folds 1 to 2; write all, or numbers as 1,2 or 1-3"
     assert not Path("exp").exists()
 
 
@@ -125,13 +130,13 @@ def test_failing_runs_are_named(place, monkeypatch):
 
 
 def test_a_failing_job_of_run_py(place, monkeypatch, capfd):
-    """The data directory is gone: the job ends in one line, which run.py shows, and so does the stage."""
-    Path("data/all/utt2spk").unlink()
+    """An archive is gone: the job ends in one line, which run.py shows, and so does the stage."""
+    next(Path("dump").glob("*/feats.ark")).unlink()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(UserError, match="1 of 1 runs failed: exp/svm/selects_on_dev/fold2_seed1; mend "):
         start("--folds", "2", trainer="svm", protocols=["dev"], cmd=f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py")
     shown = capfd.readouterr().err
-    assert "error: data/all/utt2spk: no such table" in shown
+    assert "cannot read the features of " in shown
     assert "Traceback" not in shown
 
 
@@ -166,24 +171,62 @@ def test_a_runner_that_starts_nothing_is_called_once(place, monkeypatch):
     assert Path("attempts").read_text() == "attempt\n"
 
 
-def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys):
-    """They go on: they count as what is in work elsewhere, and nothing is started beside them."""
+@contextmanager
+def other_process(folder, seconds=1.5, ends=False):
+    """As if another process trained the run for some seconds from now on, and ended it or not."""
+    begun = threading.Event()
+
+    def train():
+        with alone(folder / "lock", str(folder)):
+            begun.set()
+            time.sleep(seconds)
+            if ends:
+                (folder / "done").touch()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    begun.wait()
+    yield
+    thread.join()
+
+
+def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys, monkeypatch):
+    """They go on: they count as what is in work elsewhere, and are waited for."""
+    monkeypatch.setattr(launch, "WAIT_SECONDS", 0.1)
     Path("runner").write_text(KILLED.replace("exit 1", "kill -9 $$"))
-    first = Path("exp/tiny/selects_on_dev/fold1_seed1")
-    with alone(first / "lock", str(first)), pytest.raises(UserError, match="3 of 4 runs failed: "):
+    first = place.lay_out("tiny/selects_on_dev/fold1_seed1")
+    with other_process(first, 3, ends=True), pytest.raises(UserError, match="3 of 4 runs failed: "):
         start("--nj", "1")
     assert Path("attempts").read_text() == "attempt\n"
-    assert f"elsewhere: {first}: the job runner ended, and left its process running\n" in capsys.readouterr().out
+    first = first.relative_to(place.folder)
+    shown = capsys.readouterr().out
+    assert f"elsewhere: {first}: the job runner ended, and left its process running\n" in shown
+    assert f"waiting for 1 runs, which other processes train: {first} (process {os.getpid()} on " in shown
 
 
-def test_runs_that_another_process_has(place, monkeypatch, capfd):
+@pytest.mark.parametrize("ends", [True, False])
+def test_runs_that_another_process_has_are_waited_for_and_finished(place, monkeypatch, capfd, ends):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    first = Path("exp/tiny/selects_on_dev/fold1_seed1")
-    with alone(first / "lock", str(first)), pytest.raises(UserError) as error:
+    monkeypatch.setattr(launch, "WAIT_SECONDS", 0.1)
+    first = place.lay_out("tiny/selects_on_dev/fold1_seed1")
+    with other_process(first, 9, ends):
         start(protocols=["dev"], cmd=f"{sys.executable} {ROOT}/tools/run.py")
-    assert str(error.value) == f"1 of 2 runs are in work by other processes: {first}; wait for them and run the same command again"
     shown = capfd.readouterr()
-    assert shown.out.endswith("1 done, 0 running, 0 failed, 0 left, 1 in work elsewhere\n") and "failed" not in shown.err
+    assert "1 done, 0 running, 0 failed, 0 left, 1 in work elsewhere\n" in shown.out and "failed: " not in shown.out + shown.err
+    assert "waiting for 1 runs, which other processes train: exp/tiny/selects_on_dev/fold1_seed1 (process" in shown.out
+    assert len(list(Path("exp").rglob("done"))) == 2
+    assert (first / "last.safetensors").exists() is not ends  # trained here, where the other did not end it
+
+
+def test_one_that_cannot_be_told_from_a_run_in_work_is_not_overwritten(place):
+    """A run that is just beginning has no checkpoint yet: its run.yaml stays what it began with."""
+    first = place.lay_out("tiny/selects_on_dev/fold1_seed1")
+    before = (first / "run.yaml").read_bytes()
+    content = yaml.safe_load(Path("conf/toy/tiny.yaml").read_text())
+    place.write_yaml("conf/toy/tiny.yaml", **content | {"training": content["training"] | {"epochs": 4}})
+    with alone(first / "lock", str(first)):
+        start(protocols=["dev"])
+    assert (first / "run.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--nj", "--num-threads"])
@@ -196,7 +239,7 @@ def test_numbers_that_cannot_be(place, option, value, capsys):
 
 def test_features_that_were_not_dumped(place):
     shutil.rmtree("dump")
-    with pytest.raises(UserError, match=r"dump/logmel-\w+: no features here; run stage 2"):
+    with pytest.raises(UserError, match=r"dump/logmel-\w+: no features here, or of an older version; run stage 2"):
         start()
     assert not Path("called").exists()
 
@@ -248,7 +291,8 @@ def test_progress(tmp_path, monkeypatch):
 
 
 def test_a_folder_made_with_other_settings_is_refused(place):
-    start()
+    for folder in start():
+        (Path(folder) / "done").touch()
     file = Path("conf/toy/tiny.yaml")
     content = yaml.safe_load(file.read_text())
     place.write_yaml(str(file), **content | {"description": "in other words", "paper": [{"corpus": "toy", "table": "I"}]})
@@ -257,14 +301,16 @@ def test_a_folder_made_with_other_settings_is_refused(place):
     place.write_yaml(str(file), **content | {"training": content["training"] | {"epochs": 4}})
     with pytest.raises(UserError) as error:
         start()
-    folder = "exp/tiny/selects_on_dev/fold1_seed1"
-    assert str(error.value) == f"{folder}/run.yaml: made with other system; remove or rename the folder {folder} to run it anew"
+    assert str(error.value) == (
+        f"4 of 4 runs cannot go on: {' '.join(sorted(places('tiny', ['dev', 'test'], [1, 2], [1])))}: made with other system "
+        "(training.epochs 3, not 4); remove or rename the folder to run it anew"
+    )
     place.write_yaml(str(file), **content)
 
     file = Path("conf/protocols/selects_on_dev.yaml")
     content = yaml.safe_load(file.read_text())
     place.write_yaml(str(file), **content | {"classes": {"low": ["calm", "sad"], "high": ["angry"]}})
-    with pytest.raises(UserError, match="made with other protocol;"):
+    with pytest.raises(UserError, match=r"2 of 4 runs cannot go on: .*: made with other protocol \(classes.low"):
         start()
     place.write_yaml(str(file), **content)
     assert start() is None
@@ -298,9 +344,40 @@ def test_a_run_without_its_settings(tmp_path):
         runs.read_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "chosen"), [("all", [1, 2, 3, 5]), ("2", [2]), ("1-3", [1, 2, 3]), ("5,1-2", [1, 2, 5]), ("3-5, 1", [1, 3, 5])]
+)  # fmt: skip
+def test_numbers_of_folds(text, chosen):
+    assert launch.choose_folds(text, [1, 2, 3, 5], "p") == chosen
+
+
 def test_provenance():
-    made = runs.provenance("a command")
+    made = provenance.provenance("a command")
     assert made["command"] == "a command"
     assert made["versions"]["numpy"] == __import__("numpy").__version__
     assert made["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert made["commit"]
+
+
+def git(folder, *arguments):
+    own = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, env={**os.environ, **own})
+
+
+def test_the_commit_is_that_of_the_recipes_alone(tmp_path, monkeypatch):
+    """Unpacked inside another repository they have none; and where there is no git, or git refuses, that is said."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside/file").touch()
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "x")
+    git(tmp_path, "tag", "v1")
+    assert re.fullmatch("[0-9a-f]{12}", provenance.commit(tmp_path))
+    (tmp_path / "inside/file").write_text("changed")
+    assert re.fullmatch("[0-9a-f]{12}-dirty", provenance.commit(tmp_path))
+    assert provenance.commit(tmp_path / "inside") == "unknown: not a git checkout"
+    bare = tmp_path.parent / f"{tmp_path.name}-none"
+    bare.mkdir()
+    assert provenance.commit(bare) == "unknown: not a git checkout"
+    monkeypatch.setenv("PATH", str(bare))
+    assert provenance.commit(tmp_path) == "unknown: no git here"

@@ -1,5 +1,6 @@
 """A run's fold and features, with noisy copies."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import kaldiio
 import numpy as np
 import pytest
 
-from ser import runs
+from ser import identity, runs
 from ser.cli import UserError
 
 
@@ -67,6 +68,7 @@ def test_a_system_takes_its_parts_of_the_feature(recipe):
             for utt, matrix in recipe.matrices.items():
                 writer(utt, factor * matrix[:1])
         (folder / "utt2num_frames").write_text("".join(f"{utt} 1\n" for utt in recipe.matrices))
+        recipe.seal(folder, "means", noise)
     features = run.read_features()
     assert features.dimension == 4
     utt = recipe.part("train")[0]
@@ -89,17 +91,139 @@ def test_speakers_are_normalised_over_what_the_fold_has_of_them(noisy):
                 np.testing.assert_allclose(features[utt], (raw[utt] - own.mean(0)) / own.std(0), rtol=1e-3, atol=1e-4)
 
 
+def edit(path, old, new):
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new, 1))
+
+
+def other_code(monkeypatch, module):
+    """As if the source of a module had been edited since."""
+    sources = identity.sources
+
+    def edited(*modules):
+        return {name: ("edited" if name == module else of_name) for name, of_name in sources(*modules).items()}
+
+    monkeypatch.setattr(runs, "sources", edited)
+
+
+def test_a_run_that_is_laid_out_again_is_the_same_run(recipe):
+    folder = recipe.lay_out("run")
+    before = (folder / "run.yaml").read_bytes()
+    (folder / "done").touch()
+    recipe.lay_out("run")
+    assert (folder / "run.yaml").read_bytes() == before
+    runs.read_run(folder).refuse_changes()
+
+
+CHANGES = {
+    "split": (lambda: edit("data/folds/selects_on_dev/fold1/train", "a-01 low", "a-01 high"), r"utterances in data/folds/selects_on_dev/fold1"),
+    "recordings": (lambda: edit("data/all/utt2md5", "md5-of-a-01", "another"), r"recordings \(by data/all/utt2md5\)"),
+    "speakers": (lambda: edit("data/all/utt2spk", "a-01 a", "a-01 b"), "speakers"),
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_a_run_notes_by_content_what_changed(recipe, part):
+    change, told = CHANGES[part]
+    run = runs.read_run(recipe.lay_out("run"))
+    parts = run.parts
+    change()
+    assert [name for name in parts if run.parts[name] != parts[name]] == [part]
+    with pytest.raises(UserError, match=f"exp/run: made with other {told}; remove or rename the folder to run it anew, or put that back$"):
+        run.refuse_changes()
+
+
+def test_what_another_fold_has_is_no_matter_to_a_run_but_to_its_row(recipe):
+    run = runs.read_run(recipe.lay_out("run"))
+    identity, row = run.identity, run.row
+    edit("data/folds/selects_on_dev/fold2/dev", "c-01 low\n", "")
+    run.refuse_changes()
+    assert run.identity == identity
+    assert [part for part in row if run.row[part] != row[part]] == ["folds"]
+
+
+def test_file_times_are_no_matter(recipe):
+    run = runs.read_run(recipe.lay_out("run"))
+    for path in (*Path("data").rglob("*"), *Path("dump").rglob("*")):
+        os.utime(path, (1, 1))
+    run.refuse_changes()
+    run.read_features()
+
+
+@pytest.mark.parametrize("module", ["ser.models.sherman", "ser.layers", "ser.features.logmel", "ser.normalisation", "ser.batches"])
+def test_other_code_is_another_run(recipe, monkeypatch, module):
+    run = runs.read_run(recipe.lay_out("run"))
+    other_code(monkeypatch, module)
+    with pytest.raises(UserError, match=rf"exp/run: made with other code \({module}\); remove or rename"):
+        run.refuse_changes()
+
+
+def test_the_training_code_is_no_matter_to_a_run_that_has_ended(recipe, monkeypatch):
+    run = runs.read_run(recipe.lay_out("run"))
+    other_code(monkeypatch, "ser.train")
+    run.refuse_changes(but=["trainer"])
+    with pytest.raises(UserError, match=r"made with other code \(ser\.train\)"):
+        run.refuse_changes()
+
+
+def test_features_of_other_code_or_recordings_are_refused(recipe, monkeypatch):
+    run = runs.read_run(recipe.lay_out("run"))
+    dump = run.feature_folder()
+    edit(dump / "utt2md5", "md5-of-a-01", "another")
+    with pytest.raises(UserError, match=f"{dump}: made of other recordings: a-01 and 0 more; run stage 2 again"):
+        run.read_features()
+    recipe.seal(dump)
+    run.read_features()
+    other_code(monkeypatch, "ser.features.logmel")
+    with pytest.raises(UserError, match=rf"{dump}: made by other code \(ser\.features\.logmel\); run stage 2 again"):
+        run.read_features()
+
+
+def test_a_run_that_has_not_begun_is_laid_out_anew_and_one_that_has_is_refused(recipe):
+    folder = recipe.lay_out("run", epochs=3)
+    assert "identity" in (folder / "run.yaml").read_text()
+    recipe.lay_out("run", epochs=2)
+    assert runs.read_run(folder).system.training.epochs == 2
+    (folder / "epochs.jsonl").touch()
+    with pytest.raises(UserError, match=r"exp/run: made with other system \(training.epochs 2, not 3\); remove or rename the folder"):
+        recipe.lay_out("run", epochs=3)
+    assert runs.read_run(folder).system.training.epochs == 2
+
+
+def test_a_run_of_an_older_version_is_refused(recipe):
+    folder = recipe.lay_out("run")
+    content = recipe.yaml.safe_load((folder / "run.yaml").read_text())
+    for key in ("identity", "parts", "code", "trainer"):
+        del content[key]
+    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content))
+    (folder / "done").touch()
+    with pytest.raises(UserError, match="made with other code, settings or recordings .it is of an older version"):
+        recipe.lay_out("run")
+
+
 def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):
     """A run.yaml of an older version lacks them; they have the values that were meant then."""
     folder = recipe.lay_out("run")
-    run = runs.read_run(folder)
+    (folder / "done").touch()
     content = recipe.yaml.safe_load((folder / "run.yaml").read_text())
     for part, key in (("system", "augment"), ("protocol", "noise")):
         del content[part][key]
     del content["protocol"]["folds"]["test_parts"]
-    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content))
-    runs.write_run(run)
+    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content, sort_keys=False))
+    runs.read_run(folder).refuse_changes()
     content["protocol"]["folds"]["test_parts"] = 2  # not what is meant now
-    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content))
-    with pytest.raises(UserError, match="made with other protocol;"):
-        runs.write_run(run)
+    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(UserError, match="made with other protocol"):
+        runs.read_run(folder).refuse_changes()
+
+
+def test_folds_of_another_protocol_of_the_same_name_are_refused(recipe):
+    run = runs.read_run(recipe.lay_out("run"))
+    content = recipe.yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text()) | {"name": "selects_on_dev"}
+    made_for = Path("data/folds/selects_on_dev/protocol.yaml")
+    made_for.write_text(recipe.yaml.safe_dump(content | {"description": "in other words"}))
+    run.refuse_changes()
+    made_for.write_text(recipe.yaml.safe_dump(content | {"folds": {"kind": "groups", "by": "spk", "number": 3}}))
+    with pytest.raises(UserError, match=r"data/folds/selects_on_dev: made for another protocol of this name: folds.number 3, not 4; run stage 1"):
+        run.refuse_changes()

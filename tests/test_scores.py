@@ -1,6 +1,10 @@
 """Scores on disk, and stage 5, which makes them."""
 
+import hashlib
+import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,9 @@ import skops.io
 
 from ser import score, train, train_svm
 from ser.cli import UserError
-from ser.scores import Scores, read_scores, write_scores
+from ser.identity import settings
+from ser.runs import read_run
+from ser.scores import Scores, read_log, read_scores, write_scores
 
 ABOUT = {"system": "a", "overlap": "train 3: all of it", "command": "python -m x --y 'z: #'"}
 
@@ -93,8 +99,8 @@ def test_the_last_line_counts_without_its_line_end(tmp_path):
     assert read_scores(tmp_path / "scores.txt").utts == ["x", "y"]
 
 
-def run_score():
-    score.main(["--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml", "--protocols", "conf/protocols/selects_on_test.yaml", "--device", "cpu"])
+def run_score(*options):
+    score.main([*options, "--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml", "--protocols", "conf/protocols/selects_on_test.yaml", "--device", "cpu"])
 
 
 def test_stage_5_scores_what_is_done_and_new(recipe, capsys):
@@ -120,14 +126,126 @@ def test_stage_5_scores_what_is_done_and_new(recipe, capsys):
     capsys.readouterr()
     before = result.stat().st_mtime_ns
     run_score()
-    assert capsys.readouterr().out.startswith("results/tiny/selects_on_test/fold2_seed1.txt: WA ")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == printed[0]  # told again, and not made again
+    assert shown[1].startswith("results/tiny/selects_on_test/fold2_seed1.txt: WA ")
     assert result.stat().st_mtime_ns == before
     assert set(read_scores(result.with_stem("fold2_seed1")).utts) == set(recipe.part("train"))  # fold 2 is the other way round
 
-    later = result.stat().st_mtime + 10  # the run was made again after it was scored
-    os.utime(one / "done", (later, later))
+
+@pytest.fixture
+def scored(recipe, capsys):
+    """A run of an SVM and its scores: (folder, file of the scores)."""
+    folder = recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm")
+    train_svm.train(folder)
     run_score()
-    assert capsys.readouterr().out.startswith(f"{result}: WA ")
+    capsys.readouterr()
+    return folder, Path("results/svm/selects_on_test/fold1_seed1.txt")
+
+
+def test_scores_say_what_they_follow_from(scored):
+    folder, result = scored
+    scores, run = read_scores(result), read_run(folder)
+    assert scores.about["run"] == run.identity
+    assert scores.about["model"] == hashlib.md5(hashlib.md5((folder / "model.skops").read_bytes()).hexdigest().encode()).hexdigest()
+    assert scores.row == run.row
+    assert scores.settings("system") == settings(run.system)
+    assert scores.settings("protocol") == settings(run.protocol)
+    assert "ser.models.svm " in scores.about["modules"] and "ser.features.logmel " in scores.about["modules"]
+
+
+def test_file_times_are_no_matter(scored, recipe):
+    """A run that was made anew with other settings is scored, though its scores seem to be newer; and one that is the same is not."""
+    folder, result = scored
+    before = result.read_bytes()
+    os.utime(folder / "done", (2e9, 2e9))
+    run_score()
+    assert result.read_bytes() == before
+    os.utime(result, (3e9, 3e9))
+    shutil.rmtree(folder)
+    train_svm.train(recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm", model={"cost": [0.01]}))
+    run_score()
+    scores = read_scores(result)
+    assert scores.settings("system")["model"]["cost"] == [0.01]
+    assert scores.about["run"] == read_run(folder).identity
+    assert not (result.parent / "own").exists()  # of the same commit and machine
+
+
+def test_other_weights_are_scored_anew(scored):
+    folder, result = scored
+    machine = skops.io.load(folder / "model.skops")
+    machine[-1].intercept_ += 100.0
+    machine[-1]._intercept_ += 100.0
+    skops.io.dump(machine, folder / "model.skops")
+    os.utime(result, (3e9, 3e9))
+    before = read_scores(result)
+    run_score()
+    assert read_scores(result).about["model"] != before.about["model"]
+    assert read_scores(result).about["run"] == before.about["run"]
+
+
+@pytest.mark.parametrize("key", ["commit", "machine"])
+def test_scores_of_another_commit_or_machine_stay(scored, capsys, key):
+    folder, result = scored
+    published = re.sub(f"# {key}: .*", f"# {key}: another", re.sub("# model: .*", "# model: another", result.read_text()))
+    result.write_text(published)
+    run_score()
+    own = result.parent / "own" / result.name
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results/")]
+    assert told[0].startswith(f"{result}: stays as it is, of another commit or machine (commit ")
+    assert told[0].endswith("; --replace would replace it")
+    assert told[1].startswith(f"{own}: WA ")
+    assert result.read_text() == published
+    assert read_scores(own).about["run"] == read_run(folder).identity
+    before = own.stat().st_mtime_ns
+    run_score()
+    assert own.stat().st_mtime_ns == before  # current
+    own.write_text(own.read_text().replace("# model: ", "# model: x"))
+    run_score("--replace")
+    assert read_scores(result).about[key] != "another"
+    assert not own.exists()
+
+
+def test_scores_of_a_changed_run_are_refused(scored):
+    folder, result = scored
+    table = Path("data/all/utt2md5")
+    table.write_text(table.read_text().replace("md5-of-a-00", "another"))
+    with pytest.raises(UserError, match=rf"^{folder.relative_to(Path.cwd())}: made with other recordings"):
+        run_score()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"svc__C": 1}', b'{"seconds": "x"}', b'{"seconds": NaN}', b"\xff", b"[" * 9999])
+def test_a_damaged_choice_is_told_in_a_line(scored, content):
+    folder, result = scored
+    result.unlink()
+    (folder / "chosen.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"^exp/svm/selects_on_test/fold1_seed1/chosen\.json: damaged; remove or rename exp/"):
+        run_score()
+
+
+LINE = {"epoch": 1, "train_loss": 1.0, "dev_loss": 1.0, "dev_wa": 50.0, "dev_ua": 50.0, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [("", ""), ("{", ":1"), (json.dumps(LINE) + "\n{}", ":2"), (json.dumps(LINE) + "\n" + json.dumps(LINE), ":2"), ("[1]", ":1"),
+     (json.dumps(LINE | {"dev_loss": "x"}), ":1"), (json.dumps(LINE | {"dev_loss": None}), ":1")],
+)  # fmt: skip
+def test_a_damaged_log_is_told_in_a_line(tmp_path, content, line):
+    (tmp_path / "epochs.jsonl").write_text(content)
+    with pytest.raises(UserError, match=rf"epochs\.jsonl{line}: no"):
+        read_log(tmp_path / "epochs.jsonl")
+
+
+def test_a_log(tmp_path):
+    (tmp_path / "epochs.jsonl").write_text(json.dumps(LINE) + "\n" + json.dumps(LINE | {"epoch": 2}) + "\n")
+    assert read_log(tmp_path / "epochs.jsonl") == [LINE, LINE | {"epoch": 2}]
+
+
+def test_scores_that_are_not_text(tmp_path):
+    (tmp_path / "scores.txt").write_bytes(GOOD.encode() + b"\xff\n")
+    with pytest.raises(UserError, match=r"scores\.txt:5: not UTF-8 text; remove the file and run stage 5 again"):
+        read_scores(tmp_path / "scores.txt")
 
 
 def test_stage_5_of_an_svm(recipe, capsys):

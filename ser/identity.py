@@ -1,0 +1,177 @@
+"""What a result follows from, told by content and never by file time: settings, source code, tables, files.
+
+Two results are of one row of a table where these are the same; what differs is named by its key.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from ser.cli import UserError
+from ser.config import in_kind, kind_of
+from ser.datadir import read_table
+
+ROOT = Path(__file__).parent.parent
+# Modules that move data and compute no value of a result. What they read is told by its content elsewhere:
+# recordings by the checksums of their samples, settings by their values, folds by their utterances.
+PLUMBING = frozenset(
+    f"ser.{name}" for name in ("cli", "config", "datadir", "files", "folds", "identity", "runs", "worker")
+)
+PARTS = ("train", "dev", "test")
+PROSE = ("name", "description", "paper", "table")  # of systems and protocols: no result follows from it
+
+
+def fingerprint(*values: Any) -> str:
+    """16 hexadecimal digits that follow from values of JSON."""
+    text = "".join(json.dumps(value, sort_keys=True) for value in values)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def settings(config: Any) -> Any:
+    """A system, a protocol or a part of one as plain values, without prose and without what has its default
+    value, so that a setting that is added later leaves what was made before as it was."""
+    if isinstance(config, list | tuple):
+        return [settings(item) for item in config]
+    if not is_dataclass(config):
+        return config
+    content = {
+        item.name: settings(getattr(config, item.name))
+        for item in fields(config)
+        if item.name not in PROSE and getattr(config, item.name) != _default(item)
+    }
+    return {"kind": kind_of(config), **content} if in_kind(config) else content
+
+
+def _default(item: Any) -> Any:
+    return item.default_factory() if item.default_factory is not MISSING else item.default
+
+
+def differences(one: Any, other: Any, key: str = "") -> list[str]:
+    """What differs between two settings, as `model.cost [1], not [3]`: `one`'s value first."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        return [
+            line
+            for name in keys
+            for line in differences(one.get(name), other.get(name), f"{key}.{name}" if key else name)
+        ]
+    told = ["the default" if value is None else json.dumps(value) for value in (one, other)]
+    return [] if one == other else [f"{key} {told[0]}, not {told[1]}"]
+
+
+@functools.cache
+def sources(*modules: str) -> Mapping[str, str]:
+    """Fingerprints of the source of modules and of all of ser that they import, but for PLUMBING: {module: 16
+    digits}. Comments, docstrings, annotations' imports and layout are no matter."""
+    found: dict[str, str] = {}
+    waiting = [*modules]
+    while waiting:
+        module = waiting.pop()
+        if module not in found and module not in PLUMBING:
+            tree = _parse(module)
+            found[module] = fingerprint(_plain(tree))
+            waiting += _imports(tree)
+    return dict(sorted(found.items()))
+
+
+def _path(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+def _parse(module: str) -> ast.Module:
+    """The module's syntax, without docstrings and what is for type checkers alone."""
+    try:
+        tree = ast.parse(_path(module).read_bytes())
+    except SyntaxError as error:
+        raise UserError(f"{_path(module)}:{error.lineno}: {error.msg}; mend the module") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING")
+    ]
+    return tree
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """The modules of ser that it imports, at its head or inside a function."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name.startswith("ser.") and _path(name).is_file())
+
+
+def _plain(node: Any) -> Any:
+    """Syntax as plain lists. What is empty is left out, since newer versions of Python know more such fields."""
+    if isinstance(node, ast.AST):
+        parts = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, *parts]
+    return [_plain(item) for item in node] if isinstance(node, list) else repr(node)
+
+
+def md5_of(*paths: Path) -> str:
+    """MD5 of some files, one after the other; of a file that has not changed it is known."""
+    sums = [_md5(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+    return hashlib.md5("".join(sums).encode(), usedforsecurity=False).hexdigest()
+
+
+@functools.cache
+def _md5(path: Path, changed: int, size: int) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def split_of(folds: Path, number: int) -> str:
+    """Fingerprint of the classes and the utterances of a fold, as they are on disk now."""
+    return _split(*(_stamp(path) for path in _tables(folds, number)))
+
+
+def column_of(table: Path, folds: Path, numbers: tuple[int, ...]) -> str:
+    """Fingerprint of what a table of the data directory, such as utt2md5, has of the utterances of some folds."""
+    tables = [_stamp(path) for number in numbers for path in _tables(folds, number)[1:]]
+    return _column(_stamp(table), *tables)
+
+
+def _tables(folds: Path, number: int) -> list[Path]:
+    return [folds / "classes", *(folds / f"fold{number}" / part for part in PARTS)]
+
+
+def _stamp(path: Path) -> tuple[Path, int, int]:
+    """A file that has not changed since it was read need not be read again."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        remedy = "run stage 0 again" if path.name.startswith("utt2") else "run stage 1"
+        raise UserError(f"{path}: no such table; {remedy}") from None
+    return path, state.st_mtime_ns, state.st_size
+
+
+def table_of(path: Path) -> Mapping[str, str]:
+    """A table, which is read again only where it has changed."""
+    return _table(*_stamp(path))
+
+
+@functools.cache
+def _table(path: Path, changed: int, size: int) -> dict[str, str]:
+    return read_table(path)
+
+
+@functools.cache
+def _split(*stamps: tuple[Path, int, int]) -> str:
+    return fingerprint(*(sorted(_table(*stamp).items()) for stamp in stamps))
+
+
+@functools.cache
+def _column(table: tuple[Path, int, int], *stamps: tuple[Path, int, int]) -> str:
+    values, utts = _table(*table), {utt for stamp in stamps for utt in _table(*stamp)}
+    missing = sorted(utts - values.keys())
+    if missing:
+        raise UserError(f"{table[0]}: no line for {missing[0]} and {len(missing) - 1} more; run stage 0 again")
+    return fingerprint(sorted((utt, values[utt]) for utt in utts))

@@ -1,0 +1,108 @@
+"""Which scores in results/ a row of a table is made of: those of one identity, and what is left out.
+
+Scores are shown where the settings that they were made with are those of the system and protocol files as they are
+now. Of these, the ones that are the same in everything else are averaged, and no others: where there are several such
+groups, the one with the most folds, then the most runs, then today's code, then the newest. What came with the
+repository goes before what was made here (results/<system>/<protocol>/own/).
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ser.cli import UserError
+from ser.identity import differences, fingerprint, settings
+from ser.runs import code_of
+from ser.scores import Scores, read_scores
+
+if TYPE_CHECKING:
+    from ser.config import Protocol, System
+
+Runs = dict[str, Scores]  # of one system under one protocol, by the run's name
+
+
+@dataclass(frozen=True)
+class Results:
+    """What results/ has of a system under a protocol.
+
+    shown: the runs that are averaged. beside: those made here that are not shown, since the repository has others of
+    the same names. left_out: of both, those that are not of the row shown, by the reason. is_own: whether those shown
+    were made here, beside published ones that are left out. is_older: whether they are of other code than today's, or
+    without the recordings' checksums.
+    """
+
+    shown: Runs
+    beside: Runs
+    left_out: dict[str, Runs]
+    is_own: bool
+    is_older: bool
+
+    @property
+    def trainers(self) -> dict[str, str]:
+        """The versions of the training code that the runs shown were made by, each with its commit."""
+        return {scores.about["trainer"]: scores.about["commit"] for scores in self.shown.values()}
+
+
+def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
+    """Read what results/ has of a system under a protocol, and choose what to show."""
+    folder = Path("results", system.name, protocol.name)
+    published, own = (read(place, corpus) for place in (folder, folder / "own"))
+    left_out: dict[str, Runs] = defaultdict(dict)
+    valid: list[Runs] = []
+    for runs in (published, own):
+        valid.append({})
+        for name, scores in runs.items():
+            reason = mismatch(scores, system, protocol)
+            (left_out[reason] if reason else valid[-1])[name] = scores
+    is_own = not valid[0] and bool(valid[1]) and bool(published)
+    rows: dict[tuple, Runs] = defaultdict(dict)
+    for name, scores in (valid[0] or valid[1]).items():
+        rows[tuple(sorted(scores.row.items()))][name] = scores
+    code = fingerprint(dict(code_of(system, protocol)))
+
+    def rank(runs: Runs) -> tuple:
+        one = next(iter(runs.values()))
+        folds = {scores.about["fold"] for scores in runs.values()}
+        newest = max(scores.about["date"] for scores in runs.values())
+        return len(folds), len(runs), one.row["code"] == code, newest
+
+    ordered = sorted(rows.values(), key=rank, reverse=True)
+    shown = ordered[0] if ordered else {}
+    for runs in ordered[1:]:
+        left_out[f"made with other {other_parts(runs, shown)} than those shown"] |= runs
+    is_older = any(scores.row["code"] != code or scores.row["recordings"] == "unknown" for scores in shown.values())
+    return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older)
+
+
+def read(folder: Path, corpus: str) -> Runs:
+    """The scores in a folder. Raises UserError for those of another corpus."""
+    runs = {file.stem: read_scores(file) for file in sorted(folder.glob("*.txt"))}
+    for name, scores in runs.items():
+        if scores.about["corpus"] != corpus:
+            raise UserError(
+                f"{folder / name}.txt: of {scores.about['corpus']}, not {corpus}; remove results/, which was copied "
+                "from another recipe"
+            )
+    return runs
+
+
+def mismatch(scores: Scores, system: "System", protocol: "Protocol") -> str:
+    """Why scores are not of the system and protocol as their files are now; "" where they are."""
+    if not scores.has_identity:
+        return f"of unknown origin (commit {scores.about['commit']})"
+    told = [
+        f"{part} {'; '.join(different[:3])}"
+        for part, config in (("system", system), ("protocol", protocol))
+        if (different := differences(scores.settings(part), settings(config)))
+    ]
+    return f"made with other settings: {'; '.join(told)}" if told else ""
+
+
+def other_parts(runs: Runs, shown: Runs) -> str:
+    """What tells two rows apart, in words."""
+    one, other = next(iter(runs.values())), next(iter(shown.values()))
+    parts = [part for part in {**one.row, **other.row} if one.row.get(part) != other.row.get(part)]
+    modules = [dict(word.split() for word in scores.about["modules"].split(", ")) for scores in (one, other)]
+    changed = [name for name in {**modules[0], **modules[1]} if modules[0].get(name) != modules[1].get(name)]
+    return ", ".join(f"code ({', '.join(changed)})" if part == "code" and changed else part for part in parts)

@@ -1,0 +1,144 @@
+"""What a result follows from, told by content."""
+
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ser import identity
+from ser.config import read_protocol, read_system
+
+SOURCE = """
+    \"\"\"A module.\"\"\"
+    from ser.second import helper
+
+    def double(value: int = 1) -> int:
+        \"\"\"Twice.\"\"\"
+        return helper(2 * value)
+    """
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package ser of three modules, the first of which reads the second."""
+    monkeypatch.setattr(identity, "ROOT", tmp_path)
+    (tmp_path / "ser").mkdir()
+    for name, text in {"first": SOURCE, "second": "def helper(x): return x", "third": "x = 1"}.items():
+        (tmp_path / f"ser/{name}.py").write_text(textwrap.dedent(text))
+    return tmp_path / "ser"
+
+
+def first(package):
+    identity.sources.cache_clear()
+    return dict(identity.sources("ser.first"))
+
+
+def test_modules_and_what_they_import(package):
+    assert list(first(package)) == ["ser.first", "ser.second"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("A module", "Another text"), ("Twice.", "Two times.\n\n    At length."), ("return helper", "# why\n    return  helper"),
+        ("helper(2 * value)", "helper(\n        2 * value\n    )"),
+    ],
+)  # fmt: skip
+def test_prose_and_layout_are_no_matter(package, old, new):
+    before, text = first(package), (package / "first.py").read_text()
+    assert old in text
+    (package / "first.py").write_text(text.replace(old, new))
+    assert first(package) == before
+
+
+@pytest.mark.parametrize(("old", "new"), [("2 *", "3 *"), ("2 *", "2.0 *"), ("int = 1", "int = 2"), ("2 * value", "value * 2"), ("return ", "")])
+def test_what_computes_is(package, old, new):
+    before, text = first(package), (package / "first.py").read_text()
+    assert old in text
+    (package / "first.py").write_text(text.replace(old, new))
+    after = first(package)
+    assert (after["ser.first"] != before["ser.first"], after["ser.second"]) == (True, before["ser.second"])
+
+
+def test_a_change_below_is_a_change(package):
+    before = first(package)
+    (package / "second.py").write_text("def helper(x): return -x")
+    assert first(package)["ser.second"] != before["ser.second"]
+
+
+def test_a_module_that_is_no_python_is_told_in_a_line(package):
+    (package / "second.py").write_text("x = 1\ndef :\n")
+    with pytest.raises(identity.UserError, match=r"ser/second\.py:2: .*; mend the module$"):
+        first(package)
+
+
+def test_every_module_is_plumbing_or_is_known_by_its_source():
+    """Nothing that computes is passed over: what PLUMBING names imports no numbers but for types."""
+    for module in identity.PLUMBING:
+        text = (identity.ROOT / f"{module.replace('.', '/')}.py").read_text()
+        heads = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
+        assert not [line for line in heads if any(name in line for name in ("numpy", "torch", "scipy", "sklearn"))], module
+
+
+def test_every_model_and_feature_has_its_own_source():
+    for part in ("features", "models"):
+        for path in (identity.ROOT / "ser" / part).glob("[a-z]*.py"):
+            assert f"ser.{part}.{path.stem}" in identity.sources(f"ser.{part}.{path.stem}")
+
+
+SYSTEM = """
+description: a text
+feature: {kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 6, fmin: 0, fmax: 4000, window: hann}
+normalisation: none
+model: {kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}
+"""
+
+
+def test_settings_have_no_prose_and_no_defaults(tmp_path):
+    (tmp_path / "one.yaml").write_text(SYSTEM)
+    (tmp_path / "other.yaml").write_text(SYSTEM.replace("a text", "another") + "augment: []\npaper: [{corpus: c, table: I, wa: 80}]\n")
+    one, other = (identity.settings(read_system(tmp_path / f"{name}.yaml")) for name in ("one", "other"))
+    assert one == other
+    assert "augment" not in one
+    assert one["model"] == {"kind": "svm", "functionals": ["mean"], "cost": [1.0], "gamma": [1.0], "inner_folds": 2}
+    changed = identity.settings(replace(read_system(tmp_path / "one.yaml"), augment=["snr0"]))
+    assert identity.differences(one, changed) == ['augment the default, not ["snr0"]']
+    assert identity.fingerprint(one) != identity.fingerprint(changed)
+
+
+def test_protocols_too(tmp_path):
+    text = "description: d\nclasses: {a: [x], b: [y]}\nfolds: {kind: groups, by: spk, number: 3}\nselect: dev\n"
+    (tmp_path / "one.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text(text.replace("3", "4") + "table: Aside\n")
+    one, other = (identity.settings(read_protocol(tmp_path / f"{name}.yaml")) for name in ("one", "other"))
+    assert identity.differences(one, other) == ["folds.number 3, not 4"]
+
+
+def test_a_column_is_told_by_the_utterances_of_the_folds(tmp_path):
+    (tmp_path / "utt2md5").write_text("a 1\nb 2\nc 3\nz 4\n")
+    folds = tmp_path / "folds"
+    for number, test in ((1, "b"), (2, "c")):
+        (folds / f"fold{number}").mkdir(parents=True)
+        for part, utts in (("train", "a"), ("dev", ""), ("test", test)):
+            (folds / f"fold{number}" / part).write_text("".join(f"{utt} x\n" for utt in utts))
+    (folds / "classes").write_text("0 x\n")
+
+    def column(*numbers):
+        return identity.column_of(tmp_path / "utt2md5", folds, numbers)
+
+    one, both = column(1), column(1, 2)
+    (tmp_path / "utt2md5").write_text("a 1\nb 2\nc 33\nz 44\n")
+    assert column(1) == one
+    assert column(1, 2) != both
+    (tmp_path / "utt2md5").write_text("a 1\n")
+    with pytest.raises(identity.UserError, match="utt2md5: no line for b and 0 more; run stage 0 again"):
+        column(1)
+
+
+def test_md5_of_files(tmp_path):
+    path = Path(tmp_path / "x")
+    path.write_text("one")
+    before = identity.md5_of(path)
+    path.write_text("two")
+    assert identity.md5_of(path) != before
