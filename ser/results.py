@@ -50,11 +50,14 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     published, own = (read(place, corpus) for place in (folder, folder / "own"))
     left_out: dict[str, Runs] = defaultdict(dict)
     valid: list[Runs] = []
-    for runs in (published, own):
+    for prefix, runs in (("", published), ("own/", own)):
         valid.append({})
         for name, scores in runs.items():
             reason = mismatch(scores, system, protocol)
-            (left_out[reason] if reason else valid[-1])[name] = scores
+            if reason:
+                left_out[reason][prefix + name] = scores
+            else:
+                valid[-1][name] = scores
     is_own = not valid[0] and bool(valid[1]) and bool(published)
     rows: dict[tuple, Runs] = defaultdict(dict)
     for name, scores in (valid[0] or valid[1]).items():

@@ -169,7 +169,7 @@ def score_network(
             logs, _ = networks.forward(network, batch, settings.precision)
             posteriors[[row[utt] for utt in chosen]] = logs.softmax(1).cpu().numpy()
 
-    log = read_log(run.folder / "epochs.jsonl")
+    log = read_log(run.folder / "epochs.jsonl", ("seconds", "dev_loss", settings.monitor))
     best = networks.best_line(log, settings.monitor) if run.protocol.select != "last" else log[-1]
     return posteriors, {
         "parameters": networks.count_parameters(network),

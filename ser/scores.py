@@ -8,6 +8,7 @@ fingerprints of what is the same for all runs that a table may average; and the 
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,11 @@ def identity_lines(run: "Run") -> dict[str, str]:
     }
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of epochs.jsonl, one an epoch. Raises UserError naming the line that is not as it should be."""
+def read_log(path: Path, needed: Iterable[str] = ()) -> list[dict[str, float]]:
+    """The lines of epochs.jsonl, one an epoch. Raises UserError naming the line that is not as it should be.
+
+    needed: what each line must hold, beside the number of its epoch.
+    """
     log = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
@@ -75,7 +79,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
             log.append({key: float(value) for key, value in content.items()})
         except (ValueError, TypeError, AttributeError, RecursionError):
             log = []
-        if not log or log[-1].get("epoch") != number or not {"dev_loss", "dev_wa", "dev_ua", "seconds"} <= log[-1].keys():
+        if not log or log[-1].get("epoch") != number or not {*needed} <= log[-1].keys():
             raise UserError(f"{path}:{number}: not the line of an epoch; remove the run's folder and run stage 4 again")
     if not log:
         raise UserError(f"{path}: no epochs in it; remove the run's folder and run stage 4 again")

@@ -11,7 +11,10 @@ from scipy import stats
 
 from ser import report
 from ser.cli import UserError
+from ser.config import read_protocol, read_system
+from ser.identity import fingerprint, settings
 from ser.report import interval
+from ser.runs import code_of
 
 FEATURE = "{kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 6, fmin: 0, fmax: 4000, window: hann}"
 MODEL = "{kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}"
@@ -48,16 +51,33 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_scores(system, protocol, run, answers, **about):
-    """Scores as stage 5 writes them: `answers` are the first letters of the true and the predicted classes."""
+def code(system, protocol):
+    return fingerprint(dict(code_of(read_system(system), read_protocol(protocol))))
+
+
+def write_scores(system, protocol, run, answers, own=False, **about):
+    """Scores as stage 5 writes them: `answers` are the first letters of the true and the predicted classes. What is None in `about`
+    is left out."""
     fold = run[4]
-    about = {"corpus": "toy", "fold": f"{fold} of 3", "seed": 1, "overlap": f"sizes {fold}; shared {fold}", "train_seconds": 90} | about
+    files = {"system": [*Path().glob(f"conf/?/{system}.yaml"), *Path("..").glob(f"other/conf/?/{system}.yaml")][0], "protocol": Path(f"conf/protocols/{protocol}.yaml")}
+    try:
+        told = {"system": read_system(files["system"]), "protocol": read_protocol(files["protocol"])}
+        row = {"code": code(*files.values()), "folds": "f", "recordings": "r", "speakers": "s"} | about.pop("row", {})
+        identity = {f"{part} settings": json.dumps(settings(config)) for part, config in told.items()}
+        identity |= {"row": " ".join(f"{part} {value}" for part, value in row.items()), "modules": "ser.x 1", "trainer": "t"}
+    except UserError:  # a broken system file
+        identity = {}
+    about = {
+        "corpus": "toy", "fold": f"{fold} of 3", "seed": 1, "overlap": f"sizes {fold}; shared {fold}", "train_seconds": 90,
+        "date": "2026-01-01 10:00", "commit": "abc", "machine": "m", **identity,
+    } | about  # fmt: skip
+    about = {key: value for key, value in about.items() if value is not None}
     lines = [f"# {key}: {value}" for key, value in about.items()] + [f"# utt true predicted {' '.join(CLASSES)}"]
     names = {"l": "low", "h": "high", "L": "low"}
     for place, (true, predicted) in enumerate(zip(*answers.split(), strict=True)):
         posteriors = "0.900000 0.100000" if names[predicted] == "low" else "0.400000 0.600000"
         lines.append(f"u-{place} {names[true]} {names[predicted]} {posteriors}")
-    path = Path("results", system, protocol, f"{run}.txt")
+    path = Path("results", system, protocol, "own" * own, f"{run}.txt")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -126,20 +146,144 @@ def test_mean_and_interval_over_runs(place):
 
 
 def test_seeds_are_runs_and_missing_folds_are_told(place):
-    for run in ("fold1_seed1", "fold1_seed2", "fold3_seed1"):
-        write_scores("beta", "apart", run, "llhh lllh")
+    for run, answers in (("fold1_seed1", "llhh lllh"), ("fold1_seed2", "llhh llhh"), ("fold3_seed1", "llhh llll")):
+        write_scores("beta", "apart", run, answers)
     row = rows()["beta"]
-    assert (row["apart WA"], row["runs 2"]) == ("75.0 ± 0.0", "3 (2 of 3 folds)")
+    # the seeds of fold 1 are 75 and 100: its mean 87.5, and 50 of fold 3
+    low, high = stats.t.interval(0.95, 1, 68.75, stats.sem([87.5, 50]))
+    assert (row["apart WA"], row["runs 2"]) == (f"68.8 ± {(high - low) / 2:.1f}", "3 (2 of 3 folds)")
+
+
+def test_seeds_that_say_the_same_count_once(place):
+    """Five seeds of an SVM with fixed settings are one run told five times."""
+    for seed in range(1, 6):
+        for fold, answers in ((1, "llhh lllh"), (2, "llhh llhh")):
+            write_scores("beta", "apart", f"fold{fold}_seed{seed}", answers, seed=seed)
+            write_scores("gamma", "paper", f"fold1_seed{seed}", "llhh lllh", seed=seed)
+    low, high = stats.t.interval(0.95, 1, 87.5, stats.sem([75, 100]))
+    table = rows()
+    assert (table["beta"]["apart WA"], table["beta"]["runs 2"]) == (f"87.5 ± {(high - low) / 2:.1f}", "10 (2 of 3 folds)")
+    assert (table["gamma"]["paper† WA"], table["gamma"]["runs"]) == ("75.0", "5 (1 of 3 folds)")
+
+
+def test_one_fold_has_the_interval_of_its_seeds_and_says_so(place):
+    for seed, answers in ((1, "llhh lllh"), (2, "llhh llhh"), (3, "llhh llll")):
+        write_scores("beta", "apart", f"fold1_seed{seed}", answers, seed=seed)
+    low, high = stats.t.interval(0.95, 2, 75, stats.sem([75, 100, 50]))
+    assert rows()["beta"]["apart WA"] == f"75.0 ± {(high - low) / 2:.1f} (seeds)"
+
+
+def scores_section():
+    return Path("RESULTS.md").read_text().split("\n## Scores\n")[1].split("\n## ")[0].strip().splitlines()
+
+
+REDO = "`./run.sh --systems conf/a/alpha.yaml --protocol apart` makes them anew."
+
+
+def test_a_system_file_that_was_edited_since(place):
+    """Five old folds and a new one are not one row, and the old ones do not stand under the new description."""
+    for fold in range(2, 4):
+        write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh")
+    path = Path("conf/a/alpha.yaml")
+    path.write_text(path.read_text().replace("cost: [1]", "cost: [3]"))
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["runs 2"]) == ("not run", "0")
+    told = "left out fold2_seed1, fold3_seed1: made with other settings: system model.cost [1.0], not [3.0]; "
+    assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
+    write_scores("alpha", "apart", "fold1_seed1", "llhh llhh")
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["runs 2"]) == ("100.0", "1 (1 of 3 folds)")
+    assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
+
+
+def test_a_protocol_that_was_edited_since(place):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    path = Path("conf/protocols/apart.yaml")
+    path.write_text(path.read_text().replace("number: 3", "number: 4"))
+    assert rows()["alpha"]["apart WA"] == "not run"
+    told = "left out fold1_seed1: made with other settings: protocol folds.number 3, not 4; "
+    assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
+
+
+@pytest.mark.parametrize(
+    ("part", "told"), [("recordings", "recordings"), ("folds", "folds"), ("speakers", "speakers"), ("code", r"code (ser.x)"), ("words", "words")]
+)
+def test_what_is_not_of_one_row_is_not_averaged(place, part, told):
+    """The larger part stands; of parts of one size that of today's code."""
+    for fold, answers in ((1, "llhh lllh"), (2, "llhh llhh")):
+        write_scores("alpha", "apart", f"fold{fold}_seed1", answers)
+    write_scores("alpha", "apart", "fold3_seed1", "llhh hhll", row={part: "other"}, modules="ser.x 2")
+    row = rows()["alpha"]
+    assert row["apart WA"].startswith("87.5 ±") and row["runs 2"] == "2 (2 of 3 folds)"
+    assert f"- **alpha**, apart: left out fold3_seed1: made with other {told} than those shown; {REDO}" in scores_section()
+
+
+def test_of_equally_many_those_of_todays_code_are_shown(place):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"}, date="2027-01-01 10:00")
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds) §")
+    assert "§ made by other code for feature or model than this tree has" in Path("RESULTS.md").read_text()
+    write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["runs 2"]) == ("100.0", "1 (1 of 3 folds)")
+    assert "§" not in Path("RESULTS.md").read_text()
+
+
+def test_scores_of_unknown_origin_are_left_out_and_counted(place):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"recordings": "unknown"})
+    write_scores("beta", "apart", "fold1_seed1", "llhh lllh")
+    write_scores("beta", "plain", "fold1_seed1", "llhh lllh")
+    path = write_scores("alpha", "apart", "fold2_seed1", "llhh llhh", commit="abc-dirty")
+    path.write_text(re.sub("# (row|system settings|protocol settings|modules|trainer): .*\n", "", path.read_text()))
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds) §")
+    section = scores_section()
+    assert section[0] == (
+        "Of 4 scores, 2 carry a whole identity (settings, code, folds, recordings), 1 one without the checksums of the recordings, and "
+        "1 are of unknown origin."
+    )
+    assert f"- **alpha**, apart: left out fold2_seed1: of unknown origin (commit abc-dirty); {REDO}" in section
+
+
+def test_scores_made_here_stand_beside_the_published_ones(place):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    write_scores("alpha", "apart", "fold1_seed1", "llhh llhh", own=True)
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds)")
+    assert "- **alpha**, apart: shown are the published scores; made here, beside them: fold1_seed1 WA 100.0." in scores_section()
+    path = Path("conf/a/alpha.yaml")  # now the published ones are of other settings
+    path.write_text(path.read_text().replace("cost: [1]", "cost: [3]"))
+    write_scores("alpha", "apart", "fold1_seed1", "llhh llll", own=True)
+    row = rows()["alpha"]
+    assert (row["apart WA"], row["runs 2"]) == ("50.0", "1 (1 of 3 folds) own")
+    assert "- **alpha**, apart: shown are the scores made here (own)." in scores_section()
+
+
+def test_training_code_that_changed_between_the_runs_is_told(place):
+    for fold, trainer in ((1, "one"), (2, "two")):
+        write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh", trainer=trainer, commit=f"c{fold}")
+    assert rows()["alpha"]["runs 2"] == "2 (2 of 3 folds)"
+    assert "- **alpha**, apart: trained by 2 versions of the training code (c1, c2)." in scores_section()
+
+
+def test_two_protocols_of_one_name_are_refused(place):
+    Path("conf/protocols/own").mkdir()
+    shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/mine.yaml")
+    assert "mine WA" in rows()["alpha"]
+    shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/apart.yaml")
+    with pytest.raises(UserError, match=r"conf/protocols/own/apart.yaml: conf/protocols/apart.yaml has that name too; rename one"):
+        rows()
 
 
 @pytest.mark.parametrize("number", [2, 3, 10])
 def test_the_interval_is_scipys(number):
     values = list(np.random.default_rng(number).uniform(40, 90, number))
     low, high = stats.t.interval(0.95, number - 1, np.mean(values), stats.sem(values))
-    mean, half = map(float, interval(values).split(" ± "))
+    mean, half = map(float, interval([[value] for value in values]).split(" ± "))
     assert mean == pytest.approx((low + high) / 2, abs=0.051)
     assert half == pytest.approx((high - low) / 2, abs=0.051)
-    assert interval(values[:1]) == f"{values[0]:.1f}"
+    assert interval([values]) == f"{interval([[value] for value in values])} (seeds)"
+    assert interval([values[:1]]) == f"{values[0]:.1f}"
 
 
 def test_the_command_makes_as_many_seeds(place):
@@ -239,7 +383,10 @@ def test_a_broken_system_file_that_nothing_was_run_of_is_left_out(place, capsys)
     assert "left out, nothing was run of it: conf/b/broken.yaml: " in capsys.readouterr().err
     with pytest.raises(UserError, match="broken.yaml"):
         rows("--systems", str(broken))
+    broken.rename("kept")
+    broken.write_text(Path("conf/b/beta.yaml").read_text())
     write_scores("broken", "apart", "fold1_seed1", "llhh lllh")
+    Path("kept").rename(broken)
     with pytest.raises(UserError, match="broken.yaml"):
         rows()
 
