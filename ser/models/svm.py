@@ -86,6 +86,26 @@ def inner_splits(
         return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(targets, targets))
 
 
+def refuse_other(machine: object, n_classes: int) -> None:
+    """Raise an error, of whatever kind, where an object is not what `fit` gives for so many classes."""
+    if type(machine) is not Pipeline or [type(step) for _, step in machine.steps] != [StandardScaler, SVC]:
+        raise ValueError("it holds something else")
+    scaler, svc = (step for _, step in machine.steps)
+    if not np.array_equal(svc.classes_, np.arange(n_classes)):
+        raise ValueError(f"of the classes {svc.classes_.tolist()}, and the run has {n_classes}")
+    n_vectors, n_features = svc.support_vectors_.shape
+    n_pairs = n_classes * (n_classes - 1) // 2
+    sizes = {  # on which libsvm relies
+        "support_": n_vectors, "_n_support": n_classes, "_dual_coef_": (n_classes - 1) * n_vectors,
+        "_intercept_": n_pairs, "_probA": 0, "_probB": 0,
+    }  # fmt: skip
+    wrong = [name for name, size in sizes.items() if getattr(svc, name).size != size]
+    if wrong or svc.kernel != "rbf" or svc._n_support.sum() != n_vectors or (svc._n_support < 0).any():
+        raise ValueError("its parts do not fit together")
+    if not np.isfinite(posteriors(machine, np.zeros((1, n_features)))).all():
+        raise ValueError("it gives no numbers")
+
+
 def posteriors(machine: Pipeline, pooled: np.ndarray) -> np.ndarray:
     """(N, classes): softmax of the one-against-rest decision values. They rank the classes as the
     machine does, and are not calibrated."""
