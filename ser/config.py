@@ -28,7 +28,6 @@ Noise = Annotated[str, Field(pattern=r"^(snr-?[0-9]+|deviation[0-9]+(\.[0-9]+)?)
 LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, and ours have some thousands
 LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
-NO_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and halves of characters
 NAMES = ("classes", "where")  # sections that hold labels, and other names, alone
 
 
@@ -157,8 +156,6 @@ class Loader(yaml.SafeLoader):
             raise mistake("no anchors (&) and aliases (*) here; write out what they stand for", event)
         if getattr(event, "tag", None) is not None:
             raise mistake("no tags (!) here; remove it", event)
-        if isinstance(event, yaml.ScalarEvent) and NO_TEXT.search(event.value):
-            raise mistake("a character that is no text; remove it", event)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
@@ -299,7 +296,7 @@ def read_protocol(path: str | Path) -> Protocol:
         if number > 1:
             raise UserError(f"{path}: classes: {label} is in more than one class")
     for name in protocol.classes:
-        if name.split() != [name]:
+        if name.split() != [name] or not name.isprintable():
             raise UserError(f"{path}: classes: {name!r}: a class is one word, since tables hold it")
     if len(protocol.classes) < 2:
         raise UserError(f"{path}: classes: at least two are needed")
@@ -347,6 +344,9 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         return TypeAdapter(cls).validate_json(json.dumps(content))
     except ValidationError as error:
         faults = error.errors(include_url=False)
+    if faults[0]["type"] == "json_invalid":  # half a character, as "\ud800"; many brackets in one another
+        reason = faults[0]["ctx"]["error"].partition(" at line ")[0]  # a line of JSON, and not of the file
+        raise UserError(f"{path}: holds what cannot be taken ({reason}); remove it")
     # a misspelt key is also a missing one: name the misspelt
     fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
     key = (

@@ -15,10 +15,11 @@ from matplotlib.text import Text
 
 from ser.files import whole
 
+plt.rcParams["text.parse_math"] = False  # a name may hold dollars
+
 Log = Sequence[Mapping[str, float]]  # the lines of epochs.jsonl
 
 COLOURS = "plasma"  # from dark to light, so that it works in grey, and the colour-blind tell it apart
-plt.rcParams["text.parse_math"] = False  # a name may hold dollars
 STYLES = ({"color": "black", "linewidth": 1.5}, {"color": "tab:red", "linewidth": 1.2, "linestyle": "--"})
 MARKERS = "o^sPDv*X<p>h"  # of shapes that stand side by side here, none is like the other
 
@@ -245,9 +246,11 @@ def spell(figure: Figure) -> list[str]:
         return []
     families = list(plt.rcParams["font.family"])
     for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.name, font.fname)):
-        found = set() if "last resort" in font.name.lower() else written_by(font.fname, lacking)  # boxes alone
-        lacking -= found
-        families += [font.name] * bool(found)
+        is_of_boxes = "last resort" in font.name.lower()
+        if lacking and not is_of_boxes and Path(font.fname).is_file():  # matplotlib remembers fonts
+            found = written_by(font.fname, lacking)
+            lacking -= found
+            families += [font.name] * bool(found)
     numbers = str.maketrans({character: character.encode("unicode_escape").decode() for character in lacking})
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):  # whose labels are written anew when it is drawn

@@ -6,6 +6,7 @@ passed over. One that cannot be taken is told, and left out: the command then en
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -77,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     n_told = 0
     for name, matrix in heard(run, recordings):
         shares = judge(name, matrix)
+        if math.isnan(shares.sum()):
+            raise UserError(f"{recordings[name]}: {args.run} gives no numbers for it; take another run")
         told = (f"{share:.4f}" for share in shares)
         print(recordings[name], classes[shares.argmax()], *told, sep="\t", flush=True)
         n_told += 1

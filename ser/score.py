@@ -173,7 +173,7 @@ def load_machine(run: "Run") -> "Pipeline":
     except FileNotFoundError:
         raise
     except Exception as error:  # skops tells a broken file by many kinds
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a whole SVM ({reason}); {remedy}") from None
 
 

@@ -209,6 +209,12 @@ PROTOCOL_FAULTS = {
     "label twice": ("[angry]", "[angry, sad]", ": classes: sad is in more than one class"),
     "one class": (", high: [angry]", "", ": classes: at least two are needed"),
     "labels that are no list": ("[angry]", "angry", ": classes.high: input should be a valid array, not 'angry'"),
+    "class with a terminal's escape": ("high:", '"\\e[2J":', ": classes: '\\x1b[2J': a class is one word, since tables hold it"),
+    "half a character": (
+        "select: dev",
+        'select: dev\ntable: "\\ud800"',
+        ": holds what cannot be taken (unexpected end of hex escape); remove it",
+    ),
     "class with a space": ("high:", "very high:", ": classes: 'very high': a class is one word, since tables hold it"),
     "a name of its own": ("select: dev", "select: dev\nname: b", ": name: remove it: a protocol is named by its file"),
     "development groups and nothing to select": (
@@ -291,8 +297,6 @@ REFUSED = {
     "minutes without end": (f"a: {'1:' * 300}1.5\n", 1, "a number of more than 40 characters"),
     "a number of 64 bits": ("a: 9223372036854775808\n", 1, "9223372036854775808 is too large a number"),
     "no digits": ("a: 0b_\n", 1, "0b_ is no number"),
-    "a terminal's escape": ('a: "\\e[2J"\n', 1, "a character that is no text; remove it"),
-    "half a character": ('a: b\nc: "\\ud800"\n', 2, "a character that is no text; remove it"),
 }
 
 
