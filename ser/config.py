@@ -4,8 +4,10 @@ import difflib
 import hashlib
 import importlib
 import json
+import os
 import pkgutil
 import re
+from collections import Counter
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -22,6 +24,11 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # of dropout, of a test set
 Noise = Annotated[str, Field(pattern=r"^(snr-?[0-9]+|deviation[0-9]+(\.[0-9]+)?)$")]  # see ser/noise.py
+
+LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, and ours have some thousands
+LONGEST_NUMBER = 40  # characters
+LONGEST_SHOWN = 100  # characters of a value in a message
+NAMES = ("classes", "where")  # sections that hold labels, and other names, alone
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -129,20 +136,77 @@ class Protocol:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as users mean it: 1e-4 is a number, and a key that stands twice is a mistake."""
+    """YAML as users mean it, and no more of it than these files need.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key} stands twice", problem_mark=node.value[place][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
+    1e-4 is a number, and a date is text. Keys are text as written, and so is all in the sections NAMES: `yes` is not
+    True there, nor `1` a number. A key that stands twice is a mistake. Anchors, aliases, merge keys and tags are
+    refused: with them a short file can stand for one without end.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern) for tag, pattern in some if tag.endswith((":null", ":bool", ":int", ":float"))
+        ]
+        for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if event.anchor is not None:  # an alias has one too
+            raise mistake("no anchors (&) and aliases (*) here; write out what they stand for", event)
+        if getattr(event, "tag", None) is not None:
+            raise mistake("no tags (!) here; remove it", event)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise mistake("a key has to be text", key)
+            if key.value == "<<":
+                raise mistake("no merge keys (<<) here; write out what it stands for", key)
+            if key.value in mapping:
+                raise mistake(f"key {key.value} stands twice", key)
+            if key.value in NAMES:
+                take_as_written(value)
+            mapping[key.value] = self.construct_object(value, deep=True)
+        return mapping
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        if len(node.value) > LONGEST_NUMBER:
+            raise mistake(f"a number of more than {LONGEST_NUMBER} characters", node)
+        is_whole = node.tag.endswith(":int")
+        try:
+            number = self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+        except ValueError:  # 0b_
+            raise mistake(f"{node.value} is no number", node) from None
+        if is_whole and abs(number) >= 2**63:
+            raise mistake(f"{node.value} is too large a number", node)
+        return number
+
+
+for tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    Loader.add_constructor(tag, Loader.construct_number)
+
+
+def mistake(problem: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+    """The error for a fault at a place in a YAML file."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+
+
+def take_as_written(node: yaml.Node) -> None:
+    """Make text of all values at a node."""
+    if isinstance(node, yaml.ScalarNode):
+        node.tag = "tag:yaml.org,2002:str"
+    for item in node.value if isinstance(node, yaml.CollectionNode) else []:
+        take_as_written(item[1] if isinstance(node, yaml.MappingNode) else item)
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes what Loader reads as it was: text such as the commit 45e6789, too."""
+    """Writes what Loader reads as it was: text such as the commit 45e6789, too, and nothing by an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 for reader_or_writer in (Loader, Dumper):
@@ -153,7 +217,11 @@ for reader_or_writer in (Loader, Dumper):
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping. Raises UserError with the line of a fault."""
     try:
-        loader = Loader(Path(path).read_bytes())
+        with open(path, "rb") as stream:
+            text = stream.read(LARGEST_FILE + 1)
+        if len(text) > LARGEST_FILE:
+            raise UserError(f"{path}: more than {LARGEST_FILE} bytes; no system or protocol needs so many")
+        loader = Loader(text)
         try:
             content = loader.get_single_data()
         finally:
@@ -165,7 +233,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date, as 2001-13-45
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:  # of "\UFFFFFFFF"
         raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: should hold `key: value` lines")
@@ -195,6 +263,8 @@ def with_base(path: Path, above: list[Path]) -> dict[str, Any]:
     base_path = path.parent / str(content.pop("base"))
     if not base_path.is_file():
         raise UserError(f"{path}: base: there is no {base_path}; give the path of a file beside this one")
+    if not os.path.realpath(base_path).endswith(".yaml"):  # faults would show what stands in any other file
+        raise UserError(f"{path}: base: {base_path} is no .yaml file; give the path of one")
     base = with_base(base_path, [*above, path.resolve()])
     for own in ("paper", "description"):  # these speak of one file alone
         base.pop(own, None)
@@ -222,11 +292,11 @@ def read_protocol(path: str | Path) -> Protocol:
     """Read a protocol file."""
     protocol = check(Protocol, read_named(path, "a protocol"), path)
     labels = [label for taken in protocol.classes.values() for label in taken]
-    for label in labels:
-        if labels.count(label) > 1:
+    for label, number in Counter(labels).items():
+        if number > 1:
             raise UserError(f"{path}: classes: {label} is in more than one class")
     for name in protocol.classes:
-        if name.split() != [name]:
+        if name.split() != [name] or not name.isprintable():
             raise UserError(f"{path}: classes: {name!r}: a class is one word, since tables hold it")
     if len(protocol.classes) < 2:
         raise UserError(f"{path}: classes: at least two are needed")
@@ -271,9 +341,12 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
     """Make a `cls` of `content`; the first fault becomes a UserError with file, key and remedy."""
     try:
         # as JSON: in strict mode pydantic takes a mapping for a dataclass only there
-        return TypeAdapter(cls).validate_json(json.dumps(content, default=str))
+        return TypeAdapter(cls).validate_json(json.dumps(content))
     except ValidationError as error:
         faults = error.errors(include_url=False)
+    if faults[0]["type"] == "json_invalid":  # half a character, as "\ud800"; many brackets in one another
+        reason = faults[0]["ctx"]["error"].partition(" at line ")[0]  # a line of JSON, and not of the file
+        raise UserError(f"{path}: holds what cannot be taken ({reason}); remove it")
     # a misspelt key is also a missing one: name the misspelt
     fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
     key = (
@@ -293,12 +366,15 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         raise UserError(
             f"{path}: {key}.kind: {f'{tag} is unknown' if tag else 'missing'}; one of random, groups"
         )
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
     if fault["type"] == "string_pattern_mismatch":
         raise UserError(
-            f"{path}: {key}: {fault['input']!r} is no noise; write snr10, for 10 dB, or deviation1"
+            f"{path}: {key}: {shown} is no noise; write snr10, for 10 dB, or deviation1"
         )
     message = fault["msg"][0].lower() + fault["msg"][1:]
-    raise UserError(f"{path}: {key}: {message}, not {fault['input']!r}")
+    remedy = "; put it in quotes" * (fault["type"] == "string_type" and isinstance(fault["input"], int | float))
+    raise UserError(f"{path}: {key}: {message}, not {shown}{remedy}")
 
 
 def known_keys(cls: Any, prefix: str) -> list[str]:

@@ -122,6 +122,18 @@ def read_table(path: str | Path, needed: Iterable[str] = ()) -> dict[str, str]:
     return table
 
 
+def read_column(data: Path, name: str, utts: Iterable[str], place: str) -> dict[str, str]:
+    """Read utt2<name>, which a protocol names; each utterance has itself as its `utt`. place: where the protocol
+    does, for the error if there is no such table."""
+    if name == "utt":
+        return {utt: utt for utt in utts}
+    table = data / f"utt2{name}"
+    if not table.exists():
+        known = sorted(path.name.removeprefix("utt2") for path in data.glob("utt2*"))
+        raise UserError(f"{place}: there is no {table}; one of {', '.join(known)}")
+    return read_table(table, utts)
+
+
 def read_recordings(path: Path, allow_pipes: bool, reader: str) -> dict[str, str]:
     """Read wav.scp. Raises UserError where it is empty, or holds a shell command and these are not allowed,
     which `reader` (ser.dump_features) has an option for."""

@@ -9,9 +9,13 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ser.files import whole
+
+plt.rcParams["text.parse_math"] = False  # a name may hold dollars
 
 Log = Sequence[Mapping[str, float]]  # the lines of epochs.jsonl
 
@@ -231,8 +235,49 @@ def sentences(examples: Sequence[Sentence], title: str, path: Path) -> None:
                 stream.write(f"{example.utt} {' '.join(f'{weight:.4f}' for weight in weights)} {word}\n")
 
 
+def spell(figure: Figure) -> list[str]:
+    """Take fonts of this machine for what matplotlib's own cannot write; return the characters that none can, sorted.
+    These are written as their numbers, \\u559c, and not as empty boxes."""
+    texts = figure.findobj(Text)
+    own = font_manager.findfont(font_manager.FontProperties())
+    lacking = {character for text in texts for character in text.get_text()} - {"\n"}
+    lacking -= written_by(own, lacking)
+    if not lacking:
+        return []
+    families = list(plt.rcParams["font.family"])
+    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.name, font.fname)):
+        is_of_boxes = "last resort" in font.name.lower()
+        if lacking and not is_of_boxes and Path(font.fname).is_file():  # matplotlib remembers fonts
+            found = written_by(font.fname, lacking)
+            lacking -= found
+            families += [font.name] * bool(found)
+    numbers = str.maketrans({character: character.encode("unicode_escape").decode() for character in lacking})
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):  # whose labels are written anew when it is drawn
+            labels = [label.get_text() for label in axis.get_ticklabels()]
+            if lacking & set("".join(labels)):
+                axis.set_ticklabels([label.translate(numbers) for label in labels])
+    for text in texts:
+        text.set_fontfamily(families)
+        text.set_text(text.get_text().translate(numbers))
+    return sorted(lacking)
+
+
+def written_by(font: str, characters: set[str]) -> set[str]:
+    """Those of some characters that the font in a file has."""
+    glyphs = font_manager.get_font(font)
+    return {character for character in characters if glyphs.get_char_index(ord(character))}
+
+
 def keep(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and close it."""
+    lacking = spell(figure)
+    if lacking:
+        print(
+            f"{path}: no font here has {' '.join(lacking[:10])}{' ...' * (len(lacking) > 10)}: written as numbers; "
+            "install one, as Noto Sans CJK, and draw again",
+            flush=True,
+        )
     with whole(path, "wb") as stream:
         figure.savefig(stream, format="png", dpi=130)
     plt.close(figure)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
-from ser.datadir import read_table, write_table
+from ser.datadir import read_column, read_table, write_table
 from ser.files import whole, workplace
 from ser.text import tokens
 
@@ -92,18 +92,6 @@ def refuse_unknown(asked: Iterable[str], values: Iterable[str], fault: str) -> N
             some = ", ".join(known[:LONGEST_LIST]) + ", ..." * (len(known) > LONGEST_LIST)
             remedy = f"did you mean {near[0]}?" if near else f"the corpus has {some}"
             raise UserError(f"{fault} {value}; {remedy}")
-
-
-def read_column(data: Path, name: str, utts: Iterable[str], place: str) -> dict[str, str]:
-    """Read utt2<name>, which a protocol names; each utterance has itself as its `utt`. place: where the protocol
-    does, for the error if there is no such table."""
-    if name == "utt":
-        return {utt: utt for utt in utts}
-    table = data / f"utt2{name}"
-    if not table.exists():
-        known = sorted(path.name.removeprefix("utt2") for path in data.glob("utt2*"))
-        raise UserError(f"{place}: there is no {table}; one of {', '.join(known)}")
-    return read_table(table, utts)
 
 
 def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str) -> list[Parts]:

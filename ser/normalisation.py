@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ser.archive import Features
 
 Statistics = dict[str, np.ndarray]
+ROUNDING = 1e-6  # of a value: some steps of float32, which features are
 
 
 def train_statistics(kind: str, features: "Features", train: Mapping[str, str]) -> Statistics:
@@ -42,16 +43,19 @@ def train_statistics(kind: str, features: "Features", train: Mapping[str, str]) 
 def statistics(matrices: Iterable[np.ndarray]) -> Statistics:
     """Mean and deviation, float32, over the first dimension of all matrices, one after the other.
 
-    What never changes gets a deviation of 1, so that it becomes 0 and not infinite.
+    What never changes, but for its rounding, gets a deviation of 1, so that it becomes 0 and not infinite. Sums are
+    of the distance from the first frame: those of the values themselves would lose a deviation that is small beside
+    the mean.
     """
-    count, total, squares = 0, 0.0, 0.0
+    count, total, squares, first = 0, 0.0, 0.0, None
     for matrix in matrices:
-        matrix = matrix.astype(np.float64)
-        count, total, squares = count + len(matrix), total + matrix.sum(0), squares + (matrix**2).sum(0)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    deviation[deviation < 1e-5] = 1
-    return {"mean": mean.astype(np.float32), "deviation": deviation.astype(np.float32)}
+        first = matrix[0].astype(np.float64) if first is None else first
+        distance = matrix - first
+        count, total, squares = count + len(matrix), total + distance.sum(0), squares + (distance**2).sum(0)
+    mean = first + total / count
+    deviation = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0)).astype(np.float32)
+    deviation[deviation <= ROUNDING * np.abs(mean)] = 1
+    return {"mean": mean.astype(np.float32), "deviation": deviation}
 
 
 def normalise(matrix: np.ndarray, statistics: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,12 +1,14 @@
 """What a trained system hears in recordings: a line each, with the probability of every class.
 
 RUN is the folder of a run that has ended (exp/<system>/<protocol>/<run>), or a copy of it: it holds all that is
-needed. FILE is a recording, or a folder, whose recordings are taken in the order of their names.
+needed. FILE is a recording, or a folder, whose recordings are taken in the order of their names; hidden files are
+passed over. One that cannot be taken is told, and left out: the command then ends with an error, after the others.
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from ser.runs import Run
 
+Judge = Callable[[str, "np.ndarray"], "np.ndarray"]
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
 
@@ -53,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     from ser.datadir import read_table
     from ser.runs import read_run
 
+    refuse_other_folder(args.run)
     recordings = find(args.files)
     for path in filter(None, (args.texts, args.xvectors)):
         missing = sorted(recordings.keys() - read_table(path).keys())
@@ -68,18 +72,31 @@ def main(argv: list[str] | None = None) -> None:
     run = read_run(args.run)
     if not run.is_done:
         raise UserError(f"{args.run}: not done; run stage 4")
-    posteriors = predict(run, recordings, texts, args.xvectors, args.device)
+    judge = judge_of(run, recordings, texts, args.xvectors, args.device)
     classes = list(run.protocol.classes)
-    print("file", "class", *classes, sep="\t")
-    for name, row in zip(recordings, posteriors, strict=True):
-        print(recordings[name], classes[row.argmax()], *(f"{share:.4f}" for share in row), sep="\t")
+    print("file", "class", *classes, sep="\t", flush=True)
+    n_told = 0
+    for name, matrix in heard(run, recordings):
+        shares = judge(name, matrix)
+        if math.isnan(shares.sum()):
+            raise UserError(f"{recordings[name]}: {args.run} gives no numbers for it; take another run")
+        told = (f"{share:.4f}" for share in shares)
+        print(recordings[name], classes[shares.argmax()], *told, sep="\t", flush=True)
+        n_told += 1
+    if n_told < len(recordings):
+        n_refused = len(recordings) - n_told
+        raise UserError(f"{n_refused} of {len(recordings)} recordings are left out, as said above; mend them")
 
 
 def find(files: list[Path]) -> dict[str, Path]:
     """Recordings by their names without endings."""
     found: dict[str, Path] = {}
     for place in files:
-        inside = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES)
+        inside = sorted(
+            path
+            for path in place.glob("[!.]*")  # hidden files, such as macOS's `._*`, are no recordings
+            if path.suffix.lower() in SUFFIXES
+        )
         if place.is_dir() and not inside:
             raise UserError(f"{place}: no recordings in it ({', '.join(SUFFIXES)}); give another folder")
         for path in inside if place.is_dir() else [place]:
@@ -91,13 +108,68 @@ def find(files: list[Path]) -> dict[str, Path]:
     return found
 
 
-def predict(
-    run: "Run", recordings: Mapping[str, Path], texts: Mapping[str, str], xvectors: Path | None, device: str
-) -> "np.ndarray":
-    """Posteriors (N, classes) of recordings, in their order. Raises UserError where something that the system reads
-    is not given, or something that it does not."""
+def refuse_other_folder(folder: Path) -> None:
+    """Raise UserError where a folder holds runs and is none."""
+    if not (folder / "run.yaml").exists():
+        deeper = sorted(run for depth in ("*", "*/*") for run in folder.glob(f"{depth}/run.yaml"))
+        done = [run for run in deeper if run.with_name("done").exists()]
+        if deeper:
+            raise UserError(f"{folder}: holds runs; give the folder of one: {(done or deeper)[0].parent}")
+
+
+def heard(run: "Run", recordings: Mapping[str, Path]) -> Iterator[tuple[str, "np.ndarray"]]:
+    """Each recording's name and features (T, D), one by one; of a system that is normalised by speaker, all are read
+    before the first. A recording that cannot be taken is told, and left out; where there is no other, UserError is
+    raised.
+    """
+    from tqdm import tqdm
+
+    from ser.normalisation import normalise, statistics
+
+    def matrices() -> Iterator[tuple[str, "np.ndarray"]]:
+        # no bar among the rows of a table on the terminal
+        for name, path in tqdm(recordings.items(), "recordings", disable=sys.stdout.isatty() or None):
+            try:
+                matrix = features_of(run, path)
+            except UserError as error:
+                if len(recordings) == 1:
+                    raise
+                tqdm.write(f"error: {error}", file=sys.stderr)
+            else:
+                yield name, matrix
+
+    if run.system.normalisation != "speaker":
+        yield from matrices()
+        return
+    print("the recordings are taken for one speaker's, and normalised together", file=sys.stderr)
+    own = list(matrices())
+    if own:
+        found = statistics(matrix for _, matrix in own)
+        yield from ((name, normalise(matrix, found)) for name, matrix in own)
+
+
+def features_of(run: "Run", path: Path) -> "np.ndarray":
+    """(T, D) of a recording."""
     import numpy as np
 
+    config = run.system.feature
+    samples, _ = audio.read(path, config.sample_rate)
+    try:
+        matrix = run.feature.extract(samples, config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; leave it out") from None
+    if not len(matrix) or not np.isfinite(matrix).all():
+        raise UserError(
+            f"{path}: gives {'non-finite values' if len(matrix) else 'no frames'}; mend it or leave it out"
+        )
+    return matrix if run.columns is None else matrix[:, run.columns]
+
+
+def judge_of(
+    run: "Run", names: Collection[str], texts: Mapping[str, str], xvectors: Path | None, device: str
+) -> Judge:
+    """What gives the posteriors (classes,) of a recording by its name and features, for recordings of these names.
+    Raises UserError where something that the system reads is not given, or something that it does not."""
     extras = {
         "words": ("what is said", "--text or --texts", texts),
         "xvectors": ("x-vectors", "--xvectors", xvectors),
@@ -107,65 +179,62 @@ def predict(
             raise UserError(f"{run.folder}: its system reads {noun}; give {option}")
         if given and extra not in run.system.extras:
             raise UserError(f"{run.folder}: its system does not read {noun}; leave {option} out")
-    config = run.system.feature
-    matrices = {}
-    for name, path in recordings.items():
-        samples, _ = audio.read(path, config.sample_rate)
-        try:
-            matrices[name] = run.feature.extract(samples, config)
-        except UserError as error:
-            raise UserError(f"{path}: {error}; leave it out") from None
-    if run.columns is not None:
-        matrices = {name: matrix[:, run.columns] for name, matrix in matrices.items()}
     if run.system.training is None:
-        from ser.models import svm
-        from ser.score import load_machine
-
-        pooled = np.stack([svm.pool(matrix, run.system.model) for matrix in matrices.values()])
-        return svm.posteriors(load_machine(run), pooled)
-    return predict_by_network(run, matrices, texts, xvectors, device)
+        return machine_of(run)
+    return network_of(run, names, texts, xvectors, device)
 
 
-def predict_by_network(
-    run: "Run",
-    matrices: Mapping[str, "np.ndarray"],
-    texts: Mapping[str, str],
-    xvectors: Path | None,
-    device: str,
-) -> "np.ndarray":
-    """The same by a network, of features (T, D)."""
-    import numpy as np
+def machine_of(run: "Run") -> Judge:
+    """The same, of a run of an SVM."""
+    from ser.models import svm
+    from ser.score import load_machine
+
+    machine = load_machine(run)
+
+    def judge(name: str, matrix: "np.ndarray") -> "np.ndarray":
+        pooled = svm.pool(matrix, run.system.model)
+        if len(pooled) != machine.n_features_in_:
+            raise UserError(
+                f"{run.folder / 'model.skops'}: of features of another size than the system's; take another run"
+            )
+        return svm.posteriors(machine, pooled[None])[0]
+
+    return judge
+
+
+def network_of(
+    run: "Run", names: Collection[str], texts: Mapping[str, str], xvectors: Path | None, device: str
+) -> Judge:
+    """The same, of a run of a network."""
     import torch
 
     from ser import batches, networks
     from ser import xvectors as tables
     from ser.inputs import Words, XVectors, read_vocabulary
-    from ser.normalisation import normalise, statistics
+    from ser.normalisation import normalise
 
-    network, normalisation = networks.trained(run)
+    network, normalisation = networks.trained(run, {"n_classes": len(run.protocol.classes)})
     network.to(networks.device(device))
-    if run.system.normalisation == "speaker":
-        print("the recordings are taken for one speaker's, and normalised together", file=sys.stderr)
-        normalisation = statistics(matrices.values())
     extras = []
     if texts:
         extras.append(Words(texts, read_vocabulary(run)))
     if xvectors:
-        extras.append(XVectors(tables.read(xvectors, matrices.keys())))
+        extras.append(XVectors(tables.read(xvectors, names)))
         sizes = extras[-1].sizes["xvector_size"], len(network.xvector_mean)
         if sizes[0] != sizes[1]:
             raise UserError(
                 f"{xvectors}: x-vectors of {sizes[0]} values, and {run.folder} learned from {sizes[1]}; give those of "
                 "the same extractor"
             )
-    rows = []
-    with torch.inference_mode():
-        for name, matrix in matrices.items():
-            given = {key: values for extra in extras for key, values in extra.of([name]).items()}
-            batch = batches.stack([name], [normalise(matrix, normalisation)], [0], given)
+
+    def judge(name: str, matrix: "np.ndarray") -> "np.ndarray":
+        given = {key: values for extra in extras for key, values in extra.of([name]).items()}
+        batch = batches.stack([name], [normalise(matrix, normalisation)], [0], given)
+        with torch.inference_mode():
             logs, _ = networks.forward(network, batch, run.system.training.precision)
-            rows.append(logs.softmax(1)[0].cpu().numpy())
-    return np.stack(rows)
+        return logs.softmax(1)[0].cpu().numpy()
+
+    return judge
 
 
 if __name__ == "__main__":

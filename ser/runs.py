@@ -30,7 +30,7 @@ from ser.config import (
     make_system,
     read_yaml,
 )
-from ser.datadir import read_table
+from ser.datadir import read_column, read_table
 from ser.files import alone, whole
 from ser.folds import Fold, fold_numbers, read_fold
 from ser.identity import column_of, differences, fingerprint, md5_of, settings, sources, split_of, table_of
@@ -269,11 +269,10 @@ class Run:
 
     def read_groups(self) -> dict[str, str]:
         """The group of every training utterance, which an inner split must keep together."""
-        by = getattr(self.protocol.folds, "by", None)
+        by = getattr(self.protocol.folds, "by", "utt")  # of folds drawn at random, each is its own
         sources = self.with_copies(read_fold(self.folds / f"fold{self.fold}", self.data).train)
-        groups = (
-            read_table(self.data / f"utt2{by}", sources.values()) if by else {utt: utt for utt in sources}
-        )
+        place = f"{self.folder / 'run.yaml'}: protocol.folds.by"
+        groups = read_column(self.data, by, sources.values(), place)
         return {utt: groups[source] for utt, source in sources.items()}
 
     def with_copies(self, train: Iterable[str]) -> dict[str, str]:

@@ -215,16 +215,25 @@ def read_chosen(path: Path) -> dict[str, float]:
 
 def load_machine(run: "Run") -> "Pipeline":
     """The SVM of a run that has ended."""
+    import zipfile
+
     import skops.io
+
+    from ser.models import svm
 
     path = run.folder / "model.skops"
     remedy = f"remove or rename {run.folder} and run stage 3 again"
     try:
-        return skops.io.load(path)  # of known types alone: nothing is executed
+        with zipfile.ZipFile(path) as parts:  # what skops writes is not compressed
+            if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
+                raise ValueError("it holds more than its size")
+        machine = skops.io.load(path)  # of known types alone: nothing is executed
+        svm.refuse_other(machine, len(run.protocol.classes))
+        return machine
     except FileNotFoundError:
         raise
     except Exception as error:  # skops tells a broken file by many kinds
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a whole SVM ({reason}); {remedy}") from None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import font_manager
 
 from ser import figures
 from ser.figures import Example, Plane
@@ -110,3 +111,46 @@ def check_layout(figure):
         assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
     texts = boxes[: len([text for text in titles if text.get_text()]) + 1]
     assert not any(one.overlaps(other) for place, one in enumerate(texts) for other in texts[:place])
+
+
+def labels_of(figure):
+    return [[label.get_text() for label in axis.get_ticklabels()] for axes in figure.axes[:1] for axis in (axes.xaxis, axes.yaxis)]
+
+
+def confusion_of(classes, monkeypatch):
+    """The confusion matrix of two classes, as it was written; matplotlib warns, an error here, where it draws a box for a character."""
+    kept = []
+    with monkeypatch.context() as patch:
+        patch.setattr(figures.plt, "close", kept.append)
+        figures.confusion(np.array([[3, 1], [0, 4]]), classes, f"of {classes[0]}", Path("p.png"))
+    plt.close(kept[0])
+    return kept[0]
+
+
+def test_a_name_that_no_font_has_is_written_as_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fonts = [font for font in font_manager.fontManager.ttflist if "DejaVu" in font.name]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)  # those that come with matplotlib
+    figure = confusion_of(["喜び", "грусть"], monkeypatch)
+    assert labels_of(figure) == [["\\u559c\\u3073", "грусть"]] * 2
+    assert figure.axes[0].get_title() == "of \\u559c\\u3073"
+    told = "p.png: no font here has び 喜: written as numbers; install one, as Noto Sans CJK, and draw again\n"
+    assert capsys.readouterr().out == told
+    assert Path("p.txt").read_text("utf-8").splitlines()[1] == "true 喜び грусть"
+
+
+def test_a_name_that_another_font_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    other = font_manager.findfont("STIXGeneral")
+    own = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    character = next(chr(code) for code in sorted(font_manager.get_font(other).get_charmap()) if code not in own and chr(code).isalpha())
+    figure = confusion_of([character, "b"], monkeypatch)
+    assert labels_of(figure) == [[character, "b"]] * 2
+    assert capsys.readouterr().out == ""
+    assert figure.axes[0].title.get_fontfamily()[0] == plt.rcParams["font.family"][0]  # all else is as it was
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert labels_of(confusion_of(["$x^$", "b"], monkeypatch)) == [["$x^$", "b"]] * 2
+    assert capsys.readouterr().out == ""

@@ -6,7 +6,7 @@ import pytest
 
 from ser.archive import Features
 from ser.cli import UserError
-from ser.normalisation import normalise, train_statistics
+from ser.normalisation import normalise, statistics, train_statistics
 
 TRAIN = {"a-1": "neutral", "a-2": "sad", "b-1": "neutral"}
 TEST = ["c-1", "c-2"]
@@ -138,3 +138,36 @@ def test_a_long_corpus_keeps_its_precision(tmp_path):
     statistics = train_statistics("global", write(tmp_path, matrices), dict.fromkeys(matrices, "sad"))
     everything = np.concatenate(list(matrices.values())).astype(np.float64)
     np.testing.assert_allclose(statistics["deviation"], everything.std(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("gain", [1e-25, 1e-7, 1e-3, 1e3, 1e12])
+def test_the_level_is_no_matter(gain):
+    """Powers of quiet recordings are far below 1e-5, and no less worth."""
+    rng = np.random.default_rng(0)
+    powers = [(rng.chisquare(2, (50, 4)) * [1e-6, 1, 1e3, 0]).astype(np.float32) for _ in range(9)]
+    other = [matrix * np.float32(gain) for matrix in powers]
+    at_one = np.concatenate([normalise(matrix, statistics(powers)) for matrix in powers])
+    at_gain = np.concatenate([normalise(matrix, statistics(other)) for matrix in other])
+    np.testing.assert_allclose(at_gain, at_one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(at_gain.std(0), [1, 1, 1, 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [3e-6, 1e-4, 0.1])
+def test_a_deviation_that_is_small_beside_the_mean(share):
+    rng = np.random.default_rng(0)
+    matrices = [(4321.1 * (1 + share * rng.standard_normal((5000, 2)))).astype(np.float32) for _ in range(40)]
+    everything = np.concatenate(matrices).astype(np.float64)
+    np.testing.assert_allclose(statistics(matrices)["deviation"], everything.std(0), rtol=1e-5)
+    np.testing.assert_allclose(statistics(matrices)["mean"], everything.mean(0), rtol=1e-7)
+
+
+@pytest.mark.parametrize("constant", [0, -80, -37.3, 1e-30, 4321.1, 3e30])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_long_constant_becomes_zero(constant, steps):
+    """By as many frames as the sums of its squares lose their last digits on; also where it is rounded by turns up and down."""
+    column = np.full((100_000, 1), constant, np.float32)
+    for _ in range(steps):
+        column[::3] = np.nextafter(column[::3], np.float32(np.inf))
+    found = statistics(np.split(column, 50))
+    assert found["deviation"] == 1
+    np.testing.assert_allclose(normalise(column, found), 0, atol=1.2e-7 * abs(constant) + 1e-44)

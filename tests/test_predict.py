@@ -6,8 +6,12 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 import pytest
+import skops.io
 import soundfile
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from ser import networks, predict
 from ser.cli import UserError
@@ -141,6 +145,59 @@ def test_a_system_that_is_normalised_by_speaker(place, capsys):
         np.testing.assert_allclose(table[f"heard/{name}.wav"][1], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("system", ["svm", "tiny", "lemoine"])
+def test_a_recording_that_cannot_be_taken_leaves_the_others(place, system, capsys):
+    folder = trained(place, system)
+    table = told(capsys, folder, "heard")
+    soundfile.write("heard/aa.wav", 0.1 * np.arange(50) % 3 / 9, RATE)
+    soundfile.write("heard/silent.wav", np.zeros(4000), RATE)
+    Path("heard/._a.wav").write_bytes(b"Mac OS X")  # which macOS puts beside each file on other disks
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"^2 of 5 recordings are left out, as said above; mend them$"):
+        predict.main([str(folder), "heard"])
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()[1:]] == list(table)
+    for line in out.splitlines()[1:]:
+        name, _, *shares = line.split("\t")
+        np.testing.assert_allclose(np.array(shares, float), table[name][1], atol=1e-4)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        "error: heard/aa.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out",
+        "error: heard/silent.wav: silent: every sample is 0; fetch it again or leave it out",
+    ]
+
+
+def test_where_no_recording_can_be_taken(place, capsys):
+    folder = trained(place, "lemoine")
+    for name in "ab":
+        soundfile.write(f"{name}.wav", np.zeros(4000), RATE)
+    with pytest.raises(UserError, match=r"^2 of 2 recordings are left out"):
+        predict.main([str(folder), "a.wav", "b.wav"])
+    assert capsys.readouterr().out.endswith("file\tclass\tlow\thigh\n")
+
+
+def test_a_row_is_told_as_soon_as_it_is_known(place, capsys, monkeypatch):
+    """And its features are not kept: a folder may hold thousands of recordings."""
+    folder = trained(place, "svm")
+    capsys.readouterr()
+    rows = []
+    read = predict.audio.read
+    monkeypatch.setattr(predict.audio, "read", lambda *given: rows.append(capsys.readouterr().out.count("heard/")) or read(*given))
+    predict.main([str(folder), "heard"])
+    assert rows == [0, 1, 1]
+
+
+def test_a_machine_that_is_normalised_by_speaker(place, capsys):
+    """As in training: the frames are, before they are pooled."""
+    place.write_yaml("conf/toy/svm.yaml", **read_yaml("conf/toy/svm.yaml") | {"normalisation": "speaker"})
+    folder = trained(place, "svm")
+    table = told(capsys, folder, "heard")
+    frames = np.concatenate([features(name) for name in "abc"]).astype(float)
+    run = read_run(folder)
+    pooled = np.stack([svm.pool(((features(name) - frames.mean(0)) / frames.std(0)).astype(np.float32), run.system.model) for name in "abc"])
+    np.testing.assert_allclose([shares for _, shares in table.values()], svm.posteriors(load_machine(run), pooled), atol=1e-3)
+
+
 class TestRefused:
     """One line each."""
 
@@ -191,11 +248,59 @@ class TestRefused:
         self.refuse("none: no recordings in it (.wav, .flac, .ogg, .mp3, .aiff, .aif); give another folder", folder, "none")
         self.refuse("heard/z.wav: No such file or directory; mend the path or its rights", folder, "heard/z.wav")
         soundfile.write("heard/d.wav", 0.1 * np.arange(50) % 3 / 9, RATE)
-        with pytest.raises(UserError, match=r"^heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out$"):
-            predict.main([str(folder), "heard"])
+        self.refuse("heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out", folder, "heard/d.wav")
         Path("more").mkdir()
         shutil.copy("heard/a.wav", "more")
         self.refuse("more/a.wav: heard/a.wav has that name too; rename one, or ask for one alone", folder, "heard/a.wav", "more")
+
+    def test_a_folder_that_holds_runs(self, place):
+        place.lay_out("tiny/honest/fold1_seed1")
+        place.lay_out("tiny/honest/fold2_seed1")
+        for folder in (Path("exp/tiny"), Path("exp/tiny/honest")):
+            self.refuse(f"{folder}: holds runs; give the folder of one: exp/tiny/honest/fold1_seed1", folder, "heard")
+        Path("exp/tiny/honest/fold2_seed1/done").touch()
+        self.refuse("exp/tiny: holds runs; give the folder of one: exp/tiny/honest/fold2_seed1", "exp/tiny", "heard")
+        self.refuse("exp/run.yaml: no such file", "exp", "heard")
+
+    @pytest.mark.parametrize("what", ["mapping", "classes", "unfitted", "broken", "large"])
+    def test_another_machine_than_the_runs(self, place, what):
+        folder = trained(place, "svm")
+        machine = load_machine(read_run(folder))
+        features = np.random.default_rng(0).standard_normal((30, machine.n_features_in_))
+        if what == "mapping":
+            machine, reason = {"a": "1"}, "it holds something else"
+        elif what == "classes":
+            machine, reason = machine.fit(features, np.arange(30) % 3), "of the classes [0, 1, 2], and the run has 2"
+        elif what == "unfitted":
+            machine, reason = make_pipeline(StandardScaler(), SVC()), "'SVC' object has no attribute 'classes_'"
+        elif what == "broken":
+            machine[-1]._n_support, reason = np.array([0, 1000000], np.int32), "its parts do not fit together"
+        else:
+            reason = "it holds more than its size"
+        with open(folder / "model.skops", "wb") as stream:
+            skops.io.dump(machine, stream, compression=8 if what == "large" else 0)
+        self.refuse(f"{folder}/model.skops: not a whole SVM ({reason}); remove or rename {folder} and run stage 3 again", folder, "heard")
+
+    def test_a_machine_that_was_damaged(self, place):
+        folder = trained(place, "svm")
+        whole, machine = (folder / "model.skops").read_bytes(), load_machine(read_run(folder))
+        frames = np.random.default_rng(1).standard_normal((5, machine.n_features_in_))
+        rng, refused = np.random.default_rng(0), 0
+        for number in range(40):
+            content = bytearray(whole)
+            at = rng.integers(len(content))
+            if number % 2:
+                content[at] ^= 1 << rng.integers(8)
+            else:
+                del content[at:]
+            (folder / "model.skops").write_bytes(content)
+            try:
+                same = load_machine(read_run(folder))  # a bit that is no matter, as of the time in a zip file
+                assert np.array_equal(svm.posteriors(same, frames), svm.posteriors(machine, frames))
+            except UserError as error:
+                assert str(error).startswith(f"{folder}/model.skops: not a whole SVM (")
+                refused += 1
+        assert refused > 30
 
     def test_a_run_of_an_older_version(self, place):
         folder = trained(place, "tiny")

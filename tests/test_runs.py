@@ -43,6 +43,14 @@ def test_copies_are_in_the_group_of_their_source(noisy):
     assert all(groups[utt] == utt[0] for utt in run.read_fold().train)
 
 
+def test_utterances_may_be_the_groups(noisy):
+    """Of a protocol whose folds are `by: utt`, for which there is no table."""
+    _, run = noisy
+    folds = replace(run.protocol.folds, by="utt")
+    groups = replace(run, protocol=replace(run.protocol, folds=folds)).read_groups()
+    assert groups == {utt: utt.split("-snr")[0] for utt in run.read_fold().train}
+
+
 def test_missing_copies_are_told(noisy):
     _, run = noisy
     (run.feature_folder("snr0") / "feats.scp").write_text("a-00 nowhere:1\n")

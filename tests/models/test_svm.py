@@ -9,6 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from ser.cli import UserError
 from ser.models import svm
 from ser.models.svm import Config
 
@@ -121,3 +122,56 @@ def test_where_all_are_one_group_each_utterance_is_its_own():
     pooled, groups = np.random.default_rng(0).standard_normal((60, 8)) + targets[:, None], np.zeros(60)
     one, own = (svm.fit(pooled, targets, these, config(), seed=1, n_jobs=1) for these in (groups, np.arange(len(targets))))
     assert one.best_params_ == own.best_params_ and one.best_score_ == own.best_score_
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_inner_folds_are_the_first_draw_that_serves(seed):
+    """Those of scikit-learn for this seed, where all classes train; results do not change."""
+    _, targets, groups = data()
+    expected = StratifiedGroupKFold(3, shuffle=True, random_state=seed).split(targets, targets, groups)
+    for (train, test), (own_train, own_test) in zip(expected, svm.inner_splits(targets, groups, 3, seed), strict=True):
+        assert np.array_equal(train, own_train) and np.array_equal(test, own_test)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_class_of_two_groups_trains_in_every_inner_fold(seed, capsys):
+    """Drawn by chance, both groups would often stand in one inner fold."""
+    groups = np.repeat(np.arange(6), 8)
+    targets = np.where((groups < 2) & (np.arange(48) % 2 == 0), 2, np.arange(48) % 4 // 2)
+    splits = svm.inner_splits(targets, groups, 3, seed)
+    assert sorted(np.concatenate([test for _, test in splits])) == list(range(48))
+    for train, test in splits:
+        assert set(targets[train]) == {0, 1, 2}
+        assert not set(groups[train]) & set(groups[test])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_a_group_has_all_of_a_class_each_utterance_is_its_own(seed, capsys):
+    """Two speakers, and one has none of the second class: the other inner fold would train on one class."""
+    groups = np.repeat([0, 1], 20)
+    targets = (np.arange(40) % 3 == 0).astype(int) * groups  # seven, of the second speaker
+    pooled = np.random.default_rng(0).standard_normal((40, 8)) + 3 * targets[:, None]
+    splits = svm.inner_splits(targets, groups, 5, seed)
+    assert len(splits) == 5 and all(set(targets[train]) == {0, 1} for train, _ in splits)
+    told = "inner folds: each utterance is a group of its own, since whole groups leave a class out of training\n"
+    assert capsys.readouterr().out == told
+    again = svm.inner_splits(targets, groups, 5, seed)
+    assert all(np.array_equal(one, other) for one, other in zip(splits[0], again[0], strict=True))
+    assert svm.fit(pooled, targets, groups, config(), seed, n_jobs=1).best_score_ > 0.8
+
+
+def test_classes_of_few_utterances():
+    few = np.array([0, 0, 1, 1, 1])
+    assert len(svm.inner_splits(few, np.arange(5), 5, 1)) == 3  # more could not be stratified
+    with pytest.raises(UserError, match="need two classes with two training utterances or more; use fewer folds"):
+        svm.inner_splits(np.array([0, 1, 0, 0]), np.arange(4), 2, 1)
+    splits = svm.inner_splits(np.array([0, 1, 0, 1, 0, 1, 2]), np.arange(7), 2, 1)  # the 2 cannot be in both
+    assert all({0, 1} <= set(train % 2) for train, _ in splits)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e6])
+def test_the_level_of_features_is_no_matter(scale):
+    pooled, targets, groups = data()
+    one, other = (svm.fit(values, targets, groups, config(), 1, 1) for values in (pooled, pooled * scale))
+    np.testing.assert_allclose(svm.posteriors(one.best_estimator_, pooled), svm.posteriors(other.best_estimator_, pooled * scale), atol=1e-4)
