@@ -3,7 +3,8 @@
 Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
 writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
 where the network attends, _attention.png, and to words _words.png (_chosen.png with --utts), each with its numbers
-as text beside it. Of two runs of a system under a protocol the last one's stay.
+as text beside it. Of two runs of a system under a protocol the last one's stay. Where results/ has other scores of
+that name than this run's, as those that came with the repository, the figures go to figures/own/.
 """
 
 import argparse
@@ -244,7 +245,13 @@ def draw_words(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequence[in
 
 
 def figure_path(run: "Run", name: str, chosen: bool = False) -> Path:
-    return Path("figures", f"{run.system.name}_{run.protocol.name}_{name}{'_chosen' * chosen}.png")
+    """Where to draw; beside the figures of a table that shows another run's scores."""
+    from ser.scores import read_scores
+
+    shown = Path("results", run.system.name, run.protocol.name, f"{run.folder.name}.txt")
+    is_own = shown.exists() and read_scores(shown).about.get("model") != run.model
+    name = f"{run.system.name}_{run.protocol.name}_{name}{'_chosen' * chosen}.png"
+    return Path("figures", "own" * is_own, name)
 
 
 def which(chosen: bool) -> str:

@@ -72,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     run = read_run(args.run)
     if not run.is_done:
         raise UserError(f"{args.run}: not done; run stage 4")
+    run.refuse_other_code()
     judge = judge_of(run, recordings, texts, args.xvectors, args.device)
     classes = list(run.protocol.classes)
     print("file", "class", *classes, sep="\t", flush=True)

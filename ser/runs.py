@@ -215,6 +215,13 @@ class Run:
         if told:
             raise OtherRun(self.folder, f"made with other {', '.join(told)}; {REMEDY}, or put that back")
 
+    def refuse_other_code(self) -> None:
+        """Raise OtherRun where feature or model are computed by other code now than when the run was laid out. This
+        needs the run's folder alone."""
+        told = other_modules(read_yaml(self.folder / "run.yaml"), "code", self.code)
+        if told:
+            raise OtherRun(self.folder, f"made with other {told}; {REMEDY}, or put that back")
+
     def read_fold(self) -> Fold:
         """The fold, with the noisy copies of its training part that the system asks for."""
         fold = read_fold(self.folds / f"fold{self.fold}", self.data)
@@ -286,27 +293,31 @@ def copy_id(utt: str, noise: str) -> str:
     return f"{utt}-{noise}"
 
 
+KEYS = {  # of run.yaml, with what each holds
+    "corpus": str, "fold": int, "seed": int, "data": str, "folds": str, "dump": str, "system": dict, "protocol": dict, "made": dict,
+}  # fmt: skip
+
+
 def read_run(folder: str | Path) -> Run:
-    """Read FOLDER/run.yaml."""
+    """Read FOLDER/run.yaml. Raises UserError where something is missing or no such thing."""
     path = Path(folder) / "run.yaml"
     content = read_yaml(path)
-    try:
-        return Run(
-            folder=Path(folder),
-            corpus=content["corpus"],
-            system=make_system(content["system"], path),
-            protocol=check(Protocol, content["protocol"], path),
-            fold=content["fold"],
-            seed=content["seed"],
-            data=Path(content["data"]),
-            folds=Path(content["folds"]),
-            dump=Path(content["dump"]),
-            made=content["made"],
-        )
-    except KeyError as error:
-        raise UserError(
-            f"{path}: {error.args[0]}: missing; remove the folder and run stage 4 again"
-        ) from None
+    for key, kind in KEYS.items():
+        if not isinstance(content.get(key), kind):
+            what = "missing" if key not in content else "damaged"
+            raise UserError(f"{path}: {key}: {what}; remove the folder and run stage 4 again")
+    return Run(
+        folder=Path(folder),
+        corpus=content["corpus"],
+        system=make_system(content["system"], path),
+        protocol=check(Protocol, content["protocol"], path),
+        fold=content["fold"],
+        seed=content["seed"],
+        data=Path(content["data"]),
+        folds=Path(content["folds"]),
+        dump=Path(content["dump"]),
+        made=content["made"],
+    )
 
 
 def write_run(run: Run, shared: str | None = None) -> None:
@@ -369,9 +380,7 @@ def changes(then: Mapping[str, Any], run: Run) -> dict[str, str]:
             different = differences(stored_settings(then, part), settings(of_run[part]))
             what = f"{part} ({'; '.join(different[:3])})" if different else part
         elif part in modules:
-            before = then.get(part) or {}
-            names = [name for name in {**before, **modules[part]} if before.get(name) != modules[part].get(name)]
-            what = f"code ({', '.join(names)})"
+            what = other_modules(then, part, modules[part]) or "code"
         elif part == "split":
             what = f"utterances in {run.folds}/fold{run.fold}"
         elif part == "recordings":
@@ -380,6 +389,14 @@ def changes(then: Mapping[str, Any], run: Run) -> dict[str, str]:
     if "split" in told:  # of other utterances the rest is other, too
         return {part: what for part, what in told.items() if part not in ("recordings", "speakers", "groups")}
     return told
+
+
+def other_modules(then: Mapping[str, Any], part: str, modules: Mapping[str, str]) -> str:
+    """The modules whose source is not what a run.yaml has of it, in words; "" where all are."""
+    before = then.get(part)
+    before = before if isinstance(before, dict) else {}
+    names = [name for name in {**before, **modules} if before.get(name) != modules.get(name)]
+    return f"code ({', '.join(names)})" if names else ""
 
 
 def stored_settings(content: Mapping[str, Any], part: str) -> Any:

@@ -78,6 +78,8 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     utts = sorted(fold.test)
     model = score_svm if run.system.training is None else score_network
     posteriors, about = model(run, fold, utts, device)
+    if not np.isfinite(posteriors).all():
+        raise UserError(f"{run.weights}: gives posteriors that are no numbers; remove {folder} and train it again")
     inputs = ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())
     ended = datetime.datetime.fromtimestamp((folder / "done").stat().st_mtime)
     about = {

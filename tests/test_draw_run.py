@@ -1,5 +1,7 @@
 """The figures of a trained network, against its own answers to one utterance after the other."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from ser import draw_run, networks, noise
+from ser import draw_run, networks, noise, score
 from ser.cli import UserError
 from ser.config import read_system, read_yaml
 from ser.draw_run import describe_silence, examples, hear, is_quiet, mean_profile, neighbour_share, points, silence_and_rest, to_plane
@@ -45,6 +47,8 @@ def lay_out(recipe, system="tiny", **options):
     frames = np.concatenate([recipe.matrices[utt] for utt in recipe.part("train")])
     statistics = {"mean": torch.from_numpy(frames.mean(0)), "deviation": torch.from_numpy(frames.std(0))}
     networks.save(folder / "normalisation.safetensors", statistics)
+    line = {"epoch": 1, "dev_loss": 1.0, "dev_ua": 50.0, "seconds": 1.0}
+    (folder / "epochs.jsonl").write_text(json.dumps(line) + "\n")
     (folder / "done").touch()
     return folder
 
@@ -266,6 +270,21 @@ def test_several_runs(toy):
     for name in ours:
         if name.endswith(".txt"):
             assert ours[name].read_text().replace("tiny", "twin") == theirs[name].read_text()
+
+
+def test_figures_of_a_run_that_the_table_does_not_show_lie_aside(toy):
+    folder = lay_out(toy)
+    score.score(folder, Path("results/tiny/selects_on_dev/fold1_seed1.txt"), "cpu")
+    draw_run.main([str(folder)])
+    figure = Path("figures/tiny_selects_on_dev_tsne.png")
+    before = figure.read_bytes()
+    shutil.rmtree(folder)
+    lay_out(toy)
+    network, notes = networks.load(folder / "best.safetensors")
+    networks.save(folder / "best.safetensors", {name: -value if "output" in name else value for name, value in network.items()}, notes)
+    draw_run.main([str(folder)])
+    assert figure.read_bytes() == before
+    assert Path("figures/own", figure.name).exists()
 
 
 class TestRefused:

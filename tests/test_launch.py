@@ -338,10 +338,19 @@ def test_text_in_a_run_stays_text(place, commit):
     assert runs.read_run("exp/other").made == {"commit": commit, "versions": {"x": commit}}
 
 
-def test_a_run_without_its_settings(tmp_path):
-    (tmp_path / "run.yaml").write_text("corpus: toy\n")
-    with pytest.raises(UserError, match=r"run\.yaml: system: missing; remove the folder and run stage 4 again"):
-        runs.read_run(tmp_path)
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [("corpus: toy", "other: toy", "corpus: missing"), ("corpus: toy", "corpus: [1]", "corpus: damaged"), ("fold: 1", "fold: one", "fold: damaged"),
+     ("data: data/all", "data: {a: 1}", "data: damaged"), ("folds: data", "folds: [data", "")],
+)  # fmt: skip
+def test_a_damaged_run_is_told_in_a_line(place, old, new, told):
+    path = place.lay_out("run") / "run.yaml"
+    text = path.read_text()
+    assert f"\n{old}" in text
+    path.write_text(text.replace(f"\n{old}", f"\n{new}", 1))
+    with pytest.raises(UserError, match=rf"run\.yaml(:\d+)?: {told}") as error:
+        runs.read_run(path.parent)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

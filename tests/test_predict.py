@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ser import networks, predict
+from ser import networks, predict, runs
 from ser.cli import UserError
 from ser.config import kinds, read_yaml
 from ser.features import logmel
@@ -104,6 +104,14 @@ def test_a_network_that_hears_frames(place, system, select, capsys):
             expected = network(frames, torch.tensor([frames.shape[1]]))[0].softmax(1)[0]
         np.testing.assert_allclose(table[f"heard/{name}.wav"][1], expected, atol=1e-4)
     assert told(capsys, folder, "heard/b.wav").keys() == {"heard/b.wav"}
+
+
+def test_code_that_changed_since_is_refused(place, monkeypatch):
+    folder = trained(place, "svm")
+    sources = runs.sources
+    monkeypatch.setattr(runs, "sources", lambda *modules: {**sources(*modules), "ser.features.logmel": "edited"})
+    with pytest.raises(UserError, match=rf"^{folder}: made with other code \(ser.features.logmel\); remove or rename the folder to run it anew"):
+        predict.main([str(folder), "heard"])
 
 
 def test_a_machine(place, capsys):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import skops.io
 
-from ser import score, train, train_svm
+from ser import networks, score, train, train_svm
 from ser.cli import UserError
 from ser.identity import settings
 from ser.runs import read_run
@@ -220,6 +220,31 @@ def test_a_damaged_choice_is_told_in_a_line(scored, content):
     result.unlink()
     (folder / "chosen.json").write_bytes(content)
     with pytest.raises(UserError, match=r"^exp/svm/selects_on_test/fold1_seed1/chosen\.json: damaged; remove or rename exp/"):
+        run_score()
+
+
+def test_a_network_that_gives_no_numbers_is_not_scored(recipe):
+    """NaN would be taken for the first class."""
+    folder = recipe.lay_out("tiny/selects_on_test/fold1_seed1", "test", epochs=1)
+    train.train(folder, "cpu")
+    weights, notes = networks.load(folder / "best.safetensors")
+    networks.save(folder / "best.safetensors", {name: value * np.nan if "output" in name else value for name, value in weights.items()}, notes)
+    with pytest.raises(UserError, match=r"best\.safetensors: gives posteriors that are no numbers; remove .*fold1_seed1 and train it again"):
+        run_score()
+
+
+def test_features_that_are_no_numbers_are_refused(scored):
+    """Where they are read, so that training, scoring and drawing refuse them too."""
+    folder, result = scored
+    result.unlink()
+    utt = read_run(folder).read_fold().test.popitem()[0]
+    place = dict(line.split() for line in next(Path("dump").glob("*/feats.scp")).read_text().splitlines())[utt]
+    ark, offset = place.rsplit(":", 1)
+    content = bytearray(Path(ark).read_bytes())
+    first = int(offset) + 15  # behind the header of a matrix of floats
+    content[first : first + 4] = np.float32(np.nan).tobytes()
+    Path(ark).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{place}: cannot read the features of {utt} \(infinite or undefined values\); remove .* and run stage 2 again"):
         run_score()
 
 
