@@ -9,7 +9,7 @@ repository goes before what was made here (results/<system>/<protocol>/own/).
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
 from ser.identity import differences, fingerprint, settings
@@ -48,12 +48,13 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     """Read what results/ has of a system under a protocol, and choose what to show."""
     folder = Path("results", system.name, protocol.name)
     published, own = (read(place, corpus) for place in (folder, folder / "own"))
+    now = {"system": settings(system), "protocol": settings(protocol)}
     left_out: dict[str, Runs] = defaultdict(dict)
     valid: list[Runs] = []
     for prefix, runs in (("", published), ("own/", own)):
         valid.append({})
         for name, scores in runs.items():
-            reason = mismatch(scores, system, protocol)
+            reason = mismatch(scores, now)
             if reason:
                 left_out[reason][prefix + name] = scores
             else:
@@ -90,14 +91,14 @@ def read(folder: Path, corpus: str) -> Runs:
     return runs
 
 
-def mismatch(scores: Scores, system: "System", protocol: "Protocol") -> str:
+def mismatch(scores: Scores, now: dict[str, Any]) -> str:
     """Why scores are not of the system and protocol as their files are now; "" where they are."""
     if not scores.has_identity:
         return f"of unknown origin (commit {scores.about['commit']})"
     told = [
         f"{part} {'; '.join(different[:3])}"
-        for part, config in (("system", system), ("protocol", protocol))
-        if (different := differences(scores.settings(part), settings(config)))
+        for part in now
+        if (different := differences(scores.settings(part), now[part]))
     ]
     return f"made with other settings: {'; '.join(told)}" if told else ""
 

@@ -10,6 +10,7 @@ laid out, the run is refused. Its row is what is the same for all runs that a ta
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -325,18 +326,19 @@ def write_run(run: Run, shared: str | None = None) -> None:
 
     shared: what `shared_part` gives, for many runs of one system under one protocol.
     """
-    path, identity = run.folder / "run.yaml", run.identity
-    if first_line(path) == f'identity: "{identity}"\n':
+    path, parts = run.folder / "run.yaml", run.parts
+    own = {"identity": fingerprint(parts), "fold": run.fold, "seed": run.seed, "parts": parts}
+    lines = [f"{key}: {json.dumps(value)}\n" for key, value in own.items()]
+    if first_line(path) == lines[0]:
         return
-    with alone(run.folder / "lock", str(run.folder)):  # a run that is just beginning notes no change
+    # a run that is just beginning has nothing yet that shows it: its lock does
+    with alone(run.folder / "lock", str(run.folder)) if path.exists() else nullcontext():
         begun = [name for name in ("done", "checkpoint.safetensors", "epochs.jsonl") if (run.folder / name).exists()]
         if path.exists() and begun:
             told = ", ".join(changes(read_yaml(path), run).values()) or "run.yaml, which was changed by hand"
             raise OtherRun(run.folder, f"made with other {told}; {REMEDY}")
-        own = {"identity": identity, "fold": run.fold, "seed": run.seed, "parts": run.parts}
         with whole(path) as stream:
-            stream.writelines(f"{key}: {json.dumps(value)}\n" for key, value in own.items())
-            stream.write(shared or shared_part(run))
+            stream.writelines([*lines, shared or shared_part(run)])
 
 
 def shared_part(run: Run) -> str:

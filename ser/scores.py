@@ -109,23 +109,44 @@ def write_scores(path: Path, scores: Scores) -> None:
 def read_scores(path: Path) -> Scores:
     """Read what write_scores wrote. Raises UserError naming the line that is not as it should be."""
     about: dict[str, str] = {}
-    classes: list[str] = []
-    utts, true, predicted, posteriors = [], [], [], []
-    for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), 1):
+    numbers: dict[str, int] = {}  # of the classes
+    utts, true, predicted, values = [], [], [], []
+    places = []
+    for place, line in enumerate(read_text(path).removesuffix("\n").split("\n"), 1):
         try:
             if line.startswith("# utt true predicted "):
-                classes = line.split()[4:]
+                numbers = {name: number for number, name in enumerate(line.split()[4:])}
             elif line.startswith("# "):
                 key, value = line[2:].split(": ", 1)
                 about[key] = value
             else:
-                utt, true_name, predicted_name, *values = line.split()
+                utt, true_name, predicted_name, *posteriors = line.split()
+                if len(posteriors) != len(numbers):
+                    raise ValueError
                 utts.append(utt)
-                true.append(classes.index(true_name))
-                predicted.append(classes.index(predicted_name))
-                posteriors.append(np.array(values, float).reshape(len(classes)))
-        except ValueError:
-            raise UserError(f"{path}:{number}: not a line of scores; run stage 5 again") from None
+                true.append(numbers[true_name])
+                predicted.append(numbers[predicted_name])
+                values.append(posteriors)
+                places.append(place)
+        except (ValueError, KeyError):
+            raise _no_scores(path, place) from None
     if not utts:
         raise UserError(f"{path}: holds no scores; run stage 5 again")
-    return Scores(about, classes, utts, np.array(true), np.array(predicted), np.array(posteriors))
+    try:
+        shares = np.array(values, float)
+    except ValueError:
+        raise _no_scores(path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))) from None
+    if not np.isfinite(shares).all():
+        raise _no_scores(path, places[int((~np.isfinite(shares)).any(1).argmax())])
+    return Scores(about, list(numbers), utts, np.array(true), np.array(predicted), shares)
+
+
+def _no_scores(path: Path, line: int) -> UserError:
+    return UserError(f"{path}:{line}: not a line of scores; run stage 5 again")
+
+
+def _are_numbers(words: list[str]) -> bool:
+    try:
+        return bool([float(word) for word in words])
+    except ValueError:
+        return False
