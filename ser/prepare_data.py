@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ser import audio, cli
 from ser.cli import UserError
-from ser.datadir import Utterance, corpus_module, write_table
+from ser.datadir import TABLE, Utterance, corpus_module, write_table
 from ser.files import whole, workplace
 
 LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.nj < 1:
         parser.error(f"--nj {arguments.nj}: must be 1 or more")
 
+    refuse_others(arguments.dest)
     found = corpus_module(arguments.corpus).utterances(arguments.root)
     _refuse_same_ids(found.utterances)
     recordings, unreadable = decode(found.utterances, arguments.nj)
@@ -69,7 +70,18 @@ def main(argv: list[str] | None = None) -> None:
         )
     if not utterances:
         raise UserError(f"{arguments.root}: no recording can be read, see above; nothing was written")
-    write_tables(arguments.dest, tables(utterances, recordings), f"{summary}\n{listed(lists)}\n")
+    # where dest is a link, as to another disk, the tables are made and moved beside its target
+    write_tables(arguments.dest.resolve(), tables(utterances, recordings), f"{summary}\n{listed(lists)}\n")
+
+
+def refuse_others(dest: Path) -> None:
+    """Raise UserError where `dest` has tables that stage 0 did not write: it would replace or remove them."""
+    names = {path.name for path in dest.iterdir()} if dest.is_dir() else set()
+    if any(map(TABLE.fullmatch, names)) and "report.txt" not in names:
+        raise UserError(
+            f"{dest}: a data directory that stage 0 did not write, since it has no report.txt; give another "
+            "folder, or move it away"
+        )
 
 
 def decode(utterances: Sequence[Utterance], nj: int) -> tuple[dict[str, Recording], list[str]]:
@@ -196,7 +208,8 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
         for stale in [*dest.glob("utt2*"), *dest.glob("spk2*")]:  # of another corpus or an older call
             if stale.name not in tables:
                 stale.unlink()
-        for name in sorted([*tables, "report.txt"], key=lambda name: name == "wav.scp"):
+        # report.txt comes first: it says that stage 0 wrote the tables
+        for name in ["report.txt", *sorted(tables, key=lambda name: name == "wav.scp")]:
             os.replace(new / name, dest / name)
 
 

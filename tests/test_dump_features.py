@@ -333,9 +333,9 @@ def test_a_command_that_fails(place):
 @pytest.mark.parametrize(
     ("table", "content", "message"),
     [
-        ("wav.scp", "", "data/wav.scp: empty table; run stage 0 again"),
+        ("wav.scp", "", "data/wav.scp: empty table; add the recordings, or run stage 0 again where that wrote it"),
         ("wav.scp", "a-0\n", "data/wav.scp:1: a-0 has no recording; add its path"),
-        ("utt2dur", "a-0 1\n", "data/utt2dur: no line for a-1; add it, or run the stage that writes the table again"),
+        ("utt2dur", "a-0 1\n", "data/utt2dur: no line for a-1, a-2, a-3 and 1 more; add them, or run the stage that writes the table again"),
         ("utt2dur", "".join(f"{utt} 1s\n" for utt in LENGTHS), "data/utt2dur: could not convert string to float: '1s'; run stage 0 again"),
     ],
 )
