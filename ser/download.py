@@ -1,9 +1,10 @@
 """Fetch archives over a network that breaks, and unpack them without trusting them."""
 
+import errno
 import hashlib
 import http.client
-import lzma
 import os
+import shutil
 import stat
 import sys
 import tarfile
@@ -11,19 +12,26 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ser.cli import UserError
-from ser.files import workplace
+from ser.files import _named, workplace
 
 TRIES = 5  # in a row that bring nothing new
 WAIT = 2.0  # seconds before another try, doubled with each that brought nothing
 TIMEOUT = 60.0  # seconds without a byte
 BLOCK = 1 << 18  # bytes
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal
+MOST = 1 << 30  # bytes that an archive may unpack to, or
+MOST_TIMES = 100  # times its own size if that is more: recordings shrink to a half, seldom to a tenth
+LEAST = 4096  # bytes that each file, or folder, counts for: on a disk an empty one takes room too
+LONGEST_NAME = 1 << 20  # bytes that a tar may take to say a member's name and times
+# What the disk says of itself, and not of what is unpacked to it.
+DISK_FAULTS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP answers after which another try may do
 
@@ -108,7 +116,11 @@ def _fetch_rest(url: str, part: Path, size: int) -> None:
                 "that asks to log in; open the address in a browser"
             )
         part.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "ab" if start else "wb") as stream, _progress(part, start, size) as progress:
+        with (
+            _named(part),
+            open(part, "ab" if start else "wb") as stream,
+            _progress(part, start, size) as progress,
+        ):
             while stream.tell() < size and (block := _read(response)):
                 progress(stream.write(block[: size - stream.tell()]))
     if _size(part) < size:
@@ -185,37 +197,43 @@ def unpack(archive: Path, dest: Path) -> None:
     """Unpack a zip or tar (plain, gz, bz2, xz) into the new folder `dest`, which appears whole.
 
     Nothing is done where `dest` is there already. Raises UserError, naming the member, where one
-    would lie outside `dest` (absolute name, `..`, a link that may lead out) or is a device; and
-    where the archive is damaged or of another kind.
+    would lie outside `dest` (absolute name, `..`, a link that may lead out) or is a device; where the
+    archive is damaged, not whole or of another kind; and where it unpacks to more than the disk has
+    room for, or than MOST and MOST_TIMES allow.
     """
     if dest.exists():
         return
     print(f"unpacking {archive}", file=sys.stderr)
     with workplace(dest) as folder:
         try:
-            if zipfile.is_zipfile(archive):
-                _unpack_zip(archive, folder)
-            else:
-                _unpack_tar(archive, folder)
-        except (
-            zipfile.BadZipFile,
-            tarfile.TarError,
-            zlib.error,
-            lzma.LZMAError,
-            EOFError,
-            RuntimeError,  # encrypted, or packed in a way that zipfile does not know
-            OSError,  # gzip and bz2 say so that data are damaged
-        ) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # no fault of the archive
+            with _named(dest):
+                if _is_zip(archive):
+                    _unpack_zip(archive, folder)
+                else:
+                    _unpack_tar(archive, folder)
+        except UserError:
+            raise
+        except Exception as error:  # zipfile and tarfile tell a damaged archive by many kinds
+            if isinstance(error, OSError) and error.errno in DISK_FAULTS:
                 raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f"{archive}: cannot be unpacked ({error}); remove it and fetch it again"
+                f"{archive}: cannot be unpacked ({reason}); remove it and fetch it again"
             ) from None
         os.rename(folder, dest)
 
 
+def _is_zip(archive: Path) -> bool:
+    """A tar whose last member is a zip ends like one: only a zip begins like one too."""
+    with open(archive, "rb") as stream:
+        return stream.read(2) == b"PK" and zipfile.is_zipfile(archive)
+
+
 def _unpack_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as members:
+        take = _bounded(archive, folder)
+        for member in members.infolist():
+            take(member.file_size)  # of all of them, before anything is written
         for member in members.infolist():
             _refuse_outside(archive, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
@@ -223,19 +241,67 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
             members.extract(member, folder)
 
 
+class _Header(tarfile.TarInfo):
+    """tarfile takes a header that is damaged, or missing, for the archive's end: here it is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf == bytes(tarfile.BLOCKSIZE):  # the end
+                raise
+            raise tarfile.ReadError(f"no header of a member where one should be: {error}") from None
+        names = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        names += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if header.type in names and header.size > LONGEST_NAME:  # tarfile would read it into memory
+            raise tarfile.ReadError(f"a member's name of {header.size} bytes")
+        return header
+
+
 def _unpack_tar(archive: Path, folder: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UserError(f"{archive}: this Python cannot unpack it safely; use Python 3.10.12 or newer")
-    with tarfile.open(archive) as members:
+    with tarfile.open(archive, tarinfo=_Header) as members:
+        take = _bounded(archive, folder)
         for member in members:
+            take(member.size)
             _refuse_outside(archive, member.name)
             if member.issym() or member.islnk():
                 _refuse_outside(archive, member.name, member.linkname)
+                if member.islnk() and not os.path.lexists(folder / member.linkname):
+                    raise tarfile.ReadError(
+                        f"{member.name!r} is a link to {member.linkname!r}, which it lacks"
+                    )
             elif not (member.isfile() or member.isdir()):
                 raise _refused(archive, member.name, "is a device")
             members.extract(member, folder, filter="data")  # sane owners and rights
-        while members.fileobj.read(BLOCK):  # gzip's checksum comes last
-            pass
+        while block := members.fileobj.read(BLOCK):  # to gzip's checksum, which comes last
+            if block.strip(b"\0"):
+                raise tarfile.ReadError("more data behind its end")
+
+
+def _bounded(archive: Path, folder: Path) -> Callable[[int], None]:
+    """Give a function to call with the size of each member, which raises UserError where all come to too much."""
+    size, free = archive.stat().st_size, shutil.disk_usage(folder).free
+    most = max(MOST, MOST_TIMES * size)
+    total = 0
+
+    def take(member: int) -> None:
+        nonlocal total
+        total += max(member, LEAST)
+        if total > most:
+            raise UserError(
+                f"{archive}: has {size / 1e6:.3g} MB and unpacks to more than {most / 1e6:.0f} MB, which no corpus "
+                "does; it was not unpacked: fetch it from its publisher"
+            )
+        if total > free:
+            raise UserError(
+                f"{archive}: unpacks to more than the {free / 1e6:.0f} MB that are free in {folder.parent}; free "
+                "some space and run the same command again"
+            )
+
+    return take
 
 
 def _refuse_outside(archive: Path, member: str, link: str = "") -> None:

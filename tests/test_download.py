@@ -9,11 +9,12 @@ import threading
 import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
 from ser import download, get_corpus, get_vectors
-from ser.cli import UserError
+from ser.cli import UserError, explain
 from ser.corpora import ravdess
 from ser.download import fetch, unpack
 
@@ -289,8 +290,9 @@ def test_a_full_disk_is_not_taken_for_a_broken_network(server, dest, monkeypatch
         yield progress
 
     monkeypatch.setattr(download, "_progress", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         fetch(server.url, dest, SIZE, MD5)
+    assert explain(error.value) == f"{dest}.part: No space left on device; free some space and run the same command again"
     assert len(server.asked) == 1
 
 
@@ -501,14 +503,133 @@ def test_damaged_archives_leave_nothing(tmp_path):
         assert names(tmp_path / "inside") == [], name
 
 
-def test_a_full_disk_is_not_taken_for_a_damaged_archive(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_full_disk_is_not_taken_for_a_damaged_archive(tmp_path, monkeypatch, kind):
+    """The error names where there is no room: a write() that fails does not say what it writes to."""
+
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "_unpack_zip", full)
-    with pytest.raises(OSError, match="No space left"):
-        unpack(zipped(tmp_path / "a.zip", {"a.wav": b"one"}), tmp_path / "corpus")
-    assert names(tmp_path) == ["a.zip"]
+    archive = zipped(tmp_path / "a.zip", {"a.wav": b"one"}) if kind == "zip" else tarred(tmp_path / "a.tgz", ("a.wav", b"one"))
+    monkeypatch.setattr("shutil.copyfileobj" if kind == "zip" else "tarfile.copyfileobj", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        unpack(archive, tmp_path / "corpus")
+    assert explain(error.value) == f"{tmp_path}/corpus: No space left on device; free some space and run the same command again"
+    assert names(tmp_path) == [archive.name]
+
+
+def cannot_be_unpacked(archive, reason):
+    """Unpacking it gives one line, and leaves nothing."""
+    before = names(archive.parent)
+    with pytest.raises(UserError) as error:
+        unpack(archive, archive.parent / "corpus")
+    message = str(error.value)
+    assert message.startswith(f"{archive}: cannot be unpacked (") and message.endswith("); remove it and fetch it again")
+    assert reason in message and "\n" not in message
+    assert names(archive.parent) == before
+
+
+def test_a_hard_link(tmp_path):
+    """To a file that came before it; a link to what is not there is an archive that lacks some."""
+    unpack(tarred(tmp_path / "a.tgz", ("wav/a", b"one"), special("b", tarfile.LNKTYPE, "./wav/a")), tmp_path / "corpus")
+    assert (tmp_path / "corpus/b").read_bytes() == b"one"
+    (tmp_path / "alone").mkdir()
+    dangling = tarred(tmp_path / "alone/b.tgz", ("a", b"one"), special("b", tarfile.LNKTYPE, "none"))
+    cannot_be_unpacked(dangling, "'b' is a link to 'none', which it lacks")
+
+
+def plain(path, number=3):
+    """A tar of files of one block each; return its bytes: a header and a block each, and zeros."""
+    tarred(path, *((f"{place}.wav", bytes([1 + place]) * 512) for place in range(number)), mode="w")
+    return path.read_bytes()
+
+
+def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path):
+    """All bytes of all headers: their sum stands in them. tarfile would stop at one and say nothing."""
+    archive = tmp_path / "a.tar"
+    content = plain(archive)
+    for header in (0, 1024, 2048):
+        for place in (*range(header, header + 160, 7), *range(header + 160, header + 512, 50)):
+            archive.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+            cannot_be_unpacked(archive, "header" if header else "could not be opened")
+    archive.write_bytes(content[:1024] + bytes(512) + content[1536:])  # a block of zeros is the end
+    cannot_be_unpacked(archive, "more data behind its end")
+
+
+def test_a_tar_cut_short_anywhere(tmp_path):
+    """Between members, too, where tarfile sees nothing; only the zeros behind the last may be fewer."""
+    archive = tmp_path / "a.tar"
+    content = plain(archive)
+    for size in (*range(1, 3072, 111), 1024, 1536, 2048, 3072):
+        archive.write_bytes(content[:size])
+        cannot_be_unpacked(archive, "")
+    for size in (3584, 4096, len(content)):
+        archive.write_bytes(content[:size])
+        unpack(archive, tmp_path / f"corpus{size}")
+        assert names(tmp_path / f"corpus{size}") == ["0.wav", "1.wav", "2.wav"]
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path):
+    """zipfile takes for a zip what ends like one, whatever stands before it."""
+    inner = zipped(tmp_path / "in.zip", {"inner.wav": b"one"}).read_bytes()
+    unpack(tarred(tmp_path / "a.tar", ("a.wav", b"one"), ("in.zip", inner), mode="w"), tmp_path / "corpus")
+    assert names(tmp_path / "corpus") == ["a.wav", "in.zip"]
+
+
+def test_an_archive_that_unpacks_to_too_much(tmp_path, monkeypatch):
+    """Both by what its members say of themselves, before they are written, and by how many there are."""
+    monkeypatch.setattr(download, "MOST", 1_000_000)
+    zeros = bytes(500_000)
+    many = {f"{place}.wav": zeros for place in range(3)}
+    empty = [special(f"{place}.wav", tarfile.REGTYPE) for place in range(300)]
+    (tmp_path / "inside").mkdir()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in many.items():
+            archive.writestr(name, content)
+    archives = [
+        tmp_path / "a.zip", tarred(tmp_path / "a.tgz", *many.items()), tarred(tmp_path / "a.xz", *many.items(), mode="w:xz"),
+        tarred(tmp_path / "b.tgz", *empty),
+    ]  # fmt: skip
+    for archive in archives:
+        size = archive.stat().st_size
+        with pytest.raises(UserError) as error:
+            unpack(archive, tmp_path / "inside/corpus")
+        assert str(error.value) == (
+            f"{archive}: has {size / 1e6:.3g} MB and unpacks to more than 1 MB, which no corpus does; it was not unpacked: fetch it "
+            "from its publisher"
+        )
+        assert names(tmp_path / "inside") == []
+    monkeypatch.setattr(download, "MOST_TIMES", 1_000_000)  # as large, in its size, as any archive may be
+    for archive in archives[:3]:
+        unpack(archive, tmp_path / archive.name.replace(".", "_"))
+
+
+def test_an_archive_that_the_disk_has_no_room_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000_000))
+    noise = os.urandom(6_000_000)
+    (tmp_path / "inside").mkdir()
+    for archive in (zipped(tmp_path / "a.zip", {"a": noise, "b": noise}), tarred(tmp_path / "a.tgz", ("a", noise), ("b", noise))):
+        with pytest.raises(UserError) as error:
+            unpack(archive, tmp_path / "inside/corpus")
+        assert str(error.value) == (
+            f"{archive}: unpacks to more than the 10 MB that are free in {tmp_path}/inside; free some space and run the same command "
+            "again"
+        )
+        assert names(tmp_path / "inside") == []
+
+
+def test_a_name_of_many_megabytes(tmp_path):
+    """tarfile would read it into memory, however long a packed file of a few bytes says it is."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    tarred(tmp_path / "a.tgz", ("a.wav", b"one"), info)
+    cannot_be_unpacked(tmp_path / "a.tgz", "a member's name of 1073741824 bytes")
+
+
+def test_members_that_stand_in_each_others_way(tmp_path):
+    cannot_be_unpacked(zipped(tmp_path / "a.zip", {"a": b"1", "a/b": b"2"}), "")
+    cannot_be_unpacked(tarred(tmp_path / "a.tgz", ("a", b"1"), ("a/b", b"2")), "")
+    cannot_be_unpacked(tarred(tmp_path / "b.tgz", ("a" * 300, b"1")), "File name too long")
 
 
 def test_the_stage_fetches_unpacks_and_ends_with_the_folder(server, tmp_path, monkeypatch, capsys):

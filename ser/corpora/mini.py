@@ -18,7 +18,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import wave
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ser.cli import UserError
 from ser.datadir import Found, Utterance, files_below, read_table, write_table
+from ser.files import _named, workplace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,15 +112,14 @@ def get(downloads: Path) -> Path:
     """
     root = Path(downloads) / "mini"
     if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root.parent, prefix=".mini.") as workplace:
-            made = Path(workplace) / "mini"
-            make(made)
-            try:
-                made.rename(root)
-            except OSError:
-                if not root.exists():  # else another process was quicker, with the same bytes
-                    raise
+        with workplace(root) as made, _named(root):
+            if not root.exists():  # else another process has just made it
+                make(made)
+                try:
+                    made.rename(root)
+                except OSError:
+                    if not root.exists():  # else another process was quicker, with the same bytes
+                        raise
     missing = [utt for utt in all_utts() if not wav_path(root, utt).is_file()]
     if missing:
         raise UserError(

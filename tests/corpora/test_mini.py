@@ -1,5 +1,6 @@
 """The synthetic corpus: the same bytes every time, sane recordings, emotions that differ and overlap."""
 
+import errno
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser.cli import UserError
+from ser.cli import UserError, explain
 from ser.corpora import mini
 
 TWO_SENTENCES = [utt for utt in mini.all_utts() if utt.split("-")[1] in ("s1", "s5")]
@@ -164,6 +165,7 @@ def test_an_interrupted_get_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert mini.get(tmp_path).is_dir()
 
 
+@pytest.mark.usefixtures("small")
 def test_a_killed_get_leaves_no_corpus(tmp_path: Path):
     process = subprocess.Popen([sys.executable, "-m", "ser.get_corpus", "mini", tmp_path], env=environment())
     deadline = time.monotonic() + 30
@@ -173,6 +175,21 @@ def test_a_killed_get_leaves_no_corpus(tmp_path: Path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(tmp_path.glob("[!.]*")) == []
+    assert list(tmp_path.iterdir())  # what it left, which goes with the next call
+    assert len(list(mini.get(tmp_path).rglob("*.wav"))) == 6 * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["mini"]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("wave.Wave_write.writeframes", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        mini.get(tmp_path)
+    assert explain(error.value) == f"{tmp_path}/mini: No space left on device; free some space and run the same command again"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("small")
