@@ -1,18 +1,21 @@
 """Word vectors in GloVe's format: `word v1 v2 ...` a line, parted by single spaces, all of one size."""
 
+import codecs
 import gzip
-import math
+import io
 import zipfile
-import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ser.cli import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+
+LONGEST = 1 << 20  # bytes of a line: a thousand values take a hundredth of that
+LARGEST = 3.4e38  # what float32 holds
 
 
 def select_vectors(path: Path, words: Collection[str]) -> dict[str, str]:
@@ -23,7 +26,7 @@ def select_vectors(path: Path, words: Collection[str]) -> dict[str, str]:
     twice the first counts, the more frequent one in files that are sorted so. Raises UserError, naming file
     and line, where a line has another number of values than those before, or the values of a word that is
     wanted (those of others are not looked at) are no finite numbers; and where the file is missing, damaged
-    or empty.
+    or empty. A byte order mark before the first word, and blank lines at the end, are no part of it.
     """
     wanted = {word.encode(): word for word in words}
     found = {}
@@ -52,10 +55,20 @@ def read_vectors(path: Path) -> "dict[str, np.ndarray]":
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
     """Yield place (file:line), word and values of each line."""
-    size = 0
+    size, blank = 0, ""
     with _opened(path) as stream:
-        for number, line in enumerate(stream, 1):
-            place, line = f"{path}:{number}", line.rstrip()  # fastText's lines end with a space
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST), b""), 1):
+            place = f"{path}:{number}"
+            if len(line) == LONGEST:
+                raise _wrong(place, f"a line of {LONGEST} bytes or more")
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)  # of an editor: no part of the first word
+            line = line.rstrip()  # fastText's lines end with a space
+            if not line:
+                blank = blank or place
+                continue
+            if blank:  # at the end of a file they are no matter
+                raise _wrong(blank, "blank line")
             if not size:
                 if number == 1 and len(counts := line.split(b" ")) == 2 and all(map(bytes.isdigit, counts)):
                     continue
@@ -67,14 +80,16 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
             *word, values = line.split(b" ", spaces + 1) if spaces >= 0 else [line]
             if not word or (spaces and _is_number(word[-1])):
                 raise _wrong(place, f"{line.count(b' ')} values in place of {size}")
+            if word == [b""]:
+                raise _wrong(place, "no word before its values")
             yield place, b" ".join(word), values
     if not size:
         raise UserError(f"{path}: no vectors in it; fetch it again, or give another file of word vectors")
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterable[bytes]]:
-    """Open a file of vectors, packed or not; give its lines."""
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file of vectors, packed or not."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as stream:
@@ -84,7 +99,7 @@ def _opened(path: Path) -> Iterator[Iterable[bytes]]:
                 names = archive.namelist()
                 if len(names) != 1:
                     raise UserError(f"{path}: holds {len(names)} files; unpack it and give one of them")
-                with archive.open(names[0]) as stream:
+                with archive.open(names[0]) as packed, io.BufferedReader(packed) as stream:
                     yield stream
         else:
             with open(path, "rb") as stream:
@@ -93,22 +108,28 @@ def _opened(path: Path) -> Iterator[Iterable[bytes]]:
         raise UserError(
             f"{path}: no such file; give one of word vectors, as ser.get_vectors fetches"
         ) from None
-    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: damaged ({error}); fetch it again") from None
+    except UserError:
+        raise
+    except Exception as error:  # gzip and zipfile tell a damaged file by many kinds
+        if isinstance(error, OSError) and error.errno is not None:  # no fault of the file
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: damaged ({reason}); fetch it again") from None
 
 
 def _numbers(place: str, values: bytes) -> list[float]:
     numbers = []
     for value in values.split(b" "):
         if not _is_number(value):
-            raise _wrong(place, f"{value.decode(errors='replace')!r} is not a number")
+            raise _wrong(place, f"{value[:40].decode(errors='replace')!r} is not a number")
         numbers.append(float(value))
     return numbers
 
 
 def _is_number(text: bytes) -> bool:
+    """Whether it is one that float32 holds; Python alone takes 1_0 for one."""
     try:
-        return math.isfinite(float(text))
+        return abs(float(text)) <= LARGEST and b"_" not in text
     except ValueError:
         return False
 

@@ -61,6 +61,23 @@ def test_fasttext_says_in_its_first_line_how_much_there_is(tmp_path):
     assert list(read_vectors(tmp_path / "wiki.fr.vec")) == ["porte", "été"]
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path, size):
+    path = tmp_path / "vectors.txt"
+    for head in ("", f"2 {size}\n"):
+        path.write_text(f"\ufeff{head}the{' 1' * size}\ncat{' 2' * size}\n")
+        assert select_vectors(path, {"the", "cat"}) == {"the": " ".join("1" * size), "cat": " ".join("2" * size)}
+        assert list(read_vectors(path)) == ["the", "cat"]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n \r\n\n"])
+def test_blank_lines_at_the_end_are_no_matter(tmp_path, end):
+    path = tmp_path / "vectors.txt"
+    path.write_text(f"the 1 2 3\ncat 4 5 6{end}")
+    assert select_vectors(path, {"the", "cat"}) == {"the": "1 2 3", "cat": "4 5 6"}
+    assert list(read_vectors(path)) == ["the", "cat"]
+
+
 REMEDY = "; give a file of word vectors as text, such as glove.6B.300d.txt"
 WRONG = {
     "too few": ("a 1 2\nb 1\n", f":2: 1 values in place of 2{REMEDY}"),
@@ -71,7 +88,12 @@ WRONG = {
     "infinite": ("a 1 2\nb 1 -inf\n", f":2: '-inf' is not a number{REMEDY}"),
     "two spaces": ("a 1 2\nb 1  2\n", f":2: 3 values in place of 2{REMEDY}"),
     "tabs": ("a\t1\t2\n", f":1: not a word and its values{REMEDY}"),
-    "blank line": ("a 1 2\n\nb 1 2\n", f":2: 0 values in place of 2{REMEDY}"),
+    "blank line": ("a 1 2\n\nb 1 2\n", f":2: blank line{REMEDY}"),
+    "blank first line": ("\n\na 1 2\n", f":1: blank line{REMEDY}"),
+    "no word": ("a 1 2\n 1 2\n", f":2: no word before its values{REMEDY}"),
+    "more than float32 holds": ("a 1 2\nb 1 -1e39\n", f":2: '-1e39' is not a number{REMEDY}"),
+    "Python's own numbers": ("a 1 2\nb 1 1_0\n", f":2: '1_0' is not a number{REMEDY}"),
+    "no line ends": ("a 1 2\nb " + "0" * (1 << 20), f":2: a line of 1048576 bytes or more{REMEDY}"),
     "a table": ("a-1 some words\nb-1 more words\n", f":1: 'some' is not a number{REMEDY}"),
     "a web page": ("<html>\nnot found\n", f":1: not a word and its values{REMEDY}"),
     "empty": ("", ": no vectors in it; fetch it again, or give another file of word vectors"),
