@@ -1,5 +1,6 @@
 """Networks of ser/models: made, run, and kept as safetensors (nothing is unpickled)."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,22 +84,39 @@ def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> None:
     """Write tensors, and notes as JSON in the header, whole or not at all."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = {**(notes or {}), "md5": checksum(content, notes or {})}
     with whole(path, "wb") as stream:
-        stream.write(safetensors.torch.save(content, {"notes": json.dumps(notes or {})}))
+        stream.write(safetensors.torch.save(content, {"notes": json.dumps(about)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and notes of a file that `save` wrote."""
+    """Tensors and notes of a file that `save` wrote. Raises UserError where it is missing, or not as written."""
+    remedy = "remove it and run stage 4 again"
     try:
         with safetensors.safe_open(path, "pt") as stream:
             notes = json.loads((stream.metadata() or {}).get("notes", "{}"))
-            return {name: stream.get_tensor(name) for name in stream.keys()}, notes
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+            md5 = notes.pop("md5", None)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run stage 4") from None
-    except safetensors.SafetensorError as error:
-        raise UserError(
-            f"{path}: not a whole safetensors file ({error}); remove it and run stage 4 again"
-        ) from None
+    except Exception as error:  # safetensors, torch and json tell a damaged file by many kinds
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: not a whole safetensors file ({reason}); {remedy}") from None
+    if md5 is None:
+        raise UserError(f"{path}: of an older version, without a checksum; {remedy}")
+    if md5 != checksum(tensors, notes):
+        raise UserError(f"{path}: damaged: its checksum is not that of its content; {remedy}")
+    return tensors, notes
+
+
+def checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
+    """MD5 of tensors on the CPU, their names and forms, and of notes."""
+    digest = hashlib.md5(json.dumps(notes).encode(), usedforsecurity=False)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -131,14 +149,21 @@ def load_checkpoint(
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = tensor
     fill(network, parts["network"], path)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimiser"].items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": notes.pop("groups")})
-    torch.set_rng_state(parts["random"]["cpu"])
-    if "cuda" in parts["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(parts["random"]["cuda"], next(network.parameters()).device)
+    try:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimiser"].items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = tensor
+        optimiser.load_state_dict({"state": state, "param_groups": notes.pop("groups")})
+        torch.set_rng_state(parts["random"]["cpu"])
+        if "cuda" in parts["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(parts["random"]["cuda"], next(network.parameters()).device)
+    except Exception as error:  # what torch says of weights, or of another version's optimiser
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not a checkpoint of this version ({type(error).__name__}: {reason}); remove it and run stage 4 "
+            "again"
+        ) from None
     return notes
 
 
