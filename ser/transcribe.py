@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import read_recordings, read_table, write_table
-from ser.files import alone, whole
+from ser.files import _named, alone, whole
 from ser.text import tokens, word_errors
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path |
         stream.writelines(f"{line}\n" for line in (head, *map(" ".join, heard.items())))
     left = {utt: wav for utt, wav in wavs.items() if utt not in heard}
     told = time.monotonic()
-    with open(part, "a", encoding="utf-8", buffering=1) as stream:  # each line at once
+    with _named(part), open(part, "a", encoding="utf-8", buffering=1) as stream:  # each line at once
         for utt, wav in tqdm(left.items(), "transcribing", len(wavs), initial=len(heard), disable=None):
             samples, _ = audio.read(audio.recording(wav, f"{table.with_name('wav.scp')}: {utt}"), rate)
             heard[utt] = hear(network, labels, samples, rate)
@@ -142,11 +142,16 @@ def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, 
 
 
 def read_part(part: Path, head: str) -> dict[str, str]:
-    """What an interrupted call has heard; nothing where it had another head: model, weights or recordings."""
+    """What an interrupted call has heard; nothing where it had another head: model, weights or recordings.
+
+    A line that is damaged, as a disk that lost its power leaves it, is left out: its recording is heard anew.
+    """
     lines = part.read_bytes().split(b"\n")[:-1] if part.exists() else []
     if not lines or lines[0] != head.encode():
         return {}
-    return {utt: words for utt, _, words in (line.decode().partition(" ") for line in lines[1:])}
+    texts = (line.decode(errors="replace") for line in lines[1:])
+    heard = (text.partition(" ") for text in texts if text.isprintable() and "\ufffd" not in text)
+    return {utt: words for utt, _, words in heard if words == " ".join(words.split())}
 
 
 def hear(network: "nn.Module", labels: Sequence[str], samples: "np.ndarray", rate: int) -> str:

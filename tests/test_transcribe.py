@@ -246,6 +246,17 @@ def test_an_interrupted_call_goes_on(data, weights, heard):
     assert not part.exists()
 
 
+@pytest.mark.parametrize("damage", [b"\xff", b"\0\0\0", b"\x1b[2J", b"A \r B", b"A  B"])
+def test_a_damaged_line_is_heard_anew(data, weights, heard, damage):
+    """As a machine leaves it that lost its power."""
+    part = stopped(data, weights, heard)
+    head, first, second, third = part.read_bytes().splitlines()
+    part.write_bytes(b"\n".join([head, first, second.split(b" ")[0] + b" " + damage, third, b""]))
+    call(data, "--weights", weights)
+    assert heard == [second.split(b" ")[0].decode(), *UTTS[3:]]
+    assert (data / "text_asr").read_text() == table_of(data)
+
+
 def test_a_call_that_was_interrupted_before_its_first_line(data, weights, heard):
     part = stopped(data, weights, heard, "a-1")
     part.write_bytes(part.read_bytes()[:5])
