@@ -14,7 +14,6 @@ from ser.cli import UserError
 from ser.datadir import read_table
 
 EXTRACT = "extract them with python -m ser.dump_xvectors or with Kaldi"
-MEND = "mend its archive's path, which is seen from here, or extract it again"
 
 
 def archives(scp: Path) -> list[Path]:
@@ -46,8 +45,9 @@ def read(scp: str | Path, utts: Iterable[str]) -> dict[str, np.ndarray]:
             f"{EXTRACT}, which leaves out what it hears no speech in: let its vad.scp have ones there"
         )
     vectors: dict[str, np.ndarray] = {}
+    mend = f"mend its archive's path in {scp}, which is seen from here, or extract it again"
     for utt in utts:
-        vector = read_entry(scp, utt, index[utt], 1, MEND)
+        vector = read_entry(scp, utt, index[utt], 1, mend)
         first = next(iter(vectors.values()), vector)
         if len(vector) != len(first):
             raise UserError(

@@ -167,7 +167,7 @@ def test_an_archive_that_is_something_else(tmp_path, content, reason):
     (tmp_path / "xvector.scp").write_text(f"a-1 {tmp_path}/x.ark:0\n")
     message = refused(tmp_path / "xvector.scp", ["a-1"])
     assert message.startswith(f"{tmp_path}/x.ark:0: cannot read the vector of a-1 (") and reason in message
-    assert message.endswith("); mend its archive's path, which is seen from here, or extract it again") and len(message) < 500
+    assert message.endswith(f"); mend its archive's path in {tmp_path}/xvector.scp, which is seen from here, or extract it again") and len(message) < 500
 
 
 def test_an_archive_that_is_gone(scp):
