@@ -111,7 +111,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except UserError:
         raise
     except Exception as error:  # gzip and zipfile tell a damaged file by many kinds
-        if isinstance(error, OSError) and error.errno is not None:  # no fault of the file
+        if isinstance(error, OSError) and error.filename is not None:  # it cannot be opened
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: damaged ({reason}); fetch it again") from None

@@ -4,6 +4,7 @@ Read from Kaldi's xvector.scp, as sid/nnet3/xvector/extract_xvectors.sh and ser.
 """
 
 import functools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ EXTRACT = "extract them with python -m ser.dump_xvectors or with Kaldi"
 
 def archives(scp: Path) -> list[Path]:
     """The archives that an index points into, as far as they are there."""
-    return [path for path in _archives(scp, scp.stat().st_mtime_ns) if path.is_file()]
+    return [path for path in _archives(scp, scp.stat().st_mtime_ns) if os.path.isfile(path)]
 
 
 @functools.cache

@@ -194,6 +194,13 @@ def test_nothing_is_executed(tmp_path, monkeypatch, place):
     assert not Path("ran").exists()
 
 
+def test_archives_that_are_there(scp):
+    """What else may stand in a table is left aside, also a name that no file can have."""
+    place = f"{scp.parent}/xvector.ark:4\n"
+    scp.write_text(f"a-1 {place}a-2 {place}b-1 {'x' * 5000}:4\nb-2 no.ark:4\nb-3 \0:4\n")
+    assert xvectors.archives(scp) == [scp.parent / "xvector.ark"]
+
+
 def test_the_speakers_vectors_are_not_the_utterances(tmp_path, vectors):
     """Kaldi's spk_xvector.scp, given by mistake."""
     assert "3 of 3 utterances have no x-vector" in refused(write(tmp_path, {"a": vectors["a-1"], "b": vectors["b-1"]}))
