@@ -136,8 +136,12 @@ def read_scores(path: Path) -> Scores:
         shares = np.array(values, float)
     except ValueError:
         raise _no_scores(path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))) from None
-    if not np.isfinite(shares).all():
-        raise _no_scores(path, places[int((~np.isfinite(shares)).any(1).argmax())])
+    wrong = ~((shares >= 0) & (shares <= 1)).all(1)
+    if wrong.any():
+        raise _no_scores(path, places[int(wrong.argmax())])
+    if len(set(utts)) < len(utts):
+        twice = next(utt for utt in utts if utts.count(utt) > 1)
+        raise UserError(f"{path}: {twice} stands twice; run stage 5 again")
     return Scores(about, list(numbers), utts, np.array(true), np.array(predicted), shares)
 
 

@@ -74,6 +74,10 @@ FAULTS = {
     "merge conflict": ("y a", "<<<<<<< HEAD\ny a", 4),
     "no heading": ("# utt true predicted a b\n", "", 2),
     "remark without a value": ("# seed: 1", "# seed", 1),
+    "undefined": ("0.2 0.8", "0.2 nan", 4),
+    "infinite": ("0.2 0.8", "0.2 inf", 4),
+    "negative": ("0.2 0.8", "-0.2 0.8", 4),
+    "more than 1": ("0.2 0.8", "2 0.8", 4),
 }
 
 
@@ -86,6 +90,13 @@ def test_a_faulty_line_is_named(tmp_path, name):
     with pytest.raises(UserError) as error:
         read_scores(path)
     assert str(error.value) == f"{path}:{line}: not a line of scores; run stage 5 again"
+
+
+def test_an_utterance_that_stands_twice(tmp_path):
+    """It would count twice."""
+    (tmp_path / "scores.txt").write_text(GOOD + "x b b 0.1 0.9\n")
+    with pytest.raises(UserError, match=r"scores\.txt: x stands twice; run stage 5 again"):
+        read_scores(tmp_path / "scores.txt")
 
 
 def test_scores_without_any(tmp_path):

@@ -128,7 +128,7 @@ def read_data(path: Path) -> None:
         with contextlib.redirect_stderr(told):
             validate_data.main(["data"])
     except UserError:
-        for line in told.getvalue().splitlines():
+        for line in told.getvalue().removesuffix("\n").split("\n"):
             assert line.startswith("data/") and "; " in line, f"of no file, or no remedy: {line!r}"
         raise
     assert datadir.read_table("data/utt2spk").keys() == set(UTTS)
