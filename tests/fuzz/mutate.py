@@ -112,15 +112,15 @@ def in_zip(content: bytes, rng: Random) -> bytes:
         inner = damaged(inner, TOKENS["json" if inner[:1] == b"{" else "binary"], rng)
     members[place] = name, inner
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "w") as archive:
         for name, inner in dict(members).items():
-            archive.writestr(zipfile.ZipInfo(name), inner)
+            archive.writestr(zipfile.ZipInfo(name), inner, zipfile.ZIP_DEFLATED)
     return packed.getvalue()
 
 
 def in_gz(content: bytes, rng: Random) -> bytes:
     inner = gzip.decompress(content)
-    return gzip.compress(in_tar(inner, rng) if inner[257:262] == b"ustar" else damaged(inner, COMMON, rng))
+    return gzip.compress(in_tar(inner, rng) if inner[257:262] == b"ustar" else damaged(inner, COMMON, rng), mtime=0)
 
 
 def in_tar(content: bytes, rng: Random) -> bytes:

@@ -291,9 +291,9 @@ GLOVE = "the 0.418 0.24968 -0.41242\nn't 1 2 3\ndo -1e-3 .5 4.\n. . . 0.1 0.2 0.
 def make_vectors(folder: Path) -> dict[str, str]:
     write("glove.txt", GLOVE)
     write("fasttext.vec", f"7 3\n{GLOVE}")
-    write("glove.gz", gzip.compress(GLOVE.encode()))
-    with zipfile.ZipFile("glove.zip", "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("glove.txt", GLOVE)
+    write("glove.gz", gzip.compress(GLOVE.encode(), mtime=0))
+    with zipfile.ZipFile("glove.zip", "w") as packed:
+        packed.writestr(zipfile.ZipInfo("glove.txt"), GLOVE, zipfile.ZIP_DEFLATED)
     return {"glove.txt": "text", "fasttext.vec": "text", "glove.gz": "gz", "glove.zip": "zip"}
 
 
@@ -330,13 +330,14 @@ def read_audio(path: Path) -> None:
 
 def make_archives(folder: Path) -> dict[str, str]:
     members = {"Actor_01/a.wav": b"RIFF" + bytes(range(256)) * 3, "Actor_01/b.wav": b"two" * 200, "README": b"x"}
-    with zipfile.ZipFile("x.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile("x.zip", "w") as packed:
         for name, content in members.items():
-            packed.writestr(name, content)
+            packed.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     forms = (("w", tarfile.GNU_FORMAT), ("w:gz", tarfile.PAX_FORMAT), ("w:bz2", tarfile.USTAR_FORMAT), ("w:xz", tarfile.PAX_FORMAT))
     for mode, form in forms:
         with tarfile.open(f"x.{mode[2:] or 'tar'}", mode, format=form) as packed:
-            for name, content in ({"é" * 120: b"long"} if form != tarfile.USTAR_FORMAT else {}).items() | members.items():
+            long = {"é" * 120: b"long"} if form != tarfile.USTAR_FORMAT else {}
+            for name, content in (long | members).items():
                 info = tarfile.TarInfo(name)
                 info.size, info.mtime = len(content), 1.5
                 packed.addfile(info, io.BytesIO(content))
@@ -344,6 +345,7 @@ def make_archives(folder: Path) -> dict[str, str]:
                 info = tarfile.TarInfo(name)
                 info.type, info.linkname = kind, "README"
                 packed.addfile(info)
+    write("x.gz", gzip.compress(gzip.decompress(Path("x.gz").read_bytes()), mtime=0))  # the same at any time
     return {"x.zip": "zip", "x.tar": "tar", "x.gz": "gz", "x.bz2": "binary", "x.xz": "binary"}
 
 
