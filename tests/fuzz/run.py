@@ -16,7 +16,6 @@ import select
 import signal
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from collections import Counter
@@ -69,7 +68,9 @@ def fuzz(name: str, seed: int, numbers: range, keep: Path | None) -> Iterator[tu
     with tempfile.TemporaryDirectory(prefix="fuzz.") as place:
         folder = Path(place, name)
         folder.mkdir()
-        ((_, *files),) = told(lambda: make(TARGETS[name], folder), TO_MAKE)
+        first, *files = next(told(lambda: make(TARGETS[name], folder), TO_MAKE))
+        if first == "lost":
+            sys.exit(f"{name}: whole files cannot be made or read: {files[0]}")
         whole = {path: (folder / path).read_bytes() for path, _ in files}
         left = list(numbers)
         while left:  # another process where one hangs or dies
@@ -104,13 +105,13 @@ def read_all(name: str, folder: Path, files: list[list[str]], seed: int, numbers
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY, MEMORY))
-    names = {part for path, _ in files for part in (Path(path).name, str(Path(path).parent)) if part != "."}
+    names = {part for path, _ in files for part in (path, str(Path(path).parent)) if part != "."}
     for number in numbers:
         rng, path, kind = drawn(name, files, seed, number)
         content = (folder / path).read_bytes()
         damaged = mutant(content, kind, rng)
         (folder / path).write_bytes(damaged)
-        outcome, what = outcome_of(TARGETS[name], folder / path, {Path(path).name} if len(files) == 1 else names)
+        outcome, what = outcome_of(TARGETS[name], folder / path, {path} if len(files) == 1 else names)
         (folder / path).write_bytes(content)
         if keep and outcome == "fault":
             keep.mkdir(parents=True, exist_ok=True)
@@ -120,7 +121,6 @@ def read_all(name: str, folder: Path, files: list[list[str]], seed: int, numbers
 
 def outcome_of(target: Target, path: Path, names: set[str]) -> tuple[str, str]:
     """Read one mutant as a command does. names: one of these must be in what it says."""
-    began = time.monotonic()
     try:
         cli.run(lambda: target.read(path))
     except SystemExit as end:
@@ -135,8 +135,6 @@ def outcome_of(target: Target, path: Path, names: set[str]) -> tuple[str, str]:
         ours = next(frame for frame in reversed(frames) if Path(frame.filename).is_relative_to(ROOT))
         place = f"{Path(ours.filename).relative_to(ROOT)}:{ours.lineno}"
         return "fault", f"{place}: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    if time.monotonic() - began > SECONDS:
-        return "fault", f"takes more than {SECONDS} s"
     return "accepted", ""
 
 
