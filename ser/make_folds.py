@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ser import cli
 from ser.cli import UserError
 from ser.datadir import read_column, read_table, write_table
-from ser.files import whole, workplace
+from ser.files import is_same, whole, workplace
 from ser.text import tokens
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ def main(argv: list[str] | None = None) -> None:
         for number, parts in enumerate(folds, 1):
             overlap = write_fold(new / f"fold{number}", parts, utt2class, args.data, protocol, args.protocol)
             print(f"fold {number}: " + "\n        ".join(overlap))
-        if args.dest.exists():
-            shutil.rmtree(args.dest)
-        new.rename(args.dest)
+        if not is_same(new, args.dest):  # else those who read them now would find none for a moment
+            if args.dest.exists():
+                shutil.rmtree(args.dest)
+            new.rename(args.dest)
     if protocol.select == "test":
         print("NOTE: this protocol picks the model on the test set: its numbers are too good")
     if protocol.labels == "shuffled":
