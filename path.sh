@@ -1,7 +1,7 @@
 # Sourced by every recipe (`. ../../path.sh`), from any folder: sets up what is missing, and puts the
 # environment, tools/ and the package `ser` where commands find them.
 
-SER_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+SER_ROOT=$(unset CDPATH; cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 export SER_ROOT
 
 # A cheap look; `tools/install.sh` itself looks at every package.
@@ -11,8 +11,10 @@ if ! [ -x "$SER_ROOT/tools/venv/bin/python" ] ||
 fi
 
 export PATH="$SER_ROOT/tools/venv/bin:$SER_ROOT/tools:$PATH"
-export PYTHONPATH="$SER_ROOT${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONNOUSERSITE=1        # packages in ~/.local must not stand before the pinned ones
+# The repository alone: what a cluster's `module load` put there, or what is in ~/.local, must not stand
+# before the pinned packages, nor another Python's library before this one's.
+export PYTHONPATH="$SER_ROOT" PYTHONNOUSERSITE=1
+unset PYTHONHOME
 export LC_ALL=C                  # sort as Kaldi does
 export PYTHONUTF8=1              # and yet read and write UTF-8
 # Freed tensors of more than 8 MB go back to the system, so that memory does not grow with every new length

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ser.cli import UserError
-from ser.files import _named, workplace
+from ser.files import _named, alone, workplace
 
 TRIES = 5  # in a row that bring nothing new
 WAIT = 2.0  # seconds before another try, doubled with each that brought nothing
@@ -47,8 +47,14 @@ def fetch(url: str, dest: Path, size: int | None, md5: str | None) -> None:
     not checked (the archives that `unpack` reads have checksums of their own). A download that broke, or was
     stopped, is gone on with from `dest.part`. Progress goes to standard error: a bar on a terminal, else a
     line now and then. Raises UserError where the server refuses, where TRIES tries in a row bring nothing
-    new, or where what came is not the file that was asked for (which is removed then).
+    new, or where what came is not the file that was asked for (which is removed then). Waits where another
+    process fetches it.
     """
+    with alone(dest.with_name(f".{dest.name}.lock"), str(dest), wait=True):
+        _fetch(url, dest, size, md5)
+
+
+def _fetch(url: str, dest: Path, size: int | None, md5: str | None) -> None:
     if dest.is_file() and size in (None, _size(dest)) and (md5 is None or _md5(dest) == md5):
         return
     part = dest.with_name(f"{dest.name}.part")
@@ -205,6 +211,8 @@ def unpack(archive: Path, dest: Path) -> None:
         return
     print(f"unpacking {archive}", file=sys.stderr)
     with workplace(dest) as folder:
+        if dest.exists():  # another process has just done it
+            return
         try:
             with _named(dest):
                 if _is_zip(archive):

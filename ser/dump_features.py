@@ -16,6 +16,8 @@ from typing import Any
 from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import compute_missing, read_recordings, read_table, write_table
+from ser.files import alone
+from ser.jobs import job_name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         for noise in (None, *system.augment, *tests)
     }
     for name, (feature, noise) in wanted.items():
-        dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.allow_pipes)
+        with alone(args.dump / f".{name}.lock", str(args.dump / name), wait=True):
+            dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.allow_pipes)
 
 
 def dump(
@@ -107,17 +110,18 @@ def dump(
                 done.unlink(missing_ok=True)
                 write_table(parts / name, part)
 
+    number = job_name(sys.executable, str(data), str(folder))
     job = [
         sys.executable,
         "-m",
         "ser.dump_features",
         "--job",
-        "JOB",
+        number,
         *[cli.ALLOW_PIPES] * allow_pipes,
         str(data),
         str(parts),
     ]
-    command = [*cmd.split(), f"JOB=1:{nj}", str(folder / "log" / "dump.JOB.log"), *job]
+    command = [*cmd.split(), f"{number}=1:{nj}", str(folder / "log" / f"dump.{number}.log"), *job]
     if subprocess.run(command).returncode:
         raise UserError(f"{folder}: a job failed; mend what its log names and run the same command again")
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -47,31 +47,37 @@ def whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
+def alone(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Let one process at a time do the work that the file `path` stands for.
 
-    The lock goes with the process that has it, however that ends. Raises InWork, which says that
-    `what` is in work and by whom, where another process has it.
+    The lock goes with the process that has it, however that ends. Where another process has it, a line says that
+    `what` is in work and by whom: the one of InWork, which is raised, or with `wait` one on standard output
+    before its end is waited for. The work may be done then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        stream = open(path, "a+b", buffering=0)
-        if not _lock(stream.fileno()):
-            with stream:
+        is_new = not path.parent.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b", buffering=0) as stream:
+            if not _lock(stream.fileno()):
                 stream.seek(0)
                 holder = stream.read().decode().strip() or "another process"
-            raise InWork(f"{what} is in work by {holder}; left alone")
-        if os.fstat(stream.fileno()).st_nlink:
-            break
-        stream.close()  # the process that had it removed it before it was locked here
-    with stream:
-        try:
-            with _named(path):
-                stream.truncate(0)
-                stream.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+                if not wait:
+                    raise InWork(f"{what} is in work by {holder}; left alone")
+                print(f"{what} is in work by {holder}; waiting for its end", flush=True)
+                _lock(stream.fileno(), wait=True)
+            if not os.fstat(stream.fileno()).st_nlink:
+                continue  # the process that had it removed it before it was locked here
+            try:
+                with _named(path):
+                    stream.truncate(0)
+                    stream.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                if is_new:
+                    with suppress(OSError):  # work that was refused leaves no empty folder
+                        path.parent.rmdir()
+            return
 
 
 def is_in_work(path: Path) -> bool:
@@ -87,9 +93,9 @@ def is_in_work(path: Path) -> bool:
 def workplace(dest: Path) -> Iterator[Path]:
     """An empty folder beside `dest`, to make there what is then moved to it; gone at the end.
 
-    Raises InWork where another process makes `dest` now.
+    Waits where another process makes `dest` now: it may be there then.
     """
-    with alone(dest.with_name(f".{dest.name}.lock"), str(dest)):
+    with alone(dest.with_name(f".{dest.name}.lock"), str(dest), wait=True):
         folder = dest.with_name(f".{dest.name}.partial")
         shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
         folder.mkdir()
@@ -97,6 +103,16 @@ def workplace(dest: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether two files, or two folders with all below them, hold the same bytes; False where one is not there."""
+    if path.is_dir() and other.is_dir():
+        names = {below.name for below in path.iterdir()}
+        return names == {below.name for below in other.iterdir()} and all(
+            is_same(path / name, other / name) for name in names
+        )
+    return path.is_file() and other.is_file() and path.read_bytes() == other.read_bytes()
 
 
 @contextmanager
@@ -110,10 +126,11 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def _lock(handle: int) -> bool:
-    """Lock an open file; False where another process has it. Some network file systems know no locks."""
+def _lock(handle: int, wait: bool = False) -> bool:
+    """Lock an open file; False where another process has it, unless that is waited for. Some network file
+    systems know no locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:

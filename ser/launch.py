@@ -17,6 +17,7 @@ from pathlib import Path
 from ser import cli
 from ser.cli import UserError
 from ser.files import InWork, is_in_work, whole
+from ser.jobs import job_name
 from ser.worker import State, read_state
 
 WAIT_SECONDS = 2.0  # between looks at a run that another process trains
@@ -117,11 +118,12 @@ def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], 
     with whole(runs) as stream:
         stream.writelines(f"{folder}\n" for folder in folders)
     progress = Progress(runs, folders)
+    number = job_name(*trainer, str(log))
     for attempt in itertools.count(1):
-        logs = log / ("train.JOB.log" if attempt == 1 else f"train_again{attempt}.JOB.log")
-        print(f"logs: {str(logs).replace('JOB', '*')}", flush=True)
+        logs = log / (f"train.{number}.log" if attempt == 1 else f"train_again{attempt}.{number}.log")
+        print(f"logs: {str(logs).replace(number, '*')}", flush=True)
         waiting = progress.count("waiting")
-        array = [f"JOB=1:{min(nj, waiting)}", str(logs)]
+        array = [f"{number}=1:{min(nj, waiting)}", str(logs)]
         with subprocess.Popen([*cmd, *array, *trainer, "--list", str(runs)]) as process:
             try:
                 progress.show_until_end(process)

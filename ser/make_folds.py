@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ser import cli
 from ser.cli import UserError
 from ser.datadir import compute_missing, read_column, read_table, write_table
-from ser.files import whole, workplace
+from ser.files import is_same, whole, workplace
 from ser.text import tokens
 
 if TYPE_CHECKING:
@@ -70,9 +70,10 @@ def main(argv: list[str] | None = None) -> None:
         with whole(new / "protocol.yaml") as stream:
             yaml.dump(as_dict(protocol), stream, Dumper, sort_keys=False, allow_unicode=True)
         refuse_others(args.dest)  # what came meanwhile
-        if dest.exists():
-            dest.rename(place / "old")  # goes with the workplace: a kill leaves no half of it
-        new.rename(dest)
+        if not is_same(new, dest):  # else those who read them now would find none for a moment
+            if dest.exists():
+                dest.rename(place / "old")  # goes with the workplace: a kill leaves no half of it
+            new.rename(dest)
     if protocol.select == "test":
         print("NOTE: this protocol picks the model on the test set: its numbers are too good")
     if protocol.labels == "shuffled":

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import TABLE, Utterance, corpus_module, write_table
-from ser.files import whole, workplace
+from ser.files import is_same, whole, workplace
 
 LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
 
@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.strict and (missing or unreadable):
         raise UserError(
             f"{arguments.root}: {len(missing)} recordings missing and {len(unreadable)} unreadable, listed "
-            "above; fetch them again, or go without them by leaving --strict out. Nothing was written"
+            "above; fetch them again, or go without them: leave --strict out, or call run.sh with --strict false. "
+            "Nothing was written"
         )
     if not utterances:
         raise UserError(f"{arguments.root}: no recording can be read, see above; nothing was written")
@@ -196,7 +197,8 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
 
     Other files in `dest` (the folds of stage 1) are left alone, so the folder cannot be swapped as
     a whole. wav.scp is the seal instead: it goes before the first table changes and comes back
-    after the last, and without it nothing takes `dest` for a data directory.
+    after the last, and without it nothing takes `dest` for a data directory. Where `dest` holds the same
+    already nothing changes: another process may read it.
     """
     with workplace(dest) as new:
         for name, table in tables.items():
@@ -204,10 +206,14 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
         with whole(new / "report.txt") as stream:
             stream.write(report)
         dest.mkdir(exist_ok=True)
+        stale = [  # of another corpus or an older call
+            path for path in [*dest.glob("utt2*"), *dest.glob("spk2*")] if path.name not in tables
+        ]
+        if not stale and all(is_same(path, dest / path.name) for path in new.iterdir()):
+            return
         (dest / "wav.scp").unlink(missing_ok=True)
-        for stale in [*dest.glob("utt2*"), *dest.glob("spk2*")]:  # of another corpus or an older call
-            if stale.name not in tables:
-                stale.unlink()
+        for path in stale:
+            path.unlink()
         # report.txt comes first: it says that stage 0 wrote the tables
         for name in ["report.txt", *sorted(tables, key=lambda name: name == "wav.scp")]:
             os.replace(new / name, dest / name)

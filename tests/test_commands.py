@@ -38,6 +38,25 @@ def test_the_commands_are_those_of_the_stages():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("root", [str(PACKAGE.parent), ""])
+@pytest.mark.parametrize("called", [["{package}/train.py"], ["train.py"], ["-m", "ser.train"]])
+def test_a_command_that_is_called_as_a_script_or_from_its_folder(called, root):
+    """Python looks for every module beside the script, or where the user stands, before all other places."""
+    environment = {**os.environ, "PYTHONPATH": root}
+    command = [sys.executable, "-X", "importtime", *(word.format(package=PACKAGE) for word in called), "--help"]
+    result = subprocess.run(command, env=environment, cwd=PACKAGE, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: python -m ser.train ")
+    assert "ser.cli\n" in result.stderr and " cli\n" not in result.stderr
+
+
+def test_its_folder_hides_no_other_module():
+    program = f"import sys; sys.path.insert(0, {str(PACKAGE)!r}); import ser; print(*sys.path, sep='\\n'); import ser.text, text"
+    result = python("-c", program)
+    assert str(PACKAGE) not in result.stdout.splitlines() and str(PACKAGE.parent) in result.stdout.splitlines()
+    assert result.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'text'"
+
+
 def seconds_used():
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -154,3 +173,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "folds").write_text("a file")
     told = run(lambda: make_folds.main([str(tmp_path / "protocol.yaml"), str(tmp_path / "data"), str(tmp_path / "folds/x")]))
     assert told.startswith(f"error: {tmp_path}/folds")
+
+
+def test_features_need_neither_librosa_nor_numba():
+    """numba wants a folder for its cache, which a shared environment and a container's user may not have."""
+    modules = sorted(f"ser.features.{path.stem}" for path in PACKAGE.glob("features/[a-z]*.py"))
+    result = python("-c", f"import sys, {', '.join(modules)}; print({{'librosa', 'numba'}} & sys.modules.keys())")
+    assert (result.stdout, result.stderr) == ("set()\n", "")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import kaldiio
@@ -17,6 +18,7 @@ from ser import dump_features, noise, runs
 from ser.cli import UserError
 from ser.config import feature_name, read_system
 from ser.features import logmel
+from ser.files import alone
 
 ROOT = Path(ser.__file__).parents[1]
 RUN = f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py"
@@ -352,3 +354,27 @@ def test_no_jobs(place, capsys):
     with pytest.raises(SystemExit):
         dump(nj=0)
     assert "--nj 0: must be 1 or more" in capsys.readouterr().err
+
+
+def test_folders_may_hold_the_name_of_a_job(place):
+    """As /scratch/JOBS: the runners put a job's number wherever its name stands."""
+    Path("JOBS").mkdir()
+    Path("data").rename("JOBS/data_JOB")
+    dump_features.main(["--systems", "conf/a.yaml", "--nj", "2", "--cmd", RUN, "JOBS/data_JOB", "JOBS/dump"])
+    Path("dump").symlink_to("JOBS/dump")
+    assert is_right(folder_of())
+    assert sorted(path.name for path in (folder_of() / "log").iterdir()) == ["dump.1.log", "dump.2.log"]
+
+
+def test_another_call_is_waited_for(place, capsys):
+    with ThreadPoolExecutor(1) as pool:
+        with alone(folder_of().with_name(f".{folder_of().name}.lock"), "the other call"):
+            call = pool.submit(dump)
+            said = ""
+            while "; waiting for its end\n" not in said and not call.done():
+                said += capsys.readouterr().out
+            assert said.startswith(f"{folder_of()} is in work by process {os.getpid()} on ")
+            assert not folder_of().exists()
+        call.result()
+    assert is_right(folder_of())
+    assert [path.name for path in Path("dump").iterdir()] == [folder_of().name]  # no lock is left

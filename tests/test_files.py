@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ser.cli import UserError
-from ser.files import alone, whole
+from ser.files import alone, is_same, whole, workplace
 
 ROOT = Path(__file__).parents[1]
 WRITER = """
@@ -122,3 +122,58 @@ def test_one_process_at_a_time(tmp_path, start):
     with alone(path, "the work"):
         pass
     assert time.monotonic() - began < 1
+
+
+WAITER = """
+import sys
+from pathlib import Path
+from ser.files import alone
+with alone(Path(sys.argv[1]), "the work", wait=True):
+    print("in", flush=True)
+"""
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_the_end_of_another_is_waited_for(tmp_path, start, killed):
+    holder = HOLDER if killed else HOLDER.replace("time.sleep(60)", "sys.stdin.read(1)")
+    path = tmp_path / "new/lock"
+    process = subprocess.Popen([sys.executable, "-c", holder, path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"here\n"
+    waiters = [
+        subprocess.Popen([sys.executable, "-c", WAITER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for waiter in waiters:
+        line = waiter.stdout.readline()
+        assert line.startswith(f"the work is in work by process {process.pid} on ") and line.endswith("; waiting for its end\n")
+    assert all(waiter.poll() is None for waiter in waiters)
+    if killed:
+        process.kill()
+    process.communicate(b"" if killed else b"x")
+    for waiter in waiters:
+        assert waiter.communicate(timeout=20)[0].endswith("in\n")
+        assert waiter.returncode == 0
+    assert not path.exists()
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError), alone(tmp_path / "new/lock", "the work"):
+        raise ValueError
+    assert names(tmp_path) == []
+    with workplace(tmp_path / "new/a") as folder:
+        folder.rename(tmp_path / "new/a")
+    assert names(tmp_path / "new") == ["a"]
+
+
+def test_what_is_the_same(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x/1").write_text("one")
+        (tmp_path / name / "2").write_text("two")
+    assert is_same(tmp_path / "a", tmp_path / "b") and is_same(tmp_path / "a/2", tmp_path / "b/2")
+    assert not is_same(tmp_path / "a", tmp_path / "c") and not is_same(tmp_path / "a/2", tmp_path / "a/3")
+    assert not is_same(tmp_path / "a/x", tmp_path / "b/2")
+    (tmp_path / "b/x/1").write_text("eno")
+    assert not is_same(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b/x/1").write_text("one")
+    (tmp_path / "b/3").touch()
+    assert not is_same(tmp_path / "a", tmp_path / "b") and not is_same(tmp_path / "b", tmp_path / "a")

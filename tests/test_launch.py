@@ -81,6 +81,13 @@ def test_what_the_runner_is_told(place):
     assert log.parent == Path("exp/log")
 
 
+def test_python_may_lie_in_a_folder_with_the_name_of_a_job(place, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/scratch/JOBS/python")
+    start("--nj", "3", protocols=["dev"])
+    *_, array, log, python, _, _, _, _, _, _ = Path("called").read_text().splitlines()
+    assert (array, Path(log).name, python) == ("JOB_=1:2", "train.JOB_.log", "/scratch/JOBS/python")
+
+
 @pytest.mark.parametrize(("text", "folds"), [("2", [2]), ("1,2", [1, 2]), ("2,1", [1, 2]), ("1,1", [1]), ("all", [1, 2])])
 def test_some_folds(place, text, folds):
     given = start("--folds", text)

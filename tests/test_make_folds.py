@@ -648,3 +648,19 @@ def test_shuffled_labels_are_dealt_out_anew(data, capsys):
     assert agree < 0.75  # two thirds are low: by chance 5 of 9 agree
     again = run(data, f"{groups}\nlabels: shuffled")
     assert again == shuffled
+
+
+def test_folds_that_are_the_same_stay_as_they_are(data):
+    """Another process may read them now."""
+    folds_text = "{kind: groups, by: spk, number: 7}"
+    place = data.parent / "folds/protocol"
+
+    def times():
+        return {path: path.stat().st_mtime_ns for path in [place, *place.rglob("*")]}
+
+    first = run(data, folds_text)
+    before = times()
+    assert run(data, folds_text) == first
+    assert times() == before
+    assert run(data, folds_text, classes="{low: [calm, sad], high: [angry, happy]}") != first
+    assert times() != before

@@ -211,10 +211,16 @@ def test_a_corpus_that_cannot_be_read_at_all_is_an_error(corpus, data):
 def test_it_can_be_run_again_and_leaves_other_files_alone(corpus, data):
     prepare(corpus, data)
     before = {path.name: path.read_bytes() for path in data.iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in data.iterdir()}
     (data / "folds").mkdir()
     (data / "folds" / "1").write_text("mine")
     prepare(corpus, data, "--nj", "3")
     assert (data / "folds" / "1").read_text() == "mine"
+    assert {path.name: path.read_bytes() for path in data.iterdir() if path.is_file()} == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # another process may read them now
+    (data / "utt2words").touch()  # of another corpus
+    (data / "text").write_text("of another corpus\n")
+    prepare(corpus, data)
     assert {path.name: path.read_bytes() for path in data.iterdir() if path.is_file()} == before
     assert [path.name for path in data.parent.iterdir()] == ["data"]
 
@@ -270,6 +276,7 @@ def test_one_that_was_stopped_at_the_first_table_can_be_run_again(corpus, data, 
 
 def test_one_that_was_stopped_while_writing_is_no_data_directory(corpus, data, monkeypatch):
     prepare(corpus, data)
+    (data / "text").write_text("of another call\n")  # or all is left as it is
     replace = os.replace
 
     def stop(source, target):

@@ -99,16 +99,21 @@ def read_site(own_lines, path, name):
     return site
 
 
-def quote(text, name):
-    """A word of shell: `text` as it stands, but for every `name`, which becomes the job's number."""
-    pieces = text.split(name) if name else [text]
+def split(text, name):
+    """The pieces of a text between which every `name` becomes the job's number."""
+    return text.split(name) if name else [text]
+
+
+def quote(pieces):
+    """A word of shell: the pieces as they stand, and the job's number between them."""
     return '"$job"'.join(shlex.quote(piece) if piece else "" for piece in pieces) or "''"
 
 
 def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
     """The script of a job: Kaldi's head and foot around the command. job: its number in the array, and
-    job_id: the scheduler's name for it, as shell has them."""
+    job_id: the scheduler's name for it, as shell has them. log: what stands before and after that number."""
     head = shlex.join(command).replace("\n", "\n# ")
+    path = os.environ.get("PYTHONPATH")
     setup = [
         f"{line} || {{ echo {shlex.quote(f'# setup failed: {line}')}; echo '# Ended (code 1)'; exit 1; }}"
         for line in setup
@@ -117,14 +122,15 @@ def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
         "#!/bin/bash",
         f"job={job}",
         *setup,
+        *([f"export PYTHONPATH={shlex.quote(path)}"] if path else []),  # a module that was loaded has its own
         f"export OMP_NUM_THREADS={num_threads} MKL_NUM_THREADS={num_threads}",
         *(["export CUDA_VISIBLE_DEVICES="] if without_gpu else []),
         "trap : TERM  # a job that is asked to end still writes the last lines",
-        f'printf \'# %s\\n\' {quote(head, name)} "Started at $(LC_ALL=C date) on $(hostname), job {job_id}"; echo "#"',
+        f'printf \'# %s\\n\' {quote(split(head, name))} "Started at $(LC_ALL=C date) on $(hostname), job {job_id}"; echo "#"',
         "SECONDS=0",
-        f"{' '.join(quote(word, name) for word in command)} </dev/null",
+        f"{' '.join(quote(split(word, name)) for word in command)} </dev/null",
         "code=$? elapsed=$SECONDS",
-        f'[ -z "$(tail -c 1 {quote(log, name)})" ] || echo',
+        f'[ -z "$(tail -c 1 {quote(log)})" ] || echo',
         f'echo "# Accounting: time=$elapsed threads={num_threads}"',
         'echo "# Ended (code $code) at $(LC_ALL=C date), elapsed time $elapsed seconds"',
         "exit $code",
@@ -175,7 +181,8 @@ def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     """Run the jobs of the command line through a scheduler; end as a runner does.
 
     own_lines: what a site's file may replace. config: the name of that file. to_arguments(numbers,
-    at_once, title, log, name): what the scheduler's command is given for the array and the log.
+    at_once, title, log): what the scheduler's command is given for the array ([None]: there is none) and the
+    log, whose pieces a job's number stands between.
     task, job_id: the environment variables with a job's number in the array, and with the job's name.
     cancel: the command that ends the job whose name is added.
     """
@@ -187,8 +194,11 @@ def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     count("--gpu", values.get("gpu", "0"), 0)
     arguments = site.arguments(values)
 
-    log = os.path.abspath(log)
-    logs = [log if number is None else log.replace(name, str(number)) for number in numbers]
+    # A `name` in the log's name is the job's number, one in the folder where the runner is called is not.
+    log = split(log, name)
+    stem = os.path.basename("".join(log)).removesuffix(".log")
+    log[0] = os.path.join(os.getcwd(), log[0])
+    logs = [str(number).join(log) for number in numbers]
     for path in logs:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -196,9 +206,8 @@ def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
                 os.remove(path)
         except OSError as error:
             fail(f"{path}: {error.strerror}")
-    stem = os.path.basename(log).replace(name or "\n", "").removesuffix(".log")
     title = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")
-    arguments += to_arguments(numbers, at_once, title or "job", log, name)
+    arguments += to_arguments(numbers, at_once, title or "job", log)
     job = f"${task}" if numbers != [None] else ""
     text = script(site.setup, job, f"${job_id}", name, log, command, num_threads, values.get("gpu") == "0")
 

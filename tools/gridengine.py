@@ -6,9 +6,9 @@ usage: gridengine.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
   gridengine.py --mem 4G exp/log/train.log python -m ser.train --seed 1
   gridengine.py --max-jobs-run 8 JOB=1:20 exp/log/train.JOB.log python -m ser.train --job JOB runs.list
 
-JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments. The
-command is started as it stands: quotes, $ and | in its arguments mean nothing. What it prints goes into
-the log. gridengine.py waits for all jobs (`qsub -sync y -t`), and ends
+JOB (or any other name before =1:N: one that no path has) becomes 1, 2, ... N in the log's name and in
+the arguments. The command is started as it stands: quotes, $ and | in its arguments mean nothing. What
+it prints goes into the log. gridengine.py waits for all jobs (`qsub -sync y -t`), and ends
 with exit status 1 where one failed. Ctrl-C deletes them. The log, the command and the folder it is
 called in must be seen by every machine of the cluster.
 
@@ -41,9 +41,9 @@ option time=* -l h_rt=$0
 """
 
 
-def to_arguments(numbers, at_once, title, log, name):
-    array = ["-t", f"{numbers[0]}-{numbers[-1]}", "-tc", str(at_once)] if name else []
-    pattern = log.replace(name, "$TASK_ID") if name else log
+def to_arguments(numbers, at_once, title, log):
+    array = [] if numbers == [None] else ["-t", f"{numbers[0]}-{numbers[-1]}", "-tc", str(at_once)]
+    pattern = "$TASK_ID".join(log)
     return [
         "-terse", "-sync", "y", *array, "-N", f"j_{title}", "-cwd", "-S", "/bin/bash", "-C", "", "-j", "y", "-o", f":{pattern}",
     ]  # fmt: skip

@@ -9,10 +9,11 @@
 # Needs Python 3.10 or newer. tools/venv is made with python3; with another one: PYTHON=python3.12
 # tools/install.sh. When all is there, this ends at once. What is missing is installed, and what is
 # damaged in tools/venv is mended (your own environment is only added to). No root needed.
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh tools/install.sh`
 set -euo pipefail
 export LC_ALL=C PYTHONUTF8=1  # the messages that are looked for below are the untranslated ones
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(unset CDPATH; cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 environment=$root/tools/venv
 python=$environment/bin/python
 requirements=$root/tools/requirements.txt
@@ -139,6 +140,10 @@ if all_is_there; then
 fi
 
 [ -w "$root/tools" ] || fail "$root/tools: no right to write here; work in a clone of your own"
+if [ -e "$environment" ] && ! [ -w "$environment" ]; then
+  fail "$environment: not as $requirements wants it, and no right to write there; let its owner run" \
+    "tools/install.sh, or remove it (rm $environment) to have one of your own"
+fi
 if command -v flock >/dev/null; then
   exec 9>>"$requirements"  # nothing is written; two calls at once would spoil the environment
   if ! flock -n 9; then

@@ -7,7 +7,8 @@
 # The recipe's options are the assignments at the start of a line, in lower case, above the line that
 # sources this file. `--some-name value` and `--some-name=value` set some_name; where its default is a
 # whole number, or true or false, the value must be one too. `--help` prints the comment at the top of
-# the recipe, and the options. What is no option is an error: recipes take nothing else.
+# the recipe, and the options. What is no option is an error: recipes take nothing else. Which ones stood
+# on the command line is left in options_given: " stage corpus ".
 
 _options_fail() {
   printf 'error: %s: %s\n' "$0" "$1" >&2
@@ -62,8 +63,10 @@ _options_set() {  # AS_TYPED VALUE
     [[ $2 =~ $_whole ]] || _options_fail "$1 needs a whole number, not '$2'"
   fi
   printf -v "${_option_names[_option]}" %s "$2"
+  options_given+="${_option_names[_option]} "
 }
 
+options_given=" "
 _option_names=()
 _option_comments=()
 _option_defaults=()

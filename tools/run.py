@@ -6,9 +6,9 @@ usage: run.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
   run.py exp/log/train.log python -m ser.train --seed 1
   run.py --max-jobs-run 4 JOB=1:20 exp/log/dump.JOB.log python -m ser.dump data/split20/JOB
 
-JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments;
-JOB=3 runs job 3 alone. The command is started as it stands, without a shell, and what it prints
-goes into the log. Where a job fails the others go on, and run.py ends with exit status 1.
+JOB (or any other name before =1:N: one that no path has) becomes 1, 2, ... N in the log's name and in
+the arguments; JOB=3 runs job 3 alone. The command is started as it stands, without a shell, and what it
+prints goes into the log. Where a job fails the others go on, and run.py ends with exit status 1.
 
 options:
   --max-jobs-run N  at most N jobs side by side (default: the cores / --num-threads)

@@ -6,9 +6,9 @@ usage: slurm.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
   slurm.py --mem 4G exp/log/train.log python -m ser.train --seed 1
   slurm.py --gpu 1 --max-jobs-run 8 JOB=1:20 exp/log/train.JOB.log python -m ser.train --job JOB runs.list
 
-JOB (or any other name before =1:N) becomes 1, 2, ... N in the log's name and in the arguments. The
-command is started as it stands: quotes, $ and | in its arguments mean nothing. What it prints goes into
-the log. slurm.py waits for all jobs (`sbatch --array --wait`), and ends
+JOB (or any other name before =1:N: one that no path has) becomes 1, 2, ... N in the log's name and in
+the arguments. The command is started as it stands: quotes, $ and | in its arguments mean nothing. What
+it prints goes into the log. slurm.py waits for all jobs (`sbatch --array --wait`), and ends
 with exit status 1 where one failed. Ctrl-C cancels them. The log, the command and the folder it is
 called in must be seen by every machine of the cluster.
 
@@ -40,12 +40,9 @@ option time=* --time=$0
 """
 
 
-def to_arguments(numbers, at_once, title, log, name):
-    pattern = log.replace("%", "%%")
-    array = []
-    if name:
-        pattern = pattern.replace(name, "%a")
-        array = [f"--array={numbers[0]}-{numbers[-1]}%{at_once}"]
+def to_arguments(numbers, at_once, title, log):
+    pattern = "%a".join(piece.replace("%", "%%") for piece in log)
+    array = [] if numbers == [None] else [f"--array={numbers[0]}-{numbers[-1]}%{at_once}"]
     return [
         "--parsable", "--wait", *array, f"--job-name={title}", f"--output={pattern}", "--open-mode=append",
     ]  # fmt: skip

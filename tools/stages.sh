@@ -1,26 +1,38 @@
-# Sourced by a recipe's run.sh after its options: the stages, the same in every recipe. The recipe's folder
-# is named as its corpus. `note` is a sentence for the head of RESULTS.md; none where it is not set. `not_run` is one
-# for as long as there are no results.
+# Sourced by a recipe's run.sh after its options: the stages, the same in every recipe. `recipe` is its folder,
+# which is named as its corpus. `note` is a sentence for the head of RESULTS.md; none where it is not set.
+# `not_run` is one for as long as there are no results.
 #
-#   . ../../tools/stages.sh
+#   . "$recipe/../../tools/stages.sh"
 
-if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
-  echo "error: --corpus $corpus: no such folder; give the one that holds the corpus" >&2
-  exit 1
-fi
-[ -z "$corpus" ] || corpus=$(realpath "$corpus")  # as seen from where the user stands
-[ -z "${glove-}" ] || [ "$glove" = fetch ] || glove=$(realpath "$glove")
-cd "$(dirname "$0")"
+unset CDPATH  # or cd goes to a folder of the same name elsewhere
+fail() { echo "error: $*" >&2; exit 1; }
+here=$PWD  # where the user stands, and paths are seen from
+[ -z "$corpus" ] || [ -d "$corpus" ] || fail "--corpus $corpus: no such folder; give the one that holds the corpus"
+[ -z "$corpus" ] || corpus=$(realpath -- "$corpus")
+[[ -z ${glove-} || $glove == fetch || -e $glove ]] || fail "--glove $glove: no such file; give one, or fetch"
+[[ -z ${glove-} || $glove == fetch ]] || glove=$(realpath -- "$glove")
+cd -- "$recipe"
 . ./path.sh
 . ./cmd.sh
 
-if [ "$stage" -gt "$stop_stage" ] || [ "$stage" -gt 6 ] || [ "$stop_stage" -lt -1 ]; then
-  echo "error: --stage $stage --stop-stage $stop_stage: no stage from the one to the other; there are -1 to 6" >&2
-  exit 1
-fi
+[ "$stage" -le "$stop_stage" ] && [ "$stage" -le 6 ] && [ "$stop_stage" -ge -1 ] ||
+  fail "--stage $stage --stop-stage $stop_stage: no stage from the one to the other; there are -1 to 6"
+
+# --systems is seen from where the user stands, or else, as its default always is, from the recipe's folder.
+[[ $options_given != *" systems "* || $here -ef . ]] && from= ||
+  from=$(python -c "import os, sys; print(os.path.relpath(sys.argv[1]))" "$here")/
+set -f; patterns=($systems); set +f
+systems=()
+for pattern in "${patterns[@]}"; do
+  files=("$from"$pattern)
+  [ -e "${files[0]}" ] || files=($pattern)
+  [ -e "${files[0]}" ] || fail "--systems $pattern: no such file, neither in $here nor in $PWD"
+  systems+=("${files[@]}")
+done
+pipes=$([ $allow_pipes = false ] || echo --allow-pipes)
 name=$(basename "$PWD")
 protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)
-runs=(--corpus $name --systems $systems --protocols $protocols --folds "$folds" --seeds $seeds
+runs=(--corpus $name --systems "${systems[@]}" --protocols $protocols --folds "$folds" --seeds $seeds
       --nj $nj --num-threads $num_threads --cmd "$train_cmd")
 
 # at_stage NUMBER TITLE: whether --stage and --stop-stage let this stage run; prints its title if so.
@@ -45,7 +57,7 @@ if at_stage 0 "data preparation"; then
     python -m ser.prepare_data $([ $strict = false ] || echo --strict) --nj $nj \
       $name "${corpus:-downloads/$name}" data/all
   fi
-  python -m ser.validate_data data/all
+  python -m ser.validate_data $pipes data/all
 fi
 
 if at_stage 1 "folds"; then
@@ -60,7 +72,8 @@ if at_stage 2 "features"; then
   elif [ -e dump/vectors ]; then
     echo "dump/vectors: word vectors are there; remove the folder for systems to learn them"
   fi
-  python -m ser.dump_features --systems $systems --protocols $protocols --nj $nj --cmd "$feature_cmd" data/all dump
+  python -m ser.dump_features --systems "${systems[@]}" --protocols $protocols --nj $nj --cmd "$feature_cmd" \
+    $pipes data/all dump
 fi
 
 if at_stage 3 "SVM baselines"; then
@@ -72,7 +85,7 @@ if at_stage 4 "training of the networks"; then
 fi
 
 if at_stage 5 "scoring"; then
-  python -m ser.score --systems $systems --protocols $protocols
+  python -m ser.score --systems "${systems[@]}" --protocols $protocols
 fi
 
 if at_stage 6 "table and figures"; then
@@ -83,5 +96,5 @@ if at_stage 6 "table and figures"; then
     fi
   done
   [ -d results ] || note=${not_run-${note-}}
-  python -m ser.report --corpus $name --systems $systems --main $main ${note:+--note "$note"}
+  python -m ser.report --corpus $name --systems "${systems[@]}" --main $main ${note:+--note "$note"}
 fi

@@ -9,7 +9,8 @@ stage=-1              # first stage to run
 stop_stage=6          # last stage to run
 corpus=               # folder of the corpus; empty: downloads/, where stage -1 makes it
 strict=true           # true: a missing or unreadable recording is an error
-systems="conf/baseline/*.yaml conf/sherman/*.yaml"  # system files: the rows of the table
+allow_pipes=false     # true: run the shell commands that stand in wav.scp
+systems="conf/baseline/*.yaml conf/sherman/*.yaml"  # system files, seen from here or from the recipe: the table's rows
 protocol="random honest"  # names of conf/protocols/<name>.yaml: its columns
 folds=all             # numbers of the folds to run, as 1,2
 seeds=1               # number of seeds of each run
@@ -18,6 +19,10 @@ num_threads=1         # threads of each job of stages 3 and 4
 main=cnn4_blstm_attention_small  # system that the others are tested against, and whose network is drawn
 
 note="The corpus is synthetic, spoken by espeak-ng: its numbers show that the recipe works, and say nothing about emotional speech."
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`
 set -euo pipefail
-. "$(dirname "$0")/../../tools/parse_options.sh"
-. "$(dirname "$0")/../../tools/stages.sh"
+recipe=$(dirname "$0")
+[ -e "$recipe/cmd.sh" ] || recipe=${SLURM_SUBMIT_DIR:-.}  # `sbatch run.sh`: SLURM runs a copy of this file
+[ -e "$recipe/cmd.sh" ] || { echo "error: $0: call sbatch in the recipe's folder" >&2; exit 1; }
+. "$recipe/../../tools/parse_options.sh"
+. "$recipe/../../tools/stages.sh"

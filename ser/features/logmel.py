@@ -3,7 +3,6 @@
 from functools import lru_cache
 from typing import Literal
 
-import librosa
 import numpy as np
 import scipy.fft
 import scipy.signal
@@ -100,7 +99,24 @@ def fix_length(samples: np.ndarray, length: int, pad: str) -> np.ndarray:
 def tables(config: Mel) -> tuple[np.ndarray, np.ndarray]:
     """Window (win_length,) and mel filterbank (n_fft // 2 + 1, n_mels), float32."""
     window = scipy.signal.get_window(config.window, config.win_length).astype(np.float32)
-    mel = librosa.filters.mel(
-        sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, fmin=config.fmin, fmax=config.fmax
-    )
-    return window, np.ascontiguousarray(mel.T, dtype=np.float32)
+    mel = filterbank(config.sample_rate, config.n_fft, config.n_mels, config.fmin, config.fmax)
+    return window, np.ascontiguousarray(mel.T)
+
+
+def filterbank(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> np.ndarray:
+    """Mel filterbank (n_mels, n_fft // 2 + 1) float32, to the bit that of librosa.filters.mel: triangles of area
+    1 Hz, whose corners are equally far apart on Slaney's mel scale, linear up to 1 kHz and logarithmic above.
+
+    Not librosa's, whose import takes a second and needs a folder that numba may write to.
+    """
+    step, knee, octave = 200 / 3, 1000.0, np.log(6.4) / 27  # Hz a mel below the knee, the knee in Hz, log Hz a mel
+    ends = [
+        hertz / step if hertz < knee else knee / step + np.log(hertz / knee) / octave for hertz in (fmin, fmax)
+    ]
+    mels = np.linspace(*ends, n_mels + 2)
+    corners = np.where(mels < knee / step, mels * step, knee * np.exp(octave * (mels - knee / step)))
+    widths = np.diff(corners)[:, None]
+    ramps = np.subtract.outer(corners, np.fft.rfftfreq(n_fft, 1 / sample_rate))
+    triangles = np.maximum(0, np.minimum(-ramps[:-2] / widths[:-1], ramps[2:] / widths[1:])).astype(np.float32)
+    triangles *= (2 / (corners[2:] - corners[:-2]))[:, None]
+    return triangles

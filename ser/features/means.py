@@ -4,7 +4,6 @@ from dataclasses import field
 from functools import lru_cache
 from typing import Annotated, Literal, get_args
 
-import librosa
 import numpy as np
 import scipy.fft
 import scipy.signal
@@ -12,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ser.config import Positive, strict
+from ser.features.logmel import filterbank
 from ser.features.spectrum import check_length
 
 Part = Literal["mel", "mfcc", "zcr", "rms"]
@@ -77,5 +77,5 @@ def crossing_rates(signals: np.ndarray) -> np.ndarray:
 def tables(sample_rate: int, n_fft: int, n_mels: int) -> tuple[np.ndarray, np.ndarray]:
     """Hann window (n_fft,) and mel filterbank (n_fft // 2 + 1, n_mels), float32."""
     window = scipy.signal.get_window("hann", n_fft).astype(np.float32)
-    mel = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)
+    mel = filterbank(sample_rate, n_fft, n_mels, 0, sample_rate / 2)
     return window, np.ascontiguousarray(mel.T, dtype=np.float32)

@@ -1,9 +1,11 @@
-"""Recipes: egs/mini from the first stage to the last on a quarter of its corpus, and every run.sh's options."""
+"""Recipes: egs/mini from the first stage to the last on a quarter of its corpus, every run.sh's options, and the
+ways in which a run.sh may be called."""
 
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,8 +128,155 @@ def test_a_wrong_option_starts_nothing(recipe, options):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_reads_in_one_sitting(recipe):
     lines = (REPOSITORY / "egs" / recipe / "run.sh").read_text().splitlines()
-    assert lines[-1] == '. "$(dirname "$0")/../../tools/stages.sh"'
+    assert lines[-1] == '. "$recipe/../../tools/stages.sh"'
+    assert len(lines) < 40
     lines += (REPOSITORY / "tools/stages.sh").read_text().splitlines()
-    assert len(lines) < 120
+    assert len([line for line in lines if line and not line.startswith("#")]) < 110
     stages = [int(number) for number in re.findall(r"(?m)^if at_stage (-?\d+) ", "\n".join(lines))]
     assert stages == list(range(-1, 7))  # the same number in every recipe
+
+
+@pytest.fixture
+def house(tmp_path):
+    """Two recipes, egs/a and "egs/b c", whose python tells in which folder it was called, and with what."""
+    link(tmp_path, "tools")
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\n[ "$1" != -c ] || exec {sys.executable} "$@"\necho "python in $PWD: $*"\n')
+    python.chmod(0o755)
+    for name in ("a", "b c"):
+        recipe = tmp_path / "egs" / name
+        for system in ("baseline/one", "baseline/two", "other/three"):
+            (recipe / f"conf/{system}.yaml").parent.mkdir(parents=True, exist_ok=True)
+            (recipe / f"conf/{system}.yaml").touch()
+        text = (REPOSITORY / "egs/mini/run.sh").read_text()
+        text, count = re.subn("(?m)^systems=.*", "systems='conf/baseline/*.yaml'  # system files", text)
+        assert count == 1
+        (recipe / "run.sh").write_text(text)
+        (recipe / "run.sh").chmod(0o755)
+        (recipe / "cmd.sh").write_text("feature_cmd=run.py\ntrain_cmd=run.py\n")
+        (recipe / "path.sh").write_text(f"PATH='{python.parent}':$PATH\n")
+    return tmp_path
+
+
+def told(*command, folder, **variables):
+    """What each stage of a recipe called, as (folder, module, arguments)."""
+    result = subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return re.findall(r"(?m)^python in (.*): -m ser\.(\w+) (.*)$", result.stdout)
+
+
+def systems_of(calls):
+    (words,) = [arguments.split("--systems ")[1].split(" --")[0] for _, name, arguments in calls if name == "score"]
+    return words.split()
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize(("script", "folder"), [("run.sh", "egs/a"), ("./run.sh", "egs/a"), ("egs/a/run.sh", "."), ("../a/run.sh", "egs/b c")])
+def test_a_recipe_is_called_from_anywhere_by_any_shell(house, shell, script, folder):
+    elsewhere = house / "elsewhere"
+    (elsewhere / "egs/a").mkdir(parents=True)  # where cd would go if CDPATH counted
+    calls = told(shell, script, folder=house / folder, CDPATH=str(elsewhere))
+    assert {place for place, _, _ in calls} == {str(house / "egs/a")}
+    assert [name for _, name, _ in calls][:3] == ["get_corpus", "prepare_data", "validate_data"]
+    assert systems_of(calls) == ["conf/baseline/one.yaml", "conf/baseline/two.yaml"]
+
+
+def test_where_the_environment_is_has_nothing_to_do_with_the_caller_s(tmp_path):
+    """CDPATH holds folders of the same names, and a module has set Python's own variables."""
+    house, elsewhere = tmp_path / "house", tmp_path / "elsewhere"
+    (house / "tools/venv/bin").mkdir(parents=True)
+    (elsewhere / "house/tools").mkdir(parents=True)
+    for name in ("path.sh", "tools/install.sh", "tools/requirements.txt"):
+        shutil.copy(REPOSITORY / name, house / name)
+    shutil.copy(house / "tools/requirements.txt", house / "tools/venv/ser-requirements.txt")
+    (house / "tools/venv/ser-packages.txt").touch()
+    (house / "tools/venv/bin/python").write_text("#!/bin/sh\n")
+    (house / "tools/venv/bin/python").chmod(0o755)
+    environment = os.environ | {"CDPATH": str(elsewhere), "PYTHONPATH": "/module", "PYTHONHOME": "/module"}
+
+    def said(*command):
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return result.stdout, result.stderr
+
+    show = 'echo "$SER_ROOT $PYTHONPATH ${PYTHONHOME-none}"'
+    assert said("bash", "-c", f". house/path.sh; {show}") == (f"{house} {house} none\n", "")
+    assert said("sh", "house/tools/install.sh") == ("tools/venv: all is there\n", "")
+
+
+def test_slurm_runs_a_copy(house):
+    copy = house / "var/spool/job00042/slurm_script"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(house / "egs/a/run.sh", copy)
+    for variables in ({"SLURM_SUBMIT_DIR": str(house / "egs/a")}, {}):
+        calls = told("bash", copy, "--stage", "5", folder=house / "egs/a", **variables)
+        assert [(place, name) for place, name, _ in calls] == [(str(house / "egs/a"), name) for name in ("score", "report")]
+    result = subprocess.run(["bash", copy], cwd=house, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, f"error: {copy}: call sbatch in the recipe's folder\n")
+
+
+def test_windows_line_ends_are_kept_out(tmp_path):
+    if not shutil.which("git"):
+        pytest.skip("no git here")
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(REPOSITORY / ".gitattributes", source)
+    (source / "run.sh").write_text("#!/usr/bin/env bash\necho here\n")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-C", source]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", source, tmp_path / "clone"], check=True)
+    assert (tmp_path / "clone/run.sh").read_bytes() == (source / "run.sh").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("folder", "given", "found"),
+    [
+        ("egs/a", "conf/baseline/two.yaml", ["conf/baseline/two.yaml"]),
+        ("egs/a", "conf/*/t*.yaml conf/baseline/one.yaml", ["conf/baseline/two.yaml", "conf/other/three.yaml", "conf/baseline/one.yaml"]),
+        ("egs/a", "../a/conf/other/*.yaml", ["../a/conf/other/three.yaml"]),
+        (".", "conf/other/*.yaml", ["conf/other/three.yaml"]),  # seen from the recipe
+        (".", "egs/a/conf/other/*.yaml", ["../../egs/a/conf/other/three.yaml"]),  # from the user
+        ("mine", "*.yaml", ["../../mine/x.yaml", "../../mine/y.yaml"]),
+        ("mine", "conf/baseline/one.yaml", ["../../mine/conf/baseline/one.yaml"]),  # from both
+        ("mine", "x.yaml conf/baseline/two.yaml", ["../../mine/x.yaml", "conf/baseline/two.yaml"]),
+        ("mine", "{house}/mine/[y].yaml", ["{house}/mine/y.yaml"]),
+        ("mine", None, ["conf/baseline/one.yaml", "conf/baseline/two.yaml"]),  # the default is the recipe's
+    ],
+)
+def test_where_systems_are_seen_from(house, folder, given, found):
+    (house / "mine/conf/baseline").mkdir(parents=True)
+    for name in ("x", "y", "conf/baseline/one"):
+        (house / f"mine/{name}.yaml").touch()
+    options = [] if given is None else ["--systems", given.format(house=house)]
+    calls = told(house / "egs/a/run.sh", *options, folder=house / folder)
+    assert systems_of(calls) == [path.format(house=house) for path in found]
+
+
+def test_systems_are_seen_from_a_folder_with_a_space(house):
+    calls = told(house / "egs/a/run.sh", "--stage", "5", "--systems", "conf/other/*.yaml", folder=house / "egs/b c")
+    assert "--systems ../b c/conf/other/three.yaml --protocols" in calls[0][2]
+
+
+@pytest.mark.parametrize("pattern", ["conf/none.yaml", "conf/none/*.yaml"])
+def test_systems_that_are_nowhere(house, pattern):
+    result = call(house / "egs/a/run.sh", "--systems", f"conf/baseline/one.yaml {pattern}", folder=house)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"error: --systems {pattern}: no such file, neither in {house} nor in {house}/egs/a\n"
+
+
+@pytest.mark.parametrize("allowed", ["true", "false", None])
+def test_pipes_are_allowed_by_an_option(house, allowed):
+    options = [] if allowed is None else ["--allow-pipes", allowed]
+    calls = told(house / "egs/a/run.sh", *options, folder=house)
+    given = {name for _, name, arguments in calls if "--allow-pipes" in arguments.split()}
+    assert given == ({"validate_data", "dump_features"} if allowed == "true" else set())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_begin_alike(recipe):
+    """From the options on, but for what a recipe says of itself."""
+    own = (REPOSITORY / "egs" / recipe / "run.sh").read_text()
+    mini = (REPOSITORY / "egs/mini/run.sh").read_text()
+    begin, end = '[ -n "${BASH_VERSION-}"', "parse_options.sh"
+    assert own[own.index(begin) : own.index(end)] == mini[mini.index(begin) : mini.index(end)]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ser.cli import UserError
-from ser.features.logmel import Config, extract, heard
+from ser.features.logmel import Config, extract, filterbank, heard
 
 RATE = 16000
 SETTINGS = {
@@ -132,3 +132,14 @@ def test_the_samples_are_left_as_they_are():
     before = samples.copy()
     extract(samples, make("svm"))
     assert np.array_equal(samples, before)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
+@pytest.mark.parametrize(("n_fft", "n_mels"), [(256, 13), (400, 40), (600, 23), (2048, 128)])
+@pytest.mark.parametrize("ends", [(0, None), (60.0, 3999.0), (0.0, 900.0), (1000, None), (1234.5, 3333.3)])
+def test_the_filterbank_is_librosa_s_to_the_bit(rate, n_fft, n_mels, ends):
+    fmin, fmax = ends[0], ends[1] or rate / 2
+    own = filterbank(rate, n_fft, n_mels, fmin, fmax)
+    other = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
+    assert own.dtype == other.dtype
+    np.testing.assert_array_equal(own, other)

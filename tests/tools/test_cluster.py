@@ -239,6 +239,28 @@ def test_threads_and_gpus(stand_in, runner):
     assert output("a.log") == ["3 3 []"]
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_name_in_the_folder_s_name_stays(stand_in, runner):
+    folder = stand_in / "JOBS/100%"
+    folder.mkdir(parents=True)
+    os.chdir(folder)
+    run(runner, "JOB=1:2", "../log/x.JOB.log", "echo", "JOB")
+    assert output("../log/x.2.log") == ["2"]
+    assert sorted(path.name for path in (stand_in / "JOBS/log").iterdir()) == ["x.1.log", "x.2.log"]
+    assert not list(stand_in.glob("[0-9]*"))  # no 1S, no 2S
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_module_does_not_come_before_the_caller_s_packages(stand_in, runner, monkeypatch):
+    Path("site").write_text("setup export PYTHONPATH=/module:$PYTHONPATH\n")
+    for value, seen in (("/a b", "/a b"), (None, "/module:")):
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+        if value:
+            monkeypatch.setenv("PYTHONPATH", value)
+        run(runner, "--config", "site", "a.log", "sh", "-c", 'echo "$PYTHONPATH"')
+        assert output("a.log") == [seen]
+
+
 # On real schedulers
 
 

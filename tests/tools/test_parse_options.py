@@ -24,6 +24,7 @@ PRIVATE=1
 . "{root}/tools/parse_options.sh"
 late=1
 printf '%s\0' "$stage" "$stop_stage" "$cmd" "$corpus" "$strict" "$@"
+printf '%s\n' "$options_given" >given
 """
 
 DEFAULTS = ["-1", "6", "run.py --mem 4G", "", "false"]
@@ -42,6 +43,10 @@ def call(recipe, *arguments):
     return subprocess.run([recipe, *arguments], capture_output=True, text=True)
 
 
+def given(recipe):
+    return (recipe.parent / "given").read_text()
+
+
 def values(recipe, *arguments):
     result = call(recipe, *arguments)
     assert (result.returncode, result.stderr) == (0, "")
@@ -57,12 +62,14 @@ def error_line(result):
 
 def test_defaults_stay_where_nothing_is_given(recipe):
     assert values(recipe) == DEFAULTS
+    assert given(recipe) == " \n"
 
 
 def test_options_are_set_in_both_spellings(recipe):
     assert values(recipe, "--stage", "2", "--stop-stage=4", "--strict", "true") == [
         "2", "4", "run.py --mem 4G", "", "true",
     ]  # fmt: skip
+    assert given(recipe) == " stage stop_stage strict \n"
 
 
 QUOTED = ["a b  c", "it's \"quoted\"", "$HOME `id` $(id) \\n", "été ∂", "two\nlines\n", "*"]

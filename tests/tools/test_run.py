@@ -247,3 +247,11 @@ def test_without_gpus_the_jobs_go_on(tmp_path):
     result = call(tmp_path, "--gpu", "1", "a.log", "echo", "done", CUDA_VISIBLE_DEVICES="")
     assert (result.returncode, result.stderr) == (0, "run.py: --gpu 1, but 0 here; going on\n")
     assert output(tmp_path / "a.log") == ["done"]
+
+
+def test_the_name_in_the_folder_s_name_stays(tmp_path):
+    folder = tmp_path / "JOBS"
+    folder.mkdir()
+    run(folder, "JOB=1:2", "log/JOB.log", "echo", "JOB")
+    assert output(folder / "log/2.log") == ["2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["JOBS"]
