@@ -34,15 +34,21 @@ def add_allow_pipes(parser: argparse.ArgumentParser) -> None:
 
 def explain(error: BaseException) -> str | None:
     """The line that says what the user can mend; None for a fault of ours."""
+    line = None
     if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        line = str(error)
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; free some space and run the same command again"
-    if isinstance(error, OSError) and error.filename is not None:
+        line = f"{place}{error.strerror}; free some space and run the same command again"
+    elif isinstance(error, OSError) and error.filename is not None:
         refused = error.errno in (errno.EROFS, errno.EACCES)
-        return f"{error.filename}: {error.strerror}{'; mend its rights or take another place' * refused}"
-    return None
+        line = f"{error.filename}: {error.strerror}{'; mend its rights or take another place' * refused}"
+    return line and plain(line)
+
+
+def plain(text: str) -> str:
+    """Text with what would end a line, or what a terminal would act on, written out: names of files may hold it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def run(main: Callable[[], None]) -> None:

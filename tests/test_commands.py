@@ -126,6 +126,14 @@ def test_what_becomes_of_errors():
     assert run(fails(OSError(errno.ENOSPC, "No space left on device", "/x"))) == full.replace("error: ", "error: /x: ")
 
 
+def test_what_a_terminal_would_act_on_is_written_out():
+    """A file's name may hold a line break, or what changes the window's title; and bytes that are no UTF-8."""
+    name = "é x\x1b]0;pwned\x07\n\r\x85\u2028\ufeff\udcff.wav"
+    written = r"é x\x1b]0;pwned\x07\n\r\x85\u2028\ufeff\udcff.wav"
+    assert run(fails(UserError(f"{name}: bad; mend it"))) == f"error: {written}: bad; mend it"
+    assert run(fails(FileNotFoundError(errno.ENOENT, "No such file", name))) == f"error: {written}: No such file"
+
+
 @pytest.mark.parametrize("error", [ValueError("ours"), OSError(errno.EIO, "ours"), AssertionError()])
 def test_faults_of_ours_keep_their_traceback(error):
     with pytest.raises(type(error)):
