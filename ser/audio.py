@@ -128,7 +128,7 @@ def header(recording: str | Path | Output) -> Header:
         raise UserError(f"{recording}: no samples in it; fetch it again")
     if info.frames * info.channels > SAMPLES_PER_BYTE * size:  # FLAC from a pipe has the most that there are
         raise UserError(
-            f"{recording}: its header does not know how many samples it has ({info.frames} in {size} bytes); "
+            f"{recording}: its header says {info.frames} samples in {size} bytes: it is damaged, or was written to a pipe; "
             "fetch it again, or convert it to WAV"
         )
     return Header(info.samplerate, info.channels, info.frames)

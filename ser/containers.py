@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 # Programs that write to a pipe cannot know the length, and put one from here up into the header.
 LENGTH_UNKNOWN = 0x7FFF0000
+FARTHEST = 2**40  # bytes: no chunk is so long, and not every system can seek there
 RF64_ELSEWHERE = 0xFFFFFFFF  # the length stands in the chunk ds64
 W64_RIFF = bytes.fromhex("72696666 2e91cf11 a5d628db 04c10000")
 W64_DATA = bytes.fromhex("64617461 f3acd311 8cd100c0 4f8edb8a")
@@ -29,9 +30,9 @@ class Promise(NamedTuple):
 
 
 def promise(stream: BinaryIO) -> Promise | None:
-    """Read what a recording's header promises; None where it is no container of those above.
+    """Read what a recording's header promises; None where it is none of those above, or its samples are not found.
 
-    Raises ValueError, with the reason, where the file shows that it is not whole, or not what can be checked.
+    Raises ValueError, with the reason, where it shows that the recording is not whole, or cannot be checked.
     """
     stream.seek(0)
     head = stream.read(12).ljust(12, b"\0")
@@ -65,12 +66,12 @@ def _chunks(stream: BinaryIO, start: int, head: str, align: int, own: int = 0) -
         name, length = struct.unpack(head, chunk)
         start, length = stream.tell(), length - own
         yield name, start, length
-        if length < 0:
+        if not 0 <= length < FARTHEST:
             return
         stream.seek(start + length + -length % align)
 
 
-def _wave(stream: BinaryIO, order: str) -> Promise:
+def _wave(stream: BinaryIO, order: str) -> Promise | None:
     rate, long = None, 0
     for name, start, length in _chunks(stream, 12, f"{order}4sI", 2):
         if name == b"ds64" and len(sizes := stream.read(16)) == 16:
@@ -83,31 +84,29 @@ def _wave(stream: BinaryIO, order: str) -> Promise:
             elif length >= LENGTH_UNKNOWN:
                 return Promise(0, rate)
             return Promise(start + length, rate)
-    return Promise(0, rate)  # which libsndfile refuses
+    return None
 
 
-def _iff(stream: BinaryIO, samples: bytes) -> Promise:
+def _iff(stream: BinaryIO, samples: bytes) -> Promise | None:
     for name, start, length in _chunks(stream, 12, ">4sI", 2):
         if name == samples:
             return Promise(0 if length >= LENGTH_UNKNOWN else start + length)
-    return Promise(0)
+    return None
 
 
-def _caf(stream: BinaryIO) -> Promise:
+def _caf(stream: BinaryIO) -> Promise | None:
     """The samples, and, where they are compressed, the table of their packets, which may come after."""
     ends = [
-        start + length
-        for name, start, length in _chunks(stream, 8, ">4sq", 1)
-        if name in (b"data", b"pakt") and length >= 0  # -1: to the end of the file
+        start + length for name, start, length in _chunks(stream, 8, ">4sq", 1) if name in (b"data", b"pakt")
     ]
-    return Promise(max(ends, default=0))
+    return Promise(max(ends)) if ends else None
 
 
-def _w64(stream: BinaryIO) -> Promise:
+def _w64(stream: BinaryIO) -> Promise | None:
     for name, start, length in _chunks(stream, 40, "<16sQ", 8, own=24):
         if name == W64_DATA:
             return Promise(start + length)
-    return Promise(0)
+    return None
 
 
 def _au(head: bytes, order: str) -> Promise:

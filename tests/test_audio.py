@@ -134,9 +134,9 @@ def test_a_header_that_claims_what_no_file_holds_is_refused(tmp_path):
     assert len(audio.read(claiming(tmp_path / "a.wav", RATE))[0]) == RATE
     size = (tmp_path / "a.wav").stat().st_size
     for frames in (34_359_743_168, 10_001 * size):
-        with pytest.raises(UserError, match=rf"a.wav: its header does not know .* \({frames} in {size} bytes\); fetch it again"):
+        with pytest.raises(UserError, match=f"a.wav: its header says {frames} samples in {size} bytes: .*; fetch it again"):
             audio.header(claiming(tmp_path / "a.wav", frames))
-    with pytest.raises(UserError, match="a.wav: its header does not know"):  # as encoders write to a pipe
+    with pytest.raises(UserError, match="a.wav: its header says [0-9]+ samples in"):  # as encoders write to a pipe
         audio.header(claiming(tmp_path / "a.wav", 0))
 
 

@@ -170,9 +170,10 @@ def test_a_sphere_file_without_its_count_is_refused(tmp_path):
 
 
 def test_chunks_that_lie_about_their_length_end(tmp_path):
-    """No endless loop: a chunk of less than nothing in front of the samples."""
+    """No endless loop, and no seeking to where nothing is: a chunk in front of the samples."""
     caf = b"caff\0\1\0\0" + struct.pack(">4sq", b"free", -12) + written("CAF")[8:]
     w64 = written("W64")
-    w64 = w64[:40] + b"x" * 16 + struct.pack("<Q", 0) + w64[40:]
-    for content in (caf, w64):
-        assert containers.promise(io.BytesIO(content)).end == 0
+    for length in (0, 2**63, 2**64 - 1):
+        assert containers.promise(io.BytesIO(w64[:40] + b"x" * 16 + struct.pack("<Q", length) + w64[40:])) is None
+    for length in (-12, 2**63 - 1):
+        assert containers.promise(io.BytesIO(caf.replace(struct.pack(">q", -12), struct.pack(">q", length)))) is None
