@@ -22,8 +22,8 @@ SAMPLES_PER_BYTE = 10_000
 BLOCK = 2**20  # samples read at a time: memory follows what is in the file, not what its header claims
 # Of full scale. Float samples may pass 1 a little; on the scale of integers they pass this even where quiet.
 LOUDEST = 10
-# The mean of the channels has at least this share of the loudest one's energy (-10 dB). So it has if one of two is
-# dead, or each has its own; not if they cancel, or one of six is live.
+# The mean of the channels has at least this share of the loudest one's energy (-10 dB). So it has if one of
+# two is dead, or each has its own; not if they cancel, or one of six is live.
 KEPT_ENERGY = 0.1
 # A clipped stretch is flat: so many neighbours, at least, at the very maximum or minimum of the
 # recording. A loud recording that is not clipped comes to its extreme at one sample: speech curves so
@@ -128,8 +128,8 @@ def header(recording: str | Path | Output) -> Header:
         raise UserError(f"{recording}: no samples in it; fetch it again")
     if info.frames * info.channels > SAMPLES_PER_BYTE * size:  # FLAC from a pipe has the most that there are
         raise UserError(
-            f"{recording}: its header says {info.frames} samples in {size} bytes: it is damaged, or was written to a pipe; "
-            "fetch it again, or convert it to WAV"
+            f"{recording}: its header says {info.frames} samples in {size} bytes: it is damaged, or was written "
+            "to a pipe; fetch it again, or convert it to WAV"
         )
     return Header(info.samplerate, info.channels, info.frames)
 
@@ -163,8 +163,8 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
     loudest = max(samples.max(), -samples.min())
     if loudest > LOUDEST:  # resampled, the largest would be infinite
         raise UserError(
-            f"{recording}: samples up to {loudest:g}, where full scale is 1; divide them by their own full scale "
-            "(32768 of 16 bits), or fetch it again"
+            f"{recording}: samples up to {loudest:g}, where full scale is 1; divide them by their own full "
+            "scale (32768 of 16 bits), or fetch it again"
         )
     mono = samples.mean(axis=1) if promised.channels > 1 else samples[:, 0]
     if promised.channels > 1:
@@ -173,9 +173,9 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
         kept = mono.var(dtype=np.float64)
         if kept < KEPT_ENERGY * energies[best]:
             raise UserError(
-                f"{recording}: the mean of its {promised.channels} channels has {kept / energies[best]:.1%} of the "
-                f"energy of channel {best + 1}: they cancel, or the others are dead; write that channel to a file "
-                "of its own"
+                f"{recording}: the mean of its {promised.channels} channels has {kept / energies[best]:.1%} of "
+                f"the energy of channel {best + 1}: they cancel, or the others are dead; write that channel to "
+                "a file of its own"
             )
     if mono.min() == mono.max():
         raise UserError(f"{recording}: silent: every sample is {mono[0]:g}; fetch it again or leave it out")

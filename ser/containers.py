@@ -1,9 +1,9 @@
 """Where the samples of a recording should end, by its own header.
 
 libsndfile makes a file that was cut short shorter and says nothing, so each container is read here too: WAV,
-RF64, W64, AIFF, AU, CAF, IFF (8SVX, 16SV), NIST SPHERE, Ogg, and MP3 with the count of frames that encoders write. FLAC
-is not: its decoder tells. Of the others that libsndfile reads (VOC, PAF, IRCAM, MAT, AVR, PVF, XI, WVE, MPC ...)
-most could be cut unnoticed.
+RF64, W64, AIFF, AU, CAF, IFF (8SVX, 16SV), NIST SPHERE, Ogg, and MP3 with the count of frames that encoders
+write. FLAC is not: its decoder tells. Of the others that libsndfile reads (VOC, PAF, IRCAM, MAT, AVR, PVF, XI,
+WVE, MPC ...) most could be cut unnoticed.
 """
 
 import re
@@ -30,9 +30,9 @@ class Promise(NamedTuple):
 
 
 def promise(stream: BinaryIO) -> Promise | None:
-    """Read what a recording's header promises; None where it is none of those above, or its samples are not found.
+    """Read what a recording's header promises.
 
-    Raises ValueError, with the reason, where it shows that the recording is not whole, or cannot be checked.
+    None where it is none of the containers above, or its samples are not found. Raises ValueError, with the reason, where it shows that the recording is not whole, or cannot be checked.
     """
     stream.seek(0)
     head = stream.read(12).ljust(12, b"\0")
@@ -57,7 +57,9 @@ def promise(stream: BinaryIO) -> Promise | None:
     return None
 
 
-def _chunks(stream: BinaryIO, start: int, head: str, align: int, own: int = 0) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(
+    stream: BinaryIO, start: int, head: str, align: int, own: int = 0
+) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, start and length of each chunk from `start` on. `head`: how name and length are written,
     and `own`: how much of its head the length counts."""
     size = struct.calcsize(head)
@@ -140,7 +142,9 @@ def _ogg(stream: BinaryIO) -> Promise:
         if len(head) < 27 or head[:4] != b"OggS":
             raise ValueError("cut short: its last page is missing; fetch it again")
         if count != struct.unpack("<18xI5x", head)[0] or (count and head[5] & OGG_FIRST):
-            raise ValueError("pages are missing in it, or it holds several streams; fetch it again, or convert it to WAV")
+            raise ValueError(
+                "pages are missing in it, or it holds several streams; fetch it again, or convert it to WAV"
+            )
         flags, count = head[5], count + 1
         lengths = stream.read(head[26])
         end += 27 + head[26] + sum(lengths)

@@ -14,8 +14,8 @@ from ser import audio
 from ser.cli import UserError
 from ser.files import whole
 
-# What Western texts in cp1252, as Windows wrote them, have beyond ASCII. Another byte is of another encoding, and two that
-# are a character of UTF-8 say that it is a mixture.
+# What Western texts in cp1252, as Windows wrote them, have beyond ASCII. Another byte is of another encoding,
+# and two that are a character of UTF-8 say that it is a mixture.
 WESTERN = "àâäáæçéèêëîïíñôöóœùûüúÿÀÂÄÁÆÇÉÈÊËÎÏÍÑÔÖÓŒÙÛÜÚŸß’‘“”«»–—…€°\xa0".encode("cp1252")
 NOT_WESTERN = re.compile(rb"[^\x00-\x7f" + WESTERN + rb"]|[\xc2-\xf4][\x80-\xbf]")
 
@@ -118,8 +118,8 @@ def read_text(path: Path) -> tuple[str, bool]:
     except UnicodeDecodeError:
         if odd := NOT_WESTERN.search(content):
             raise UserError(
-                f"{path}: neither UTF-8 nor, at byte {odd.start() + 1} ({odd[0][0]:#04x}), Western text in cp1252; "
-                "convert the file to UTF-8"
+                f"{path}: neither UTF-8 nor, at byte {odd.start() + 1} ({odd[0][0]:#04x}), Western text in "
+                "cp1252; convert the file to UTF-8"
             ) from None
         text, is_old = content.decode("cp1252"), True
     if "\0" in text:  # UTF-16, or no text at all

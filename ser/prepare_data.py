@@ -17,8 +17,8 @@ from ser.files import whole, workplace
 
 LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
 SHORTEST = 0.025  # seconds: a recording that is shorter has not one frame of the usual length
-# A sampling rate goes with a class where its share in the class is more than in the rest by so much, and by so many
-# standard errors. One odd recording, or a speaker with all classes, does not come to it.
+# A sampling rate goes with a class where its share in the class is more than in the rest by so much, and by so
+# many standard errors. One odd recording, or a speaker with all classes, does not come to it.
 LEAST_DIFFERENCE = 0.2
 STANDARD_ERRORS = 4
 
@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ser.prepare_data",
         description="Write the data directory DEST (Kaldi tables and report.txt) of the corpus in ROOT. "
-        f"Every recording is decoded; what cannot be read, or is shorter than {SHORTEST} s, is left out and listed.",
+        f"Every recording is decoded; what cannot be read, or is shorter than {SHORTEST} s, is left out and "
+        "listed.",
     )
     parser.add_argument("--strict", action="store_true", help="a missing or unreadable recording is an error")
     parser.add_argument("--nj", type=int, default=2, help="recordings decoded side by side (default: 2)")
@@ -56,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     found = corpus_module(arguments.corpus).utterances(arguments.root)
     _refuse_same_ids(found.utterances)
     unwanted = _unwanted(arguments.leave_out, found)
-    recordings, unreadable = decode([one for one in found.utterances if one.utt not in unwanted], arguments.nj)
+    wanted = [utterance for utterance in found.utterances if utterance.utt not in unwanted]
+    recordings, unreadable = decode(wanted, arguments.nj)
     utterances = [utterance for utterance in found.utterances if utterance.utt in recordings]
     known = {utterance.utt for utterance in found.utterances} | unwanted
     missing = sorted(set(found.expected) - known)
@@ -123,7 +125,8 @@ def _decode(path: Path) -> Recording | UserError:
     except UserError as error:
         return error
     if len(samples) < SHORTEST * rate:
-        return UserError(f"{path}: {len(samples) / rate:.4f} s long, less than a frame of {SHORTEST} s; fetch it again")
+        seconds = len(samples) / rate
+        return UserError(f"{path}: {seconds:.4f} s long, less than a frame of {SHORTEST} s; fetch it again")
     return Recording(len(samples) / rate, rate, channels, audio.is_clipped(samples), audio.md5(samples))
 
 
@@ -141,6 +144,7 @@ def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recordin
         return "0 utterances"
     seconds = [recordings[utterance.utt].seconds for utterance in utterances]
     rates = [recordings[utterance.utt].rate for utterance in utterances]
+    of_rate = sorted(Counter(rates).items())
     channels = [recordings[utterance.utt].channels for utterance in utterances]
     emotions = [utterance.emo for utterance in utterances]
     warnings = "".join(
@@ -157,15 +161,17 @@ def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recordin
         f"{len(set(emotions))} classes\n"
         f"{sum(seconds) / 3600:.2f} h, {min(seconds):.2f} to {max(seconds):.2f} s, "
         f"mean {sum(seconds) / len(seconds):.2f} s\n"
-        f"sampling rates: {', '.join(f'{rate} Hz {count}' for rate, count in sorted(Counter(rates).items()))}\n"
+        f"sampling rates: {', '.join(f'{rate} Hz {count}' for rate, count in of_rate)}\n"
         f"{warnings}"
         f"\n{_counts(utterances)}"
     )
 
 
 def tied(values: Sequence[int], classes: Sequence[str], unit: str) -> str | None:
-    """Say which value goes most with a class, both given for each utterance in the same order; None where none
-    does (LEAST_DIFFERENCE, STANDARD_ERRORS: of two proportions, pooled)."""
+    """Say which value goes most with a class; both are given for each utterance, in the same order.
+
+    None where none does (LEAST_DIFFERENCE, STANDARD_ERRORS: of two proportions, pooled).
+    """
     both, of_value, of_class = Counter(zip(values, classes, strict=True)), Counter(values), Counter(classes)
     largest, said = LEAST_DIFFERENCE, None
     for value, one in product(of_value, of_class):

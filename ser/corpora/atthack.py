@@ -41,7 +41,8 @@ def utterances(root: Path) -> Found:
 
     How many takes there should be is not published: expected is what has a recording or a transcript. Left
     out, and listed, are recordings without transcript, and those whose names are not Att-HACK's. Raises
-    UserError where no recording, or no transcript, is there, and where two transcripts of one recording differ.
+    UserError where no recording, or no transcript, is there, and where two transcripts of one recording
+    differ.
     """
     files, copies = files_below(root, ".wav")
     texts, second_texts = files_below(root, ".txt")
@@ -53,7 +54,9 @@ def utterances(root: Path) -> Found:
             text, is_old = read_text(path)
             said = " ".join(text.split())
             if words.setdefault(path.stem, said) != said:
-                raise UserError(f"{path}: other words than in {told[path.stem]}; remove the one that is wrong")
+                raise UserError(
+                    f"{path}: other words than in {told[path.stem]}; remove the one that is wrong"
+                )
             told.setdefault(path.stem, path)
             old_texts += [path] * is_old
     found, ill_named, untold = [], [], []

@@ -154,7 +154,9 @@ def _words(folder: Path, old_texts: list[Path]) -> dict[str, str]:
         if match:
             name, said = match[1], " ".join(match[2].split())
             if words.setdefault(name, said) != said:
-                raise UserError(f"{place}: {name} has other words at {told[name]}; remove the one that is wrong")
+                raise UserError(
+                    f"{place}: {name} has other words at {told[name]}; remove the one that is wrong"
+                )
             told.setdefault(name, place)
     return words
 
