@@ -32,7 +32,8 @@ class Promise(NamedTuple):
 def promise(stream: BinaryIO) -> Promise | None:
     """Read what a recording's header promises.
 
-    None where it is none of the containers above, or its samples are not found. Raises ValueError, with the reason, where it shows that the recording is not whole, or cannot be checked.
+    None where it is none of the containers above, or its samples are not found. Raises ValueError, with the
+    reason, where it shows that the recording is not whole, or cannot be checked.
     """
     stream.seek(0)
     head = stream.read(12).ljust(12, b"\0")

@@ -183,7 +183,7 @@ def tied(values: Sequence[int], classes: Sequence[str], unit: str) -> str | None
         error = math.sqrt(pooled * (1 - pooled) * (1 / inside + 1 / outside))
         if share - other > max(largest, STANDARD_ERRORS * error):
             largest = share - other
-            said = f"{value} {unit} have {share:.0%} of {one} and {other:.0%} of the others"
+            said = f"{share:.0%} of {one} and {other:.0%} of the others have {value} {unit}"
     return said
 
 

@@ -379,13 +379,13 @@ def test_a_rate_that_tells_the_class_is_said(corpus, data, capsys):
     for path in corpus.rglob("*.wav"):
         path.unlink()
     assert warnings(lambda name: name[6:8] == "05", rate=16000) == [
-        "warning: the sampling rate goes with the class: 16000 Hz have 100% of angry and 0% of the others" + end
+        "warning: the sampling rate goes with the class: 100% of angry and 0% of the others have 16000 Hz" + end
     ]
     assert warnings(lambda name: name[6:8] != "05", rate=16000) == [
-        "warning: the sampling rate goes with the class: 8000 Hz have 100% of angry and 0% of the others" + end
+        "warning: the sampling rate goes with the class: 100% of angry and 0% of the others have 8000 Hz" + end
     ]
     assert warnings(lambda name: name[6:8] == "03" and name[-1] != "1", channels=2) == [
-        "warning: the number of channels goes with the class: 2 channels have 75% of happy and 0% of the others" + end
+        "warning: the number of channels goes with the class: 75% of happy and 0% of the others have 2 channels" + end
     ]
     assert warnings(lambda name: name[-1] == "1", rate=16000) == []
     assert warnings(lambda name: name == names[0], rate=16000, channels=2) == []
@@ -400,8 +400,8 @@ def test_what_goes_with_a_class():
     assert prepare_data.tied([2, *[1] * 819], classes, "Hz") is None
     chance = np.random.default_rng(0).integers(2, size=(200, 60))
     assert not any(prepare_data.tied(list(values), ["a", "b", "c"] * 20, "Hz") for values in chance)
-    assert prepare_data.tied([1] * 800 + [2] * 20, classes, "Hz") == "2 Hz have 100% of c and 0% of the others"
-    assert prepare_data.tied([2] * 100 + [1] * 720, classes, "Hz") == "2 Hz have 25% of a and 0% of the others"
+    assert prepare_data.tied([1] * 800 + [2] * 20, classes, "Hz") == "100% of c and 0% of the others have 2 Hz"
+    assert prepare_data.tied([2] * 100 + [1] * 720, classes, "Hz") == "25% of a and 0% of the others have 2 Hz"
 
 
 def run(*arguments):
