@@ -15,7 +15,7 @@ from typing import Any
 
 from ser import audio, cli
 from ser.cli import UserError
-from ser.datadir import read_recordings, read_table, write_table
+from ser.datadir import compute_missing, read_recordings, read_table, write_table
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -75,6 +75,7 @@ def dump(
     from ser.runs import feature_sources
 
     wavs = read_recordings(data / "wav.scp", allow_pipes, "ser.dump_features")
+    compute_missing(data, ["utt2md5"], allow_pipes, "ser.dump_features")
     md5s = read_table(data / "utt2md5", wavs)
     made = {**without_parts(feature), "noise": noise, "code": dict(feature_sources(feature, noise))}
     reason = why_anew(folder, made, {utt: md5s[utt] for utt in wavs})

@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     args = parser.parse_args(argv)
 
+    refuse_others(args.glove, args.out)
     counts = count_words(args.data)
     vectors = select_vectors(args.glove, counts)
     if not vectors:
@@ -53,6 +54,14 @@ def main(argv: list[str] | None = None) -> None:
         f"{len(counts)} words, {len(vectors)} with a vector; {share:.1f} % of {counts.total()} tokens have "
         f"none ({args.out / 'unknown'})"
     )
+
+
+def refuse_others(glove: Path, out: Path) -> None:
+    """Raise UserError where vectors.txt in `out` is what is read, or another's: GloVe's own programs give
+    that name too, and this command writes `unknown` beside it."""
+    there = out / "vectors.txt"
+    if there.exists() and (not (out / "unknown").exists() or (glove.exists() and there.samefile(glove))):
+        raise UserError(f"{there}: not written by this command, or what it is to read; give another folder")
 
 
 def count_words(data: Path) -> "Counter[str]":

@@ -1,10 +1,15 @@
 """Folds on disk: FOLDS/fold<k>/{train,dev,test}, each a table `utt class`."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ser.cli import UserError
 from ser.datadir import read_table
+
+if TYPE_CHECKING:
+    from ser.config import Protocol
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,18 @@ class Fold:
         }
 
 
-def read_fold(folder: str | Path, data: str | Path) -> Fold:
+def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" = None) -> Fold:
     """Read FOLDS/fold<k>, as stage 1 wrote it or a hand did.
 
-    Raises UserError, naming file and line, for a class that the protocol lacks, an utterance in two
-    parts or not in the data directory `data`; and where there is nothing to train a class on, or to test.
+    protocol: what the fold is used for. Raises UserError, naming file and line, for a class that the folds
+    lack, classes that are not the protocol's, an utterance in two parts or not in the data directory `data`;
+    and where there is nothing to train a class on, to test, or to select on under the protocol.
     """
     folder = Path(folder)
-    numbered = read_table(folder.parent / "classes")
-    classes = [numbered[number] for number in sorted(numbered, key=int)]  # a table has 10 before 2
+    classes = read_classes(folder.parent / "classes")
+    if protocol and classes != list(protocol.classes):
+        others = f"{', '.join(classes)}, but the protocol {protocol.name} has {', '.join(protocol.classes)}"
+        raise UserError(f"{folder.parent / 'classes'}: the classes {others}; run stage 1 again")
     train, dev, test = (read_table(folder / part) for part in ("train", "dev", "test"))
     known = read_table(Path(data) / "utt2spk")
     part_of: dict[str, str] = {}
@@ -50,18 +58,44 @@ def read_fold(folder: str | Path, data: str | Path) -> Fold:
                 raise UserError(f"{place}: {utt} stands in {part_of[utt]} too; take one of the lines out")
             if utt not in known:
                 raise UserError(f"{place}: {utt} is not in {data}; take the line out or run stage 1 again")
+    there = set(train.values())
     for name in classes:
-        if name not in train.values():
+        if name not in there:
             raise UserError(f"{folder / 'train'}: no utterance of {name}; add some or run stage 1 again")
-    if not test:
-        raise UserError(f"{folder / 'test'}: no utterance; add some or run stage 1 again")
-    overlap = "; ".join((folder / "overlap").read_text(encoding="utf-8").splitlines()[:2])
-    return Fold(classes, train, dev, test, overlap)
+    needed = {"test": test, "dev": dev} if protocol and protocol.select == "dev" else {"test": test}
+    for part, utts in needed.items():
+        if not utts:
+            raise UserError(f"{folder / part}: no utterance; add some or run stage 1 again")
+    return Fold(classes, train, dev, test, read_overlap(folder / "overlap"))
+
+
+def read_classes(path: Path) -> list[str]:
+    """The classes in the order of their numbers. Raises UserError where these are not 0, 1, 2, ..., or a
+    number has no class, or a class two."""
+    numbered = read_table(path)
+    classes = [numbered.get(str(number), "") for number in range(len(numbered))]
+    if not all(classes) or len(set(classes)) < len(classes) or not classes:
+        raise UserError(f"{path}: not `0 class`, `1 class`, ..., each class once; run stage 1 again")
+    return classes
+
+
+def read_overlap(path: Path) -> str:
+    """The sizes of the parts, and what train and test share, in words."""
+    try:
+        lines = path.read_bytes().decode("utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; run stage 1 again") from None
+    if len(lines) < 2:
+        raise UserError(f"{path}: no second line that says what train and test share; run stage 1 again")
+    return "; ".join(lines[:2])
 
 
 def fold_numbers(folder: str | Path) -> list[int]:
     """Numbers of the folds of a protocol, in order."""
-    numbers = sorted(int(path.name.removeprefix("fold")) for path in Path(folder).glob("fold[0-9]*"))
+    names = [path.name for path in Path(folder).glob("fold*") if path.is_dir()]
+    numbers = sorted(int(name[len("fold") :]) for name in names if re.fullmatch("fold[1-9][0-9]*", name))
     if not numbers:
         raise UserError(f"{folder}: no folds here; run stage 1")
     return numbers

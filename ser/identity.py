@@ -170,8 +170,12 @@ def _split(*stamps: tuple[Path, int, int]) -> str:
 
 @functools.cache
 def _column(table: tuple[Path, int, int], *stamps: tuple[Path, int, int]) -> str:
-    values, utts = _table(*table), {utt for stamp in stamps for utt in _table(*stamp)}
-    missing = sorted(utts - values.keys())
-    if missing:
-        raise UserError(f"{table[0]}: no line for {missing[0]} and {len(missing) - 1} more; run stage 0 again")
-    return fingerprint(sorted((utt, values[utt]) for utt in utts))
+    values, found = _table(*table), {}
+    for stamp in stamps:
+        for number, utt in enumerate(_table(*stamp), 1):
+            if utt not in values:
+                raise UserError(
+                    f"{stamp[0]}:{number}: {utt} is not in {table[0]}; take the line out or run stages 0 and 1 again"
+                )
+            found[utt] = values[utt]
+    return fingerprint(sorted(found.items()))

@@ -18,7 +18,7 @@ from ser.batches import Batch, stack
 from ser.cli import UserError
 from ser.datadir import read_table
 from ser.files import whole
-from ser.normalisation import Statistics, normalise
+from ser.normalisation import Statistics, normalise, statistics
 from ser.text import tokens
 from ser.vectors import read_vectors
 
@@ -66,9 +66,9 @@ def start(network: nn.Module, run: "Run", inputs: Inputs) -> None:
         start_words(run, network)
     if "xvectors" in inputs.extras:
         vectors = inputs.extras["xvectors"].of(list(inputs.fold.train))["xvectors"]
-        network.xvector_mean.copy_(vectors.mean(0))
-        deviation = vectors.std(0, correction=0)
-        network.xvector_deviation.copy_(deviation.masked_fill(deviation == 0, 1))
+        of_train = statistics([vectors.numpy()])
+        network.xvector_mean.copy_(torch.from_numpy(of_train["mean"]))
+        network.xvector_deviation.copy_(torch.from_numpy(of_train["deviation"]))
 
 
 class Speakers:

@@ -1,13 +1,16 @@
 """Stage 1: split the utterances of a protocol into folds, and count what train and test share.
 
-Writes DEST/classes and DEST/fold<k>/{train,dev,test,overlap}. Where the protocol selects on the test
-set or takes the last model there is no development set, and dev is empty.
+Writes DEST/classes, DEST/fold<k>/{train,dev,test,overlap} and DEST/protocol.yaml, the protocol that they
+are of. Where the protocol selects on the test set or takes the last model there is no development set, and
+dev is empty. Folds that are there are replaced; a folder with anything else in it is refused.
+
+Identical recordings are counted by utt2md5, which is computed where DATA lacks it.
 """
 
 import argparse
 import difflib
 import math
-import shutil
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
-from ser.datadir import read_column, read_table, write_table
+from ser.datadir import compute_missing, read_column, read_table, write_table
 from ser.files import whole, workplace
 from ser.text import tokens
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ser.config import Protocol
 
 LONGEST_LIST = 20  # values of a table in a message
+OWN = re.compile(r"classes|protocol\.yaml|fold[0-9]+(/(train|dev|test|overlap))?")  # what stands in DEST
 Parts = tuple[list[str], list[str], list[str]]  # train, dev, test
 
 
@@ -32,13 +36,18 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    cli.add_allow_pipes(parser)
     parser.add_argument("protocol", metavar="PROTOCOL", help="protocol file (YAML)")
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("dest", type=Path, metavar="DEST", help="folder of this protocol's folds")
     args = parser.parse_args(argv)
 
-    from ser.config import read_protocol
+    import yaml
 
+    from ser.config import Dumper, as_dict, read_protocol
+
+    refuse_others(args.dest)
+    dest = args.dest.resolve()  # where it is a link, as to another disk, its target is replaced
     protocol = read_protocol(args.protocol)
     utt2emo = read_table(args.data / "utt2emo", read_table(args.data / "utt2spk"))
     for number, (utt, emo) in enumerate(utt2emo.items(), 1):
@@ -47,8 +56,10 @@ def main(argv: list[str] | None = None) -> None:
     utt2class = choose(protocol, utt2emo, args.data, args.protocol)
     folds = split(protocol, utt2class, args.data, args.protocol)
     left_out = Counter(emo for utt, emo in utt2emo.items() if utt not in utt2class)
+    compute_missing(args.data, ["utt2md5"], args.allow_pipes, "ser.make_folds")
 
-    with workplace(args.dest) as new:
+    with workplace(dest) as place:
+        new = place / "new"
         write_table(new / "classes", {str(number): name for number, name in enumerate(protocol.classes)})
         print(f"{protocol.name}: {protocol.description}")
         if left_out:
@@ -56,13 +67,30 @@ def main(argv: list[str] | None = None) -> None:
         for number, parts in enumerate(folds, 1):
             overlap = write_fold(new / f"fold{number}", parts, utt2class, args.data, protocol, args.protocol)
             print(f"fold {number}: " + "\n        ".join(overlap))
-        if args.dest.exists():
-            shutil.rmtree(args.dest)
-        new.rename(args.dest)
+        with whole(new / "protocol.yaml") as stream:
+            yaml.dump(as_dict(protocol), stream, Dumper, sort_keys=False, allow_unicode=True)
+        refuse_others(args.dest)  # what came meanwhile
+        if dest.exists():
+            dest.rename(place / "old")  # goes with the workplace: a kill leaves no half of it
+        new.rename(dest)
     if protocol.select == "test":
         print("NOTE: this protocol picks the model on the test set: its numbers are too good")
     if protocol.labels == "shuffled":
         print("NOTE: this protocol deals the labels out at random: its numbers show what chance gives")
+
+
+def refuse_others(dest: Path) -> None:
+    """Raise UserError where `dest` is something other than what stage 1 wrote, or an empty folder."""
+    if not dest.exists():
+        return
+    remedy = "give another folder, or move it away"
+    if not dest.is_dir():
+        raise UserError(f"{dest}: not a folder; {remedy}")
+    for path in dest.rglob("*"):
+        if not OWN.fullmatch(path.relative_to(dest).as_posix()):
+            raise UserError(f"{path}: not of stage 1, which would replace the whole of {dest}; {remedy}")
+    if any(dest.iterdir()) and not ((dest / "classes").is_file() and (dest / "fold1").is_dir()):
+        raise UserError(f"{dest}: no folds of stage 1, which would replace the whole folder; {remedy}")
 
 
 def choose(protocol: "Protocol", utt2emo: dict[str, str], data: Path, path: str) -> dict[str, str]:
@@ -85,9 +113,10 @@ def choose(protocol: "Protocol", utt2emo: dict[str, str], data: Path, path: str)
 
 def refuse_unknown(asked: Iterable[str], values: Iterable[str], fault: str) -> None:
     """Raise UserError, with a near value or all there are, for the first that is asked for and not there."""
-    known = sorted(set(values))
+    there = set(values)
     for value in asked:
-        if value not in known:
+        if value not in there:
+            known = sorted(there)
             near = difflib.get_close_matches(value, known, 1, 0.5)
             some = ", ".join(known[:LONGEST_LIST]) + ", ..." * (len(known) > LONGEST_LIST)
             remedy = f"did you mean {near[0]}?" if near else f"the corpus has {some}"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ser import audio, cli
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, corpus_module, read_table, write_table
+from ser.datadir import TABLE, Found, Utterance, corpus_module, read_table, write_table
 from ser.files import whole, workplace
 
 LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.nj < 1:
         parser.error(f"--nj {arguments.nj}: must be 1 or more")
 
+    refuse_others(arguments.dest)
     found = corpus_module(arguments.corpus).utterances(arguments.root)
     _refuse_same_ids(found.utterances)
     unwanted = _unwanted(arguments.leave_out, found)
@@ -93,7 +94,18 @@ def main(argv: list[str] | None = None) -> None:
         )
     if not utterances:
         raise UserError(f"{arguments.root}: no recording can be read, see above; nothing was written")
-    write_tables(arguments.dest, tables(utterances, recordings), f"{summary}\n{listed(lists)}\n")
+    # where dest is a link, as to another disk, the tables are made and moved beside its target
+    write_tables(arguments.dest.resolve(), tables(utterances, recordings), f"{summary}\n{listed(lists)}\n")
+
+
+def refuse_others(dest: Path) -> None:
+    """Raise UserError where `dest` has tables that stage 0 did not write: it would replace or remove them."""
+    names = {path.name for path in dest.iterdir()} if dest.is_dir() else set()
+    if any(map(TABLE.fullmatch, names)) and "report.txt" not in names:
+        raise UserError(
+            f"{dest}: a data directory that stage 0 did not write, since it has no report.txt; give another "
+            "folder, or move it away"
+        )
 
 
 def decode(utterances: Sequence[Utterance], nj: int) -> tuple[dict[str, Recording], list[str]]:
@@ -256,7 +268,8 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
         for stale in [*dest.glob("utt2*"), *dest.glob("spk2*")]:  # of another corpus or an older call
             if stale.name not in tables:
                 stale.unlink()
-        for name in sorted([*tables, "report.txt"], key=lambda name: name == "wav.scp"):
+        # report.txt comes first: it says that stage 0 wrote the tables
+        for name in ["report.txt", *sorted(tables, key=lambda name: name == "wav.scp")]:
             os.replace(new / name, dest / name)
 
 
@@ -264,7 +277,7 @@ def _unwanted(path: Path | None, found: Found) -> set[str]:
     """The utterances that the list names. Raises UserError for one that the corpus has not."""
     if path is None:
         return set()
-    unwanted = set(read_table(path))
+    unwanted = set(read_table(path, mend=True))
     unknown = sorted(unwanted - {utterance.utt for utterance in found.utterances} - set(found.expected))
     if unknown:
         raise UserError(f"{path}: {unknown[0]} is no utterance of the corpus; take it out of the list")

@@ -225,7 +225,7 @@ class Run:
 
     def read_fold(self) -> Fold:
         """The fold, with the noisy copies of its training part that the system asks for."""
-        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
+        fold = read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol)
         sources = self.with_copies(fold.train)
         return replace(fold, train={utt: fold.train[source] for utt, source in sources.items()})
 
@@ -233,7 +233,7 @@ class Run:
         """The features of all utterances of the fold, each with its noise."""
         from ser.archive import Features
 
-        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
+        fold = read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol)
         self.refuse_other_features()
         of_noise = {noise: Features(self.feature_folder(noise), self.columns) for noise in self.noises}
         features = of_noise[None]
@@ -272,13 +272,13 @@ class Run:
 
     def sources(self) -> dict[str, str]:
         """Every utterance of the fold and its training part's noisy copies, each with that which it is made of."""
-        fold = read_fold(self.folds / f"fold{self.fold}", self.data)
+        fold = read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol)
         return self.with_copies(fold.train) | {utt: utt for utt in (*fold.dev, *fold.test)}
 
     def read_groups(self) -> dict[str, str]:
         """The group of every training utterance, which an inner split must keep together."""
         by = getattr(self.protocol.folds, "by", "utt")  # of folds drawn at random, each is its own
-        sources = self.with_copies(read_fold(self.folds / f"fold{self.fold}", self.data).train)
+        sources = self.with_copies(read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol).train)
         place = f"{self.folder / 'run.yaml'}: protocol.folds.by"
         groups = read_column(self.data, by, sources.values(), place)
         return {utt: groups[source] for utt, source in sources.items()}

@@ -6,6 +6,7 @@ line, and any fault gives a non-zero exit.
 
 import argparse
 import math
+import os
 import re
 import sys
 from collections import defaultdict
@@ -15,14 +16,16 @@ from typing import NamedTuple
 
 from ser import audio, cli
 from ser.cli import UserError
+from ser.datadir import BOM, CONTROL, PARTIAL, TABLE, is_of_speakers, parted, wrong_form
 
 REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur", "spk2gender")
-OPTIONAL = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|reco2dur|reco2file_and_channel|segments|text_asr")
 MOST_OF_A_KIND = 20  # lines
 FRAME = 0.01  # seconds by which utt2dur and the recording may differ
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more than Kaldi
 NOT_WORDS = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)")  # Kaldi keeps them for its language models
 FOREIGN_SPACE = re.compile(r"[^\S \t\n\r]")  # white space that Kaldi does not take for such
+BY_FIX = ", as python -m ser.fix_data does"
+INVERT = f"make it utt2spk inverted{BY_FIX}"
 
 
 class Fault(NamedTuple):
@@ -117,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _names(directory: Path) -> list[str]:
-    present = {path.name for path in directory.iterdir() if path.is_file() and OPTIONAL.fullmatch(path.name)}
+    present = {path.name for path in directory.iterdir() if path.is_file() and TABLE.fullmatch(path.name)}
     return [*REQUIRED, *sorted(present - set(REQUIRED))]
 
 
@@ -126,12 +129,10 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        faults.append(Fault(f"{path}", "no such table", "run stage 0 again"))
+        faults.append(Fault(f"{path}", "no such table", _remedy(path)))
         return {}
     if not content:
-        later = path.name in ("text_asr", "xvector.scp")
-        remedy = "make it anew, or remove it" if later else "run stage 0 again"
-        faults.append(Fault(f"{path}", "empty table", remedy))
+        faults.append(Fault(f"{path}", "empty table", _remedy(path)))
         return {}
     lines = content.split(b"\n")
     if lines.pop():
@@ -146,13 +147,15 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
         except UnicodeDecodeError:
             faults.append(Fault(place, "not UTF-8", "convert the table to UTF-8"))
             text = raw.decode(errors="replace")
-        if "\r" in text:
-            faults.append(Fault(place, "a carriage return (DOS line end)", "take it out"))
-        if path.suffix != ".scp" and FOREIGN_SPACE.search(text):  # names of files may have them
+        mended = (text.removeprefix(BOM) if number == 1 else text).rstrip("\r")
+        if fault := wrong_form(text, number):
+            what, remedy = fault
+            faults.append(Fault(place, what, remedy + BY_FIX * (wrong_form(mended, number) is None)))
+        elif path.suffix != ".scp" and FOREIGN_SPACE.search(text):  # names of files may have them
             faults.append(Fault(place, "white space other than space and tab", "put a space for it"))
-        key, value = [*re.split(r"[ \t]+", text.strip(" \t\r"), maxsplit=1), ""][:2]
+        key, value = parted(mended)
         if not key:
-            faults.append(Fault(place, "blank line", "take it out"))
+            faults.append(Fault(place, "blank line", f"take it out{BY_FIX}"))
             continue
         if key in table:
             faults.append(
@@ -160,10 +163,28 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
             )
             continue
         if key.encode() < previous:
-            faults.append(Fault(place, f"{key} is out of order", "sort the table with LC_ALL=C sort"))
+            remedy = f"sort the table with LC_ALL=C sort{BY_FIX}"
+            faults.append(Fault(place, f"{key} is out of order", remedy))
         previous = key.encode()
         table[key] = Line(place, value)
     return table
+
+
+def _by_stage_0(data: Path) -> bool:
+    return (data / "report.txt").is_file()
+
+
+def _remedy(path: Path) -> str:
+    """Where a table that is missing is to come from: of a data directory that stage 0 did not write, it would
+    replace the whole."""
+    data, name = path.parent, path.name
+    if _by_stage_0(data) and (name in REQUIRED or name.startswith(("utt2", "spk2"))):
+        return "run stage 0 again"
+    if name not in REQUIRED:
+        return "make it anew, or remove it"
+    if name in ("spk2utt", "utt2dur"):
+        return f"run python -m ser.fix_data {data}, which makes it"
+    return "add it; python -m ser.subset_data makes a part of a data directory with all of its tables"
 
 
 def wrong_values(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
@@ -186,12 +207,10 @@ def wrong_keys(directory: Path, tables: Mapping[str, Mapping[str, Line]]) -> Ite
     for line in utterances.values():
         speakers.setdefault(line.value, line)
     for name, table in tables.items():
-        wanted = speakers if name.startswith("spk2") or name == "cmvn.scp" else utterances
-        partial = (
-            name == "xvector.scp"
-        )  # Kaldi leaves out what it hears no speech in; training asks for what it needs
+        wanted = speakers if is_of_speakers(name) else utterances
         for key, line in wanted.items():
-            if table and key not in table and not partial:  # an empty table was told already
+            # an empty table was told already; of a partial one training asks for what it needs
+            if table and key not in table and name not in PARTIAL:
                 yield Fault(f"{directory / name}", f"no line for {key}, which is at {line.place}", "add it")
         for key, line in table.items():
             if key not in wanted:
@@ -215,28 +234,31 @@ def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> 
         previous = line.value
     for spk, line in spk2utt.items():
         utts, wanted = line.value.split(), utts_of.get(spk, [])
+        there, own = set(utts), set(wanted)
         for utt in wanted:
-            if utt not in utts:
-                yield Fault(line.place, f"{spk} lacks {utt}", "make it utt2spk inverted")
+            if utt not in there:
+                yield Fault(line.place, f"{spk} lacks {utt}", INVERT)
         for utt in utts:
-            if utt not in wanted:
-                yield Fault(
-                    line.place, f"{spk} has {utt}, which utt2spk does not say", "make it utt2spk inverted"
-                )
-        if len(set(utts)) < len(utts):
-            yield Fault(line.place, f"{spk} has an utterance twice", "make it utt2spk inverted")
+            if utt not in own:
+                yield Fault(line.place, f"{spk} has {utt}, which utt2spk does not say", INVERT)
+        if len(there) < len(utts):
+            yield Fault(line.place, f"{spk} has an utterance twice", INVERT)
         elif utts != sorted(utts, key=str.encode):
-            yield Fault(
-                line.place, f"utterances of {spk} are out of order", "sort them as LC_ALL=C sort does"
-            )
+            yield Fault(line.place, f"utterances of {spk} are out of order", INVERT)
 
 
 def wrong_archives(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
     """Check that the archives that feats.scp and its like point into are there."""
     for key, line in table.items():
         archive = re.sub(r":\d+(\[.*\])?$", "", line.value)  # path:offset[rows]
-        if archive and not Path(archive).is_file():
-            yield Fault(line.place, f"{key}: no such archive {archive}", f"run the stage that writes {name}")
+        if archive and not CONTROL.search(archive) and not os.path.isfile(archive):
+            what = f"{key}: no such archive {archive}{_seen_from(archive)}"
+            yield Fault(line.place, what, f"run the stage that writes {name}")
+
+
+def _seen_from(path: str) -> str:
+    """The folder that a relative path is looked up in; "" for an absolute one."""
+    return "" if Path(path).is_absolute() else f", as seen from {Path.cwd()}"
 
 
 def wrong_audio(
@@ -248,7 +270,7 @@ def wrong_audio(
     is_path, _ = VALUES["wav.scp"]
     is_duration, _ = VALUES["utt2dur"]
     for utt, line in tqdm(wav_scp.items(), "audio headers", disable=None):
-        if not is_path(line.value):
+        if not is_path(line.value) or CONTROL.search(line.value):  # told already
             continue
         is_pipe = audio.is_pipe(line.value)
         if is_pipe and not allow_pipes:
@@ -259,13 +281,16 @@ def wrong_audio(
             header = audio.header(audio.run(line.value) if is_pipe else line.value)
         except UserError as error:
             what, _, remedy = str(error).rpartition("; ")
-            yield Fault(line.place, f"{utt}: {what}", remedy)
+            gone = not is_pipe and not os.path.exists(line.value)
+            yield Fault(line.place, f"{utt}: {what}{_seen_from(line.value) if gone else ''}", remedy)
             continue
         seconds = header.frames / header.rate
         said = utt2dur.get(utt)
         if said and is_duration(said.value) and abs(float(said.value) - seconds) > FRAME:
             what = f"{utt} has {said.value} s, its recording {seconds:.3f} s ({line.value})"
-            yield Fault(said.place, what, "run stage 0 again")
+            data = Path(said.place).parent
+            anew = f"take the line out and run python -m ser.fix_data {data}, which makes it"
+            yield Fault(said.place, what, "run stage 0 again" if _by_stage_0(data) else anew)
 
 
 def _print(faults: Iterable[Fault]) -> None:
@@ -274,9 +299,14 @@ def _print(faults: Iterable[Fault]) -> None:
         kinds[_file(fault.place), fault.remedy].append(fault)
     for kind in kinds.values():
         for place, what, remedy in kind[:MOST_OF_A_KIND]:
-            print(f"{place}: {what}; {remedy}", file=sys.stderr)
+            print(_visible(f"{place}: {what}; {remedy}"), file=sys.stderr)
         if len(kind) > MOST_OF_A_KIND:
             print(f"{_file(place)}: ... and {len(kind) - MOST_OF_A_KIND} more; {remedy}", file=sys.stderr)
+
+
+def _visible(text: str) -> str:
+    """A line for the screen, on which control characters would move the cursor or change colours."""
+    return CONTROL.sub(lambda odd: ascii(odd[0])[1:-1], text)
 
 
 def _file(place: str) -> str:

@@ -36,6 +36,7 @@ def place(tmp_path, monkeypatch):
     for utt, length in LENGTHS.items():
         soundfile.write(f"{utt}.wav", 0.1 * rng.standard_normal(length), RATE)
     (data / "wav.scp").write_text("".join(f"{utt} {tmp_path}/{utt}.wav\n" for utt in LENGTHS))
+    (data / "utt2spk").write_text("".join(f"{utt} a\n" for utt in LENGTHS))
     (data / "utt2dur").write_text("".join(f"{utt} {length / RATE}\n" for utt, length in LENGTHS.items()))
     note_md5s()
     Path("conf").mkdir()
@@ -205,8 +206,8 @@ def test_a_part_whose_recordings_changed_is_made_again(place):
     with open("data/wav.scp", "a") as wavs, open("data/utt2dur", "a") as durations:
         wavs.write(f"b-0 {place}/b-0.wav\n")
         durations.write("b-0 0.05\n")
-    with open("data/utt2md5", "a") as md5s:
-        md5s.write(f"b-0 {hashlib.md5(soundfile.read('b-0.wav', dtype='float32')[0].tobytes()).hexdigest()}\n")
+    with open("data/utt2spk", "a") as speakers:  # and no utt2md5, as in a data directory that is made by hand
+        speakers.write("b-0 b\n")
     lay_out(1)
     assert not (folder_of() / "feats.scp").exists()  # it would point into an archive that is about to change
     in_process(folder_of(), 1)
@@ -333,9 +334,9 @@ def test_a_command_that_fails(place):
 @pytest.mark.parametrize(
     ("table", "content", "message"),
     [
-        ("wav.scp", "", "data/wav.scp: empty table; run stage 0 again"),
+        ("wav.scp", "", "data/wav.scp: empty table; add the recordings, or run stage 0 again where that wrote it"),
         ("wav.scp", "a-0\n", "data/wav.scp:1: a-0 has no recording; add its path"),
-        ("utt2dur", "a-0 1\n", "data/utt2dur: no line for a-1; add it, or run the stage that writes the table again"),
+        ("utt2dur", "a-0 1\n", "data/utt2dur: no line for a-1, a-2, a-3 and 1 more; add them, or run the stage that writes the table again"),
         ("utt2dur", "".join(f"{utt} 1s\n" for utt in LENGTHS), "data/utt2dur: could not convert string to float: '1s'; run stage 0 again"),
     ],
 )

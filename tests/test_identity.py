@@ -132,7 +132,7 @@ def test_a_column_is_told_by_the_utterances_of_the_folds(tmp_path):
     assert column(1) == one
     assert column(1, 2) != both
     (tmp_path / "utt2md5").write_text("a 1\n")
-    with pytest.raises(identity.UserError, match="utt2md5: no line for b and 0 more; run stage 0 again"):
+    with pytest.raises(identity.UserError, match="fold1/test:1: b is not in .*utt2md5; take the line out or run stages 0 and 1 again"):
         column(1)
 
 

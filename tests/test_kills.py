@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[1]
 HELPER = """
 import json, os, sys
 import numpy, sklearn.svm, skops.io, soundfile, torch
-from ser import cli, dump_features, make_folds, prepare_data, score, train, train_svm
+from ser import cli, draw_run, dump_features, figures, make_folds, prepare_data, report, score, train, train_svm
 from ser.models import sherman, svm
-commands = {module.__name__: module for module in (dump_features, make_folds, prepare_data, score, train, train_svm)}
+commands = {module.__name__: module for module in (draw_run, dump_features, make_folds, prepare_data, report, score, train, train_svm)}
 torch.set_num_threads(1)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -103,6 +103,8 @@ def contents(folder):
                 content = json.dumps(json.loads(content) | {"seconds": None}).encode()
             if path.parts[-4] == "results":
                 content = b"\n".join(line for line in content.splitlines() if not line.startswith((b"# date", b"# train_seconds")))
+            if path.name.endswith(".scp"):  # it has absolute paths
+                content = content.replace(os.fsencode(folder), b"")
             files[name] = content
     return files
 
@@ -247,3 +249,20 @@ def test_scoring(helper, chance, twice, recipe, system):
     copy(twice)
     command = ["ser.score", "--systems", f"conf/toy/{system}.yaml", "--protocols", "conf/protocols/selects_on_dev.yaml"]
     compare(helper, chance, twice, 15, command, "results")
+
+
+@pytest.mark.parametrize("command", ["ser.report", "ser.draw_run"])
+def test_table_and_figures(helper, chance, twice, recipe, command):
+    for seed in range(1, 4):
+        run = recipe.lay_out(f"tiny/selects_on_dev/fold1_seed{seed}", seed=seed)
+        helper.run(recipe.folder, ["ser.train", str(run)])
+    helper.run(recipe.folder, ["ser.score", "--systems", "conf/toy/tiny.yaml", "--protocols", "conf/protocols/selects_on_dev.yaml"])
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2000)
+    wavs = []
+    for utt in recipe.part("test"):
+        soundfile.write(f"{utt}.wav", samples[: 80 * (len(recipe.matrices[utt]) - 1) + 40], 8000)
+        wavs.append(f"{utt} {utt}.wav\n")
+    Path("data/all/wav.scp").write_text("".join(wavs))
+    copy(twice)
+    options = ["--corpus", "toy"] if command == "ser.report" else ["exp/tiny/selects_on_dev/fold1_seed1"]
+    compare(helper, chance, twice, 10, [command, *options], ".")

@@ -1,13 +1,20 @@
 """Stage 1: the folds of a protocol, and what their parts share."""
 
+import hashlib
 import itertools
 import math
+import os
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 
 from ser import folds, make_folds
 from ser.cli import UserError
+from ser.config import Protocol, check, read_protocol, read_yaml
 
 SPEAKERS = [f"s{number}" for number in range(1, 8)]
 EMOTIONS = ["angry", "calm", "happy", "sad"]
@@ -270,12 +277,125 @@ def test_labels_that_the_protocol_leaves_out_are_counted(data, capsys):
     assert "left out" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["utt2emo", "utt2sent", "utt2md5"])
+@pytest.mark.parametrize("name", ["utt2emo", "utt2sent"])
 def test_a_table_that_lacks_an_utterance(data, name):
     lines = (data / name).read_text().splitlines(keepends=True)
     (data / name).write_text("".join(line for line in lines if "s2-sad-1" not in line))
     message = fails(data, "{kind: groups, by: sent, number: 3}")
     assert message == f"data/{name}: no line for s2-sad-1; add it, or run the stage that writes the table again"
+
+
+def record(data, utts, twins):
+    """Recordings of noise, told by their ids, but for twins, which have another's samples; and wav.scp."""
+    for utt in utts:
+        rng = np.random.default_rng(list(twins.get(utt, utt).encode()))
+        soundfile.write(data / f"{utt}.wav", rng.uniform(-0.5, 0.5, 160).astype(np.float32), 8000, subtype="FLOAT")
+    (data / "wav.scp").write_text("".join(f"{utt} {data}/{utt}.wav\n" for utt in sorted(utts)))
+
+
+def test_identical_recordings_are_counted_where_the_table_of_checksums_is_missing(data, capsys):
+    utts = table(data, "utt2emo")
+    twins = {utt: utt.replace("sad", "calm") for utt in utts}
+    run(data, "{kind: groups, by: sent, number: 3}", classes="{calm: [calm], sad: [sad]}")
+    told = capsys.readouterr().out
+    wanted = {path: path.read_text() for path in (data.parent / "folds").rglob("overlap")}
+    assert len(wanted) == 3
+    (data / "utt2md5").unlink()
+    record(data, utts, twins)
+    run(data, "{kind: groups, by: sent, number: 3}", classes="{calm: [calm], sad: [sad]}")
+    line = f"{data}/utt2md5: computed from the recordings, {len(utts)} of {len(utts)} lines\n"
+    assert capsys.readouterr().out == line + told
+    assert {path: path.read_text() for path in wanted} == wanted
+    md5s = table(data, "utt2md5")
+    assert all(md5s[utt] == md5s[twin] for utt, twin in twins.items())
+    assert len(set(md5s.values())) == len(set(twins.values()))
+    samples, _ = soundfile.read(data / "s1-sad-1.wav", dtype="float32")
+    assert md5s["s1-sad-1"] == hashlib.md5(samples.tobytes()).hexdigest()
+
+
+def test_a_checksum_that_cannot_be_computed(data):
+    (data / "utt2md5").unlink()
+    message = fails(data, "{kind: groups, by: spk, number: 3}")
+    assert message == "data/wav.scp: no such table; run the stage that writes it"
+    record(data, table(data, "utt2emo"), {})
+    (data / "s2-sad-1.wav").write_bytes(b"")
+    assert fails(data, "{kind: groups, by: spk, number: 3}") == "data/s2-sad-1.wav: empty file; fetch it again"
+    assert not (data.parent / "folds").exists() and not (data / "utt2md5").exists()
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+GROUPS = "{kind: groups, by: spk, number: 3}"
+
+
+def test_one_that_was_stopped_while_it_replaced_folds_can_be_run_again(data, monkeypatch):
+    run(data, "{kind: groups, by: spk, number: 7}")
+    wanted = run(data, GROUPS)
+    rename = Path.rename
+
+    def stop(path, target):
+        rename(path, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, GROUPS)
+    monkeypatch.undo()
+    assert run(data, GROUPS) == wanted
+    assert os.listdir(data.parent / "folds") == ["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["svm/honest/fold1_seed1/done"], "folds/protocol/svm: not of stage 1, which would replace the whole of folds/protocol"),
+        (["classes", "fold1/train", "notes"], "folds/protocol/notes: not of stage 1, which would replace the whole of folds/protocol"),
+        (["classes", "fold1/train", "fold1/mine"], "folds/protocol/fold1/mine: not of stage 1, which would replace the whole of folds/protocol"),
+        (["fold1/train"], "folds/protocol: no folds of stage 1, which would replace the whole folder"),
+        (["classes"], "folds/protocol: no folds of stage 1, which would replace the whole folder"),
+    ],
+)  # fmt: skip
+def test_a_folder_of_something_else_is_left_alone(data, others, message):
+    dest = data.parent / "folds/protocol"
+    for name in others:
+        (dest / name).parent.mkdir(parents=True, exist_ok=True)
+        (dest / name).write_text("mine")
+    before = tree(data.parent / "folds")
+    assert fails(data, GROUPS) == f"{message}; give another folder, or move it away"
+    assert tree(data.parent / "folds") == before
+
+
+def test_a_file_in_the_place_of_the_folder(data):
+    (data.parent / "folds").mkdir()
+    (data.parent / "folds/protocol").write_text("mine")
+    assert fails(data, GROUPS) == "folds/protocol: not a folder; give another folder, or move it away"
+    assert (data.parent / "folds/protocol").read_text() == "mine"
+
+
+def test_an_empty_folder_is_taken(data):
+    (data.parent / "folds/protocol").mkdir(parents=True)
+    assert len(run(data, GROUPS)) == 3
+
+
+def test_a_folder_that_is_a_link(data):
+    """As to another disk; the workplace is beside the link's target."""
+    disk = data.parent / "disk"
+    (disk / "target").mkdir(parents=True)
+    (data.parent / "folds").mkdir()
+    link = data.parent / "folds/protocol"
+    link.symlink_to(disk / "target")
+    run(data, "{kind: groups, by: spk, number: 7}")
+    made = run(data, GROUPS)
+    assert len(made) == 3 and folds.fold_numbers(disk / "target") == [1, 2, 3]
+    assert link.is_symlink() and os.listdir(disk) == ["target"] and os.listdir(link.parent) == ["protocol"]
+
+
+def test_the_folds_say_what_protocol_they_are_of(data):
+    run(data, "{kind: random, number: 2, test_share: 0.25, seed: 1}\nwhere: {sent: ['1', '2']}")
+    written = data.parent / "folds/protocol/protocol.yaml"
+    assert check(Protocol, read_yaml(written), written) == read_protocol(data.parent / "protocol.yaml")
 
 
 def test_too_many_and_too_few_folds(data):
@@ -391,12 +511,12 @@ def test_folds_are_replaced_whole_or_not_at_all(data):
         return {path.relative_to(dest): path.read_text() for path in dest.rglob("*") if path.is_file()}
 
     old = content()
-    assert len(old) == 7 * 4 + 1
+    assert len(old) == 7 * 4 + 2
     fails(data, "{kind: groups, by: spk, number: 8}")
     fails(data, "{kind: random, number: 1, test_share: 0.01, seed: 1}")  # fails while it writes
     assert content() == old
     run(data, "{kind: groups, by: spk, number: 3}")
-    assert len(content()) == 3 * 4 + 1  # of the seven none is left
+    assert len(content()) == 3 * 4 + 2  # of the seven none is left
     assert [path.name for path in dest.parent.iterdir()] == ["protocol"]
     assert folds.fold_numbers(dest) == [1, 2, 3]
 
@@ -443,6 +563,60 @@ def test_a_fold_with_nothing_to_train_or_test(data, part, label, message):
     assert str(error.value) == f"{path.parent}/{message}"
 
 
+def protocol_of(data, **changes):
+    """What read_fold asks of a protocol."""
+    protocol = read_protocol(data.parent / "protocol.yaml")
+    return SimpleNamespace(**{"name": protocol.name, "classes": protocol.classes, "select": protocol.select, **changes})
+
+
+def test_a_development_set_without_utterance(data):
+    run(data, GROUPS)
+    place = data.parent / "folds/protocol/fold2"
+    folds.read_fold(place, data, protocol_of(data))
+    (place / "dev").write_text("")
+    with pytest.raises(UserError) as error:
+        folds.read_fold(place, data, protocol_of(data))
+    assert str(error.value) == f"{place}/dev: no utterance; add some or run stage 1 again"
+    folds.read_fold(place, data, protocol_of(data, select="last"))
+
+
+@pytest.mark.parametrize("classes", [["high", "low"], ["low"], ["low", "high", "more"]])
+def test_folds_with_other_classes_than_the_protocol(data, classes):
+    run(data, GROUPS)
+    place = data.parent / "folds/protocol/fold2"
+    with pytest.raises(UserError) as error:
+        folds.read_fold(place, data, protocol_of(data, classes=dict.fromkeys(classes, [])))
+    told = f"the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
+    assert str(error.value) == f"{place.parent}/classes: {told}"
+
+
+@pytest.mark.parametrize("content", ["", "0 low\n2 high\n", "zero low\n1 high\n", "0 low\n1\n", "0 low\n1 low\n", "1 low\n2 high\n"])
+def test_classes_that_a_hand_has_changed(data, content):
+    run(data, GROUPS)
+    place = data.parent / "folds/protocol/fold2"
+    (place.parent / "classes").write_text(content)
+    with pytest.raises(UserError) as error:
+        folds.read_fold(place, data)
+    assert str(error.value) == f"{place.parent}/classes: not `0 class`, `1 class`, ..., each class once; run stage 1 again"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no second line that says what train and test share"),
+        (b"train 1\n", "no second line that says what train and test share"),
+        (b"train 1\n\xff\n", "not UTF-8 text"),
+    ],
+)
+def test_an_overlap_that_is_missing_or_broken(data, content, message):
+    run(data, GROUPS)
+    path = data.parent / "folds/protocol/fold2/overlap"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        folds.read_fold(path.parent, data)
+    assert str(error.value) == f"{path}: {message}; run stage 1 again"
+
+
 def test_more_than_ten_classes_keep_their_order(tmp_path):
     names = [f"class{number}" for number in (5, 3, 9, 1, 12, 7, 2, 11, 8, 4, 10, 6)]
     write_tables(tmp_path / "data", [(f"{spk}-{name}", spk, name, "s", f"{spk}{name}") for spk in "abc" for name in names])
@@ -456,8 +630,8 @@ def test_folds_that_are_not_there(tmp_path):
 
 
 def test_ten_folds_are_in_the_order_of_their_numbers(tmp_path):
-    for number in (10, 2, 1):
-        (tmp_path / f"fold{number}").mkdir()
+    for name in ("10", "2", "1", "3.bak", "s", "04"):
+        (tmp_path / f"fold{name}").mkdir()
     assert folds.fold_numbers(tmp_path) == [1, 2, 10]
 
 

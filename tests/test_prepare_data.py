@@ -262,6 +262,55 @@ def test_it_can_be_run_again_and_leaves_other_files_alone(corpus, data):
     assert [path.name for path in data.parent.iterdir()] == ["data"]
 
 
+def test_a_data_directory_of_another_make_is_left_alone(corpus, data):
+    data.mkdir(parents=True)
+    for name in ("wav.scp", "utt2own", "text"):
+        (data / name).write_text("a mine\n")
+    with pytest.raises(UserError, match=f"{data}: a data directory that stage 0 did not write, .*; give another folder"):
+        prepare(corpus, data)
+    assert {path.name: path.read_text() for path in data.iterdir()} == dict.fromkeys(("wav.scp", "utt2own", "text"), "a mine\n")
+    for path in data.iterdir():
+        path.unlink()
+    (data / "notes").write_text("mine")
+    prepare(corpus, data)
+    assert (data / "notes").read_text() == "mine"
+
+
+def test_a_folder_that_is_a_link(corpus, data, monkeypatch):
+    """As to another disk, to which nothing can be renamed from here."""
+    (data.parent.parent / "disk/data").mkdir(parents=True)
+    data.parent.mkdir()
+    data.symlink_to(data.parent.parent / "disk/data")
+    replace = os.replace
+
+    def on_one_disk(source, target):
+        assert Path(source).resolve().parents[1] in Path(target).resolve().parents
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", on_one_disk)
+    prepare(corpus, data)
+    prepare(corpus, data)
+    validate_data.main([str(data)])
+    assert data.is_symlink() and [path.name for path in data.parent.iterdir()] == ["data"]
+
+
+def test_one_that_was_stopped_at_the_first_table_can_be_run_again(corpus, data, monkeypatch):
+    replace = os.replace
+
+    def stop(source, target):
+        replace(source, target)
+        if Path(target).parent == data and Path(target).name not in ("report.txt", "lock"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(corpus, data)
+    assert len(list(data.iterdir())) == 2
+    monkeypatch.undo()
+    prepare(corpus, data)
+    validate_data.main([str(data)])
+
+
 def test_one_that_was_stopped_while_writing_is_no_data_directory(corpus, data, monkeypatch):
     prepare(corpus, data)
     replace = os.replace

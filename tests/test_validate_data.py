@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def faults(data, capsys):
     with pytest.raises(UserError) as error:
         validate_data.main([str(data)])
     told = capsys.readouterr().err.replace(f"{data}/", "").replace(f"{data.parent}/", "").splitlines()
+    told = [line.replace(str(data), "data") for line in told]
     assert f"{data}: faults found: {len(told)}; " in str(error.value)
     return told
 
@@ -96,11 +98,12 @@ def test_one_speaker_is_worth_a_warning(data, capsys):
 
 
 ADD = "take the line out, or add it there"
-INVERT = "make it utt2spk inverted"
+FIX = ", as python -m ser.fix_data does"
+INVERT = f"make it utt2spk inverted{FIX}"
 SECONDS = "it should be seconds, a number above 0"
 FAULTS = {
     # name: (table, old, new, faults)
-    "blank line": ("text", b"a-2 ", b"\na-2 ", ["text:2: blank line; take it out"]),
+    "blank line": ("text", b"a-2 ", b"\na-2 ", [f"text:2: blank line; take it out{FIX}"]),
     "twice": (
         "text",
         b"b-1 ",
@@ -117,14 +120,14 @@ FAULTS = {
         "utt2emo",
         b"a-1 sad\na-2 angry\n",
         b"a-2 angry\na-1 sad\n",
-        ["utt2emo:2: a-1 is out of order; sort the table with LC_ALL=C sort"],
+        [f"utt2emo:2: a-1 is out of order; sort the table with LC_ALL=C sort{FIX}"],
     ),
     "out of C's order": (
         "spk2gender",
         b"b m\n",
         b"b m\nB m\n",
         [
-            "spk2gender:3: B is out of order; sort the table with LC_ALL=C sort",
+            f"spk2gender:3: B is out of order; sort the table with LC_ALL=C sort{FIX}",
             f"spk2gender:3: B is not in utt2spk; {ADD}",
         ],
     ),
@@ -138,7 +141,37 @@ FAULTS = {
         "utt2emo",
         b"a-2 angry",
         b"a-2 angry\r",
-        ["utt2emo:2: a carriage return (DOS line end); take it out"],
+        [f"utt2emo:2: a carriage return (DOS line end); take it out{FIX}"],
+    ),
+    "carriage return inside": (
+        "text",
+        b"a-2 some words",
+        b"a-2 some\rwords",
+        ["text:2: a carriage return (DOS line end); take it out"],
+    ),
+    "byte order mark": (
+        "text",
+        b"a-1 ",
+        b"\xef\xbb\xbfa-1 ",
+        [f"text:1: a byte order mark; save the table as UTF-8 without it{FIX}"],
+    ),
+    "byte 0 in a path": (
+        "wav.scp",
+        b"a-2.wav",
+        b"a\0-2.wav",
+        ["wav.scp:2: a control character, '\\x00'; take it out"],
+    ),
+    "escape in a path": (
+        "wav.scp",
+        b"a-2.wav",
+        b"a-2\x1b]0;x\x07.wav",
+        ["wav.scp:2: a control character, '\\x1b'; take it out"],
+    ),
+    "control character in words": (
+        "text",
+        b"a-2 some ",
+        "a-2 some\x85".encode(),
+        ["text:2: a control character, '\\x85'; take it out"],
     ),
     "not UTF-8": ("text", b"a-2 some", b"a-2 s\xffme", ["text:2: not UTF-8; convert the table to UTF-8"]),
     "odd space": (
@@ -153,7 +186,12 @@ FAULTS = {
         "a-2 angry\N{NO-BREAK SPACE}".encode(),
         ["utt2emo:2: white space other than space and tab; put a space for it"],
     ),
-    "empty": ("utt2sent", b"a-1 1\na-2 2\nb-1 1\nb-2 2\n", b"", ["utt2sent: empty table; run stage 0 again"]),
+    "empty": (
+        "utt2sent",
+        b"a-1 1\na-2 2\nb-1 1\nb-2 2\n",
+        b"",
+        ["utt2sent: empty table; make it anew, or remove it"],
+    ),
     "key gone": ("utt2sent", b"b-1 1\n", b"", ["utt2sent: no line for b-1, which is at utt2spk:3; add it"]),
     "key too many": (
         "utt2sent",
@@ -211,7 +249,7 @@ FAULTS = {
         "spk2utt",
         b"a a-1 a-2",
         b"a a-2 a-1",
-        ["spk2utt:1: utterances of a are out of order; sort them as LC_ALL=C sort does"],
+        [f"spk2utt:1: utterances of a are out of order; {INVERT}"],
     ),
     "speaker gone": (
         "spk2utt",
@@ -236,7 +274,10 @@ FAULTS = {
         "utt2dur",
         b"a-2 0.1",
         b"a-2 0.12",
-        ["utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); run stage 0 again"],
+        [
+            "utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); take the line out and run python -m "
+            "ser.fix_data data, which makes it"
+        ],
     ),
     "tilde": (
         "wav.scp",
@@ -275,10 +316,51 @@ def test_a_fault_is_told_with_file_and_line_and_nothing_else_is(data, capsys, fa
     assert faults(data, capsys) == told
 
 
+MADE = "run python -m ser.fix_data data, which makes it"
+PART = "add it; python -m ser.subset_data makes a part of a data directory with all of its tables"
+
+
 @pytest.mark.parametrize("name", validate_data.REQUIRED)
 def test_every_table_that_is_needed(data, capsys, name):
+    """Stage 0 is the remedy for what it wrote; of another data directory it would replace the whole."""
     (data / name).unlink()
+    assert faults(data, capsys) == [f"{name}: no such table; {MADE if name in ('spk2utt', 'utt2dur') else PART}"]
+    (data / "report.txt").touch()  # which stage 0 writes
     assert faults(data, capsys) == [f"{name}: no such table; run stage 0 again"]
+    (data / name).touch()
+    assert f"{name}: empty table; run stage 0 again" in faults(data, capsys)
+
+
+def test_a_duration_that_stage_0_did_not_write(data, capsys):
+    (data / "report.txt").touch()
+    edit(data / "utt2dur", b"a-2 0.1", b"a-2 0.12")
+    assert faults(data, capsys) == ["utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); run stage 0 again"]
+
+
+def test_relative_paths_are_told_with_the_folder_they_are_looked_up_in(data, capsys, monkeypatch):
+    monkeypatch.chdir(data)
+    edit(data / "wav.scp", f"a-2 {data.parent}/".encode(), b"a-2 sub/")
+    (data / "feats.scp").write_text("".join(f"{utt} dump/feats.ark:3\n" for utt in UTTS))
+    told = faults(data, capsys)
+    assert told[0] == "feats.scp:1: a-1: no such archive dump/feats.ark, as seen from data; run the stage that writes feats.scp"
+    assert told[-1] == "wav.scp:2: a-2: sub/a-2.wav: No such file or directory, as seen from data; mend the path or its rights"
+    assert len(told) == 5
+
+
+def test_control_characters_of_a_key_are_not_printed_as_such(data, capsys):
+    edit(data / "text", b"a-2 ", b"a-2\x1b[2J ")
+    told = faults(data, capsys)
+    assert "text:2: a-2\\x1b[2J is not in utt2spk; take the line out, or add it there" in told
+    assert "\x1b" not in "".join(told)
+
+
+def test_a_speaker_of_very_many_utterances(data):
+    """Quadratic work would take minutes."""
+    utts = [f"a-{number:05}" for number in range(36000)]
+    utt2spk = {utt: validate_data.Line("utt2spk:1", "a") for utt in utts}
+    began = time.process_time()
+    assert list(validate_data.wrong_speakers(utt2spk, {"a": validate_data.Line("spk2utt:1", " ".join(utts))})) == []
+    assert time.process_time() - began < 1
 
 
 def test_a_speaker_field_that_is_missing(data, capsys):
@@ -304,7 +386,7 @@ OPTIONAL = {
     "feats.scp": (
         b"here.ark:5",
         b"nowhere.ark:5",
-        "a-2: no such archive nowhere.ark; run the stage that writes feats.scp",
+        "a-2: no such archive nowhere.ark, as seen from data; run the stage that writes feats.scp",
     ),
     "vad.scp": (b"here.ark:5", b"", "a-2 has ''; it should be not empty"),
     "reco2dur": (b"0.1", b"-1", f"a-2 has '-1'; {SECONDS}"),
@@ -371,10 +453,10 @@ def test_all_faults_are_told_but_not_without_end(data, capsys):
     with pytest.raises(UserError, match="faults found: 31"):
         validate_data.main([str(data)])
     told = capsys.readouterr().err.replace(f"{data}/", "").splitlines()
-    blank = [f"text:{number}: blank line; take it out" for number in range(1, 21)]
+    blank = [f"text:{number}: blank line; take it out{FIX}" for number in range(1, 21)]
     assert told == [
         *blank,
-        "text: ... and 10 more; take it out",
+        f"text: ... and 10 more; take it out{FIX}",
         "spk2gender:2: b has 'x'; it should be f or m",
     ]
 
@@ -392,7 +474,9 @@ def test_pipes_are_run_where_they_are_allowed(data, capsys):
 
 def test_a_command_in_place_of_an_archive_is_refused(data, capsys):
     (data / "feats.scp").write_text("".join(f"{utt} cat feats.ark |\n" for utt in UTTS))
-    assert faults(data, capsys)[0] == "feats.scp:1: a-1: no such archive cat feats.ark |; run the stage that writes feats.scp"
+    assert faults(data, capsys)[0] == (
+        f"feats.scp:1: a-1: no such archive cat feats.ark |, as seen from {Path.cwd()}; run the stage that writes feats.scp"
+    )
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -408,7 +492,7 @@ def test_the_exit_status(data):
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
-        f"{data}/text: no such table; run stage 0 again",
+        f"{data}/text: no such table; {PART}",
         f"error: {data}: faults found: 1; mend them as said above",
     ]
 

@@ -175,6 +175,22 @@ def test_nothing_to_write(glove, data, capsys, text, message):
     assert not (data / "out").exists()
 
 
+def test_vectors_of_another_make_are_left_alone(glove, data, capsys):
+    """GloVe's own programs write vectors.txt too."""
+    own = data / "out/vectors.txt"
+    own.parent.mkdir()
+    own.write_text("do 1 2\n")
+    for source in (glove, own):
+        with pytest.raises(UserError, match=f"{own}: not written by this command, or what it is to read; give another"):
+            dump(source, data, capsys)
+    (data / "out/unknown").touch()
+    with pytest.raises(UserError, match=f"{own}: not written"):
+        dump(own, data, capsys)
+    assert own.read_text() == "do 1 2\n"
+    dump(glove, data, capsys)
+    assert own.read_text() != "do 1 2\n"
+
+
 def test_a_bad_file_leaves_what_is_there(glove, data, capsys):
     dump(glove, data, capsys)
     before = (data / "out/vectors.txt").read_bytes()
