@@ -255,7 +255,6 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
     a whole. wav.scp is the seal instead: it goes before the first table changes and comes back
     after the last, and without it nothing takes `dest` for a data directory.
     """
-    dest = Path(os.path.realpath(dest))  # a link may lead to another disk, and files are moved on one alone
     if os.path.ismount(dest):
         raise UserError(f"{dest}: the root of a disk; give a folder in it")
     with workplace(dest) as new:
