@@ -3,21 +3,28 @@
 import hashlib
 import io
 import os
-import struct
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ser import containers
 from ser.cli import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Programs that write to a pipe cannot know the length, and put one from here up into the header.
-LENGTH_UNKNOWN = 0x7FFF0000
 # Hz. From 1000 telephone speech is far, and 1 is what damaged headers come to: resampled, a second of
 # such a recording would fill the memory.
 RATES = range(1000, 1_000_000)
+CHANNELS = 32  # at most; damaged headers come to hundreds
+# In a byte of a file, at most: FLAC packs digital silence so. Damaged headers come to any number.
+SAMPLES_PER_BYTE = 10_000
+BLOCK = 2**20  # samples read at a time: memory follows what is in the file, not what its header claims
+# Of full scale. Float samples may pass 1 a little; on the scale of integers they pass this even where quiet.
+LOUDEST = 10
+# The mean of the channels has at least this share of the loudest one's energy (-10 dB). So it has if one of
+# two is dead, or each has its own; not if they cancel, or one of six is live.
+KEPT_ENERGY = 0.1
 # A clipped stretch is flat: so many neighbours, at least, at the very maximum or minimum of the
 # recording. A loud recording that is not clipped comes to its extreme at one sample: speech curves so
 # much there that with 16 bits even the next sample lies lower (a sine of full scale and 100 Hz at
@@ -80,35 +87,50 @@ def recording(place: str, entry: str) -> str | Output:
 def header(recording: str | Path | Output) -> Header:
     """Read what a recording says of itself, without decoding it.
 
-    WAV, AIFF, FLAC and whatever else libsndfile knows, told by content, not by suffix. Raises
-    UserError naming the file where it is missing, empty, no such format, or shorter than it says,
-    and where its sampling rate cannot be.
+    Those formats are taken that are seen to be whole (ser/containers.py): WAV (RF64 and W64 too), FLAC, AIFF,
+    AU, CAF, IFF (8SVX, 16SV), NIST SPHERE, Ogg and MP3, told by content, not by suffix. Raises UserError
+    naming the file where it is missing, empty, of another format, or shorter than it says, and where its
+    sampling rate, or its number of channels or samples, cannot be.
     """
     import soundfile
 
-    if isinstance(recording, Output):
-        size, (data_end, rate) = len(recording.getbuffer()), _promise(recording)
-    else:
-        try:
+    try:
+        if isinstance(recording, Output):
+            size, promise = len(recording.getbuffer()), containers.promise(recording)
+        else:
             with open(recording, "rb") as stream:
-                size = stream.seek(0, 2)
-                data_end, rate = _promise(stream)
-        except OSError as error:
-            raise UserError(f"{recording}: {error.strerror}; mend the path or its rights") from None
+                size, promise = stream.seek(0, 2), containers.promise(stream)
+    except OSError as error:
+        raise UserError(f"{recording}: {error.strerror}; mend the path or its rights") from None
+    except ValueError as error:
+        raise UserError(f"{recording}: {error}") from None
     if size == 0:
         raise UserError(f"{recording}: empty file; fetch it again")
-    if data_end > size:  # libsndfile would make it shorter and say nothing
-        raise UserError(f"{recording}: cut short: {data_end - size} bytes are missing; fetch it again")
+    if promise and promise.end > size:  # libsndfile would make it shorter and say nothing
+        raise UserError(f"{recording}: cut short: {promise.end - size} bytes are missing; fetch it again")
+    rate = promise and promise.rate
     if rate is None or rate in RATES:
         try:
             info = soundfile.info(_source(recording))
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless, named .raw
             raise _undecodable(recording, error) from None
+        if not promise and info.format != "FLAC":
+            raise UserError(
+                f"{recording}: nobody can tell whether a file of this format, {info.format_info}, is whole; "
+                "convert the original to WAV or FLAC"
+            )
         rate = info.samplerate
     if rate not in RATES:
         raise UserError(f"{recording}: a sampling rate of {rate} Hz in its header; fetch it again")
+    if info.channels > CHANNELS:
+        raise UserError(f"{recording}: {info.channels} channels in its header; fetch it again")
     if info.frames == 0:
         raise UserError(f"{recording}: no samples in it; fetch it again")
+    if info.frames * info.channels > SAMPLES_PER_BYTE * size:  # FLAC from a pipe has the most that there are
+        raise UserError(
+            f"{recording}: its header says {info.frames} samples in {size} bytes: it is damaged, or was written "
+            "to a pipe; fetch it again, or convert it to WAV"
+        )
     return Header(info.samplerate, info.channels, info.frames)
 
 
@@ -118,22 +140,43 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
     rate: sampling rate in Hz to resample to (soxr, high quality); None keeps the recording's own.
     Returns the samples, float32 (N,), full scale at +-1, channels mixed down to their mean, and
     their rate in Hz. Raises UserError as `header` does, and where the recording cannot be decoded
-    to its end, holds infinities or NaN, or is silent: all samples are equal.
+    to its end, holds infinities or NaN, is not on the scale of +-1 (passes LOUDEST), is silent (all samples
+    are equal), or where the mean loses what the channels hold (KEPT_ENERGY).
     """
     import numpy as np
     import soundfile
 
     promised = header(recording)
+    own_rate, blocks = promised.rate, []
     try:
-        samples, own_rate = soundfile.read(_source(recording), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(_source(recording)) as stream:
+            while len(block := stream.read(BLOCK // promised.channels, dtype="float32", always_2d=True)):
+                blocks.append(block)
     except soundfile.LibsndfileError as error:
         raise _undecodable(recording, error) from None
-    if len(samples) < promised.frames:
-        lost = promised.frames - len(samples)
+    lost = promised.frames - sum(map(len, blocks))
+    if lost > 0:
         raise UserError(f"{recording}: cut short: {lost} samples are missing; fetch it again")
-    mono = samples.mean(axis=1) if promised.channels > 1 else samples[:, 0]
-    if not np.isfinite(mono).all():
+    samples = np.concatenate(blocks)
+    if not np.isfinite(samples).all():
         raise UserError(f"{recording}: infinite or undefined samples; fetch it again")
+    loudest = max(samples.max(), -samples.min())
+    if loudest > LOUDEST:  # resampled, the largest would be infinite
+        raise UserError(
+            f"{recording}: samples up to {loudest:g}, where full scale is 1; divide them by their own full "
+            "scale (32768 of 16 bits), or fetch it again"
+        )
+    mono = samples.mean(axis=1) if promised.channels > 1 else samples[:, 0]
+    if promised.channels > 1:
+        energies = samples.var(axis=0, dtype=np.float64)
+        best = energies.argmax()
+        kept = mono.var(dtype=np.float64)
+        if kept < KEPT_ENERGY * energies[best]:
+            raise UserError(
+                f"{recording}: the mean of its {promised.channels} channels has {kept / energies[best]:.1%} of "
+                f"the energy of channel {best + 1}: they cancel, or the others are dead; write that channel to "
+                "a file of its own"
+            )
     if mono.min() == mono.max():
         raise UserError(f"{recording}: silent: every sample is {mono[0]:g}; fetch it again or leave it out")
     return (mono, own_rate) if rate is None else (resample(mono, own_rate, rate), rate)
@@ -175,26 +218,3 @@ def _source(recording: str | Path | Output) -> bytes | Output:
 def _undecodable(recording: str | Path | Output, error: Exception) -> UserError:
     reason = getattr(error, "error_string", str(error)).rstrip(".")
     return UserError(f"{recording}: not a recording that can be read ({reason}); fetch it again")
-
-
-def _promise(stream: BinaryIO) -> tuple[int, int | None]:
-    """The byte at which the samples of a WAV or AIFF file should end, 0 where that is unknown, and the
-    sampling rate of a WAV file, None where that is: libsndfile has no words for a rate of 0."""
-    stream.seek(0)
-    rate = None
-    form, _, kind = struct.unpack("4s4s4s", stream.read(12).ljust(12))
-    if (form, kind) == (b"RIFF", b"WAVE"):
-        order, samples_chunk = "<", b"data"
-    elif form == b"FORM" and kind in (b"AIFF", b"AIFC"):
-        order, samples_chunk = ">", b"SSND"
-    else:
-        return 0, None
-    while len(chunk := stream.read(8)) == 8:
-        name, length = struct.unpack(f"{order}4sI", chunk)
-        start = stream.tell()
-        if name == samples_chunk:
-            return 0 if length >= LENGTH_UNKNOWN else start + length, rate
-        if name == b"fmt " and len(sizes := stream.read(8)) == 8:
-            rate = struct.unpack("<4xI", sizes)[0]
-        stream.seek(start + length + length % 2)  # chunks start at even bytes
-    return 0, rate

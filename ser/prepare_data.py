@@ -1,19 +1,26 @@
 """Stage 0: the recordings of a corpus -> data directory, and a report of what is and is not in it."""
 
 import argparse
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from ser import audio, cli
 from ser.cli import UserError
-from ser.datadir import TABLE, Utterance, corpus_module, write_table
+from ser.datadir import TABLE, Found, Utterance, corpus_module, read_table, write_table
 from ser.files import is_same, whole, workplace
 
 LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
+SHORTEST = 0.025  # seconds: a recording that is shorter has not one frame of the usual length
+# A sampling rate goes with a class where its share in the class is more than in the rest by so much, and by so
+# many standard errors. One odd recording, or a speaker with all classes, does not come to it.
+LEAST_DIFFERENCE = 0.2
+STANDARD_ERRORS = 4
 
 
 class Recording(NamedTuple):
@@ -32,10 +39,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ser.prepare_data",
         description="Write the data directory DEST (Kaldi tables and report.txt) of the corpus in ROOT. "
-        "Every recording is decoded; what cannot be read is left out and listed.",
+        f"Every recording is decoded; what cannot be read, or is shorter than {SHORTEST} s, is left out and "
+        "listed.",
     )
     parser.add_argument("--strict", action="store_true", help="a missing or unreadable recording is an error")
     parser.add_argument("--nj", type=int, default=2, help="recordings decoded side by side (default: 2)")
+    parser.add_argument(
+        "--leave-out", type=Path, metavar="FILE", help="leave out the utterances of this list, an id a line"
+    )
     parser.add_argument("corpus", help="name of a module of ser/corpora, such as ravdess")
     parser.add_argument("root", type=Path, help="the folder that holds the corpus")
     parser.add_argument("dest", type=Path, help="folder for the tables")
@@ -46,9 +57,13 @@ def main(argv: list[str] | None = None) -> None:
     refuse_others(arguments.dest)
     found = corpus_module(arguments.corpus).utterances(arguments.root)
     _refuse_same_ids(found.utterances)
-    recordings, unreadable = decode(found.utterances, arguments.nj)
+    unwanted = _unwanted(arguments.leave_out, found)
+    wanted = [utterance for utterance in found.utterances if utterance.utt not in unwanted]
+    recordings, unreadable = decode(wanted, arguments.nj)
     utterances = [utterance for utterance in found.utterances if utterance.utt in recordings]
-    missing = sorted(set(found.expected) - {utterance.utt for utterance in found.utterances})
+    known = {utterance.utt for utterance in found.utterances} | unwanted
+    missing = sorted(set(found.expected) - known)
+    number_missing = max(len(missing), (found.total or 0) - len(known))
     lists = {
         "missing": missing,
         "unreadable": unreadable,
@@ -58,14 +73,23 @@ def main(argv: list[str] | None = None) -> None:
         "clipped": [utt for utt, recording in recordings.items() if recording.is_clipped],
         "groups of identical recordings": [" = ".join(group) for group in identical(recordings)],
     }
+    if found.lacking:
+        lists["missing parts"] = list(found.lacking)
+    if found.old_texts:
+        lists["texts that are not UTF-8, read as cp1252"] = list(map(str, found.old_texts))
+    if unwanted:
+        lists[f"left out: listed in {arguments.leave_out}"] = sorted(unwanted)
     for reason, files in found.left_out.items():
         lists[f"left out: {reason}"] = [str(file) for file in files]
 
-    summary = f"{arguments.corpus} in {arguments.root}\n{summarise(utterances, recordings)}\n"
+    summary = f"{arguments.corpus} in {cli.plain(str(arguments.root))}\n"
+    if found.total is not None:
+        summary += f"the whole corpus has {found.total} utterances, of which {number_missing} are missing\n"
+    summary += f"{summarise(utterances, recordings)}\n"
     print(f"{summary}\n{listed(lists, LONGEST_LIST)}")
-    if arguments.strict and (missing or unreadable):
+    if arguments.strict and (number_missing or unreadable):
         raise UserError(
-            f"{arguments.root}: {len(missing)} recordings missing and {len(unreadable)} unreadable, listed "
+            f"{arguments.root}: {number_missing} recordings missing and {len(unreadable)} unreadable, listed "
             "above; fetch them again, or go without them: leave --strict out, or call run.sh with --strict false. "
             "Nothing was written"
         )
@@ -113,6 +137,9 @@ def _decode(path: Path) -> Recording | UserError:
         samples, rate = audio.read(path)
     except UserError as error:
         return error
+    if len(samples) < SHORTEST * rate:
+        seconds = len(samples) / rate
+        return UserError(f"{path}: {seconds:.4f} s long, less than a frame of {SHORTEST} s; fetch it again")
     return Recording(len(samples) / rate, rate, channels, audio.is_clipped(samples), audio.md5(samples))
 
 
@@ -129,17 +156,48 @@ def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recordin
     if not utterances:
         return "0 utterances"
     seconds = [recordings[utterance.utt].seconds for utterance in utterances]
-    rates = Counter(recordings[utterance.utt].rate for utterance in utterances)
+    rates = [recordings[utterance.utt].rate for utterance in utterances]
+    of_rate = sorted(Counter(rates).items())
+    channels = [recordings[utterance.utt].channels for utterance in utterances]
+    emotions = [utterance.emo for utterance in utterances]
+    warnings = "".join(
+        f"warning: the {name} goes with the class: {tie}; a system may learn it in place of the emotion\n"
+        for name, tie in (
+            ("sampling rate", tied(rates, emotions, "Hz")),
+            ("number of channels", tied(channels, emotions, "channels")),
+        )
+        if tie
+    )
     genders = Counter({utterance.spk: utterance.gender for utterance in utterances}.values())
-    classes = {utterance.emo for utterance in utterances}
     return (
         f"{len(utterances)} utterances, {genders.total()} speakers ({genders['f']} f, {genders['m']} m), "
-        f"{len(classes)} classes\n"
+        f"{len(set(emotions))} classes\n"
         f"{sum(seconds) / 3600:.2f} h, {min(seconds):.2f} to {max(seconds):.2f} s, "
         f"mean {sum(seconds) / len(seconds):.2f} s\n"
-        f"sampling rates: {', '.join(f'{rate} Hz {count}' for rate, count in sorted(rates.items()))}\n"
+        f"sampling rates: {', '.join(f'{rate} Hz {count}' for rate, count in of_rate)}\n"
+        f"{warnings}"
         f"\n{_counts(utterances)}"
     )
+
+
+def tied(values: Sequence[int], classes: Sequence[str], unit: str) -> str | None:
+    """Say which value goes most with a class; both are given for each utterance, in the same order.
+
+    None where none does (LEAST_DIFFERENCE, STANDARD_ERRORS: of two proportions, pooled).
+    """
+    both, of_value, of_class = Counter(zip(values, classes, strict=True)), Counter(values), Counter(classes)
+    largest, said = LEAST_DIFFERENCE, None
+    for value, one in product(of_value, of_class):
+        inside, outside = of_class[one], len(classes) - of_class[one]
+        if not outside:
+            continue
+        share, other = both[value, one] / inside, (of_value[value] - both[value, one]) / outside
+        pooled = of_value[value] / len(values)
+        error = math.sqrt(pooled * (1 - pooled) * (1 / inside + 1 / outside))
+        if share - other > max(largest, STANDARD_ERRORS * error):
+            largest = share - other
+            said = f"{share:.0%} of {one} and {other:.0%} of the others have {value} {unit}"
+    return said
 
 
 def _counts(utterances: Sequence[Utterance]) -> str:
@@ -163,12 +221,11 @@ def listed(lists: Mapping[str, Sequence[str]], longest: int | None = None) -> st
     """Return `title: count` and the items, indented, at most `longest` of each list (None: all)."""
     lines = []
     for title, items in lists.items():
-        lines.append(f"{title}: {len(items)}")
-        lines += [f"  {item}" for item in items[:longest]]
+        lines.append(f"{cli.plain(title)}: {len(items)}")
+        lines += [f"  {cli.plain(item)}" for item in items[:longest]]
         if longest is not None and len(items) > longest:
             lines.append(f"  ... and {len(items) - longest} more")
-    # Names of files may hold bytes that are not UTF-8.
-    return "\n".join(lines).encode(errors="backslashreplace").decode()
+    return "\n".join(lines)
 
 
 def tables(utterances: Sequence[Utterance], recordings: Mapping[str, Recording]) -> dict[str, dict[str, str]]:
@@ -200,6 +257,8 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
     after the last, and without it nothing takes `dest` for a data directory. Where `dest` holds the same
     already nothing changes: another process may read it.
     """
+    if os.path.ismount(dest):
+        raise UserError(f"{dest}: the root of a disk; give a folder in it")
     with workplace(dest) as new:
         for name, table in tables.items():
             write_table(new / name, table)
@@ -217,6 +276,17 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
         # report.txt comes first: it says that stage 0 wrote the tables
         for name in ["report.txt", *sorted(tables, key=lambda name: name == "wav.scp")]:
             os.replace(new / name, dest / name)
+
+
+def _unwanted(path: Path | None, found: Found) -> set[str]:
+    """The utterances that the list names. Raises UserError for one that the corpus has not."""
+    if path is None:
+        return set()
+    unwanted = set(read_table(path, mend=True))
+    unknown = sorted(unwanted - {utterance.utt for utterance in found.utterances} - set(found.expected))
+    if unknown:
+        raise UserError(f"{path}: {unknown[0]} is no utterance of the corpus; take it out of the list")
+    return unwanted
 
 
 def _refuse_same_ids(utterances: Sequence[Utterance]) -> None:

@@ -1,4 +1,5 @@
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,11 +109,53 @@ def test_a_flac_cut_short_is_refused(tmp_path):
         audio.read(path)
 
 
-def test_fewer_samples_than_the_header_says_are_refused(tmp_path, monkeypatch):
-    path = written(tmp_path / "a.wav")
-    monkeypatch.setattr(soundfile, "read", lambda *_, **__: (TONE[:-7, None], RATE))
-    with pytest.raises(UserError, match="a.wav: cut short: 7 samples are missing"):
+@pytest.mark.parametrize("more", [1, 1000])
+def test_fewer_samples_than_the_header_says_are_refused(tmp_path, more):
+    """MP3, where the encoder counts its frames."""
+    path = written(tmp_path / "a.mp3")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"Xing") + 8
+    content[place : place + 4] = struct.pack(">I", struct.unpack(">I", content[place : place + 4])[0] + more)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a.mp3: cut short: [0-9]+ samples are missing; fetch it again"):
         audio.read(path)
+
+
+def claiming(path, frames):
+    """A FLAC file whose header says so many samples."""
+    content = bytearray(written(path, format="FLAC").read_bytes())
+    assert content[21:26] == struct.pack(">BI", content[21], RATE)  # 4 bits of it are the number's highest
+    content[21:26] = struct.pack(">BI", content[21] | frames >> 32, frames & 0xFFFFFFFF)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_header_that_claims_what_no_file_holds_is_refused(tmp_path):
+    assert len(audio.read(claiming(tmp_path / "a.wav", RATE))[0]) == RATE
+    size = (tmp_path / "a.wav").stat().st_size
+    for frames in (34_359_743_168, 10_001 * size):
+        with pytest.raises(UserError, match=f"a.wav: its header says {frames} samples in {size} bytes: .*; fetch it again"):
+            audio.header(claiming(tmp_path / "a.wav", frames))
+    with pytest.raises(UserError, match="a.wav: its header says [0-9]+ samples in"):  # as encoders write to a pipe
+        audio.header(claiming(tmp_path / "a.wav", 0))
+
+
+def test_what_a_header_claims_takes_no_memory(tmp_path):
+    path = claiming(tmp_path / "a.wav", 80_000_000)  # 320 MB
+    audio.header(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="a.wav: "):
+            audio.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_hundreds_of_channels_are_refused(tmp_path):
+    path = written(tmp_path / "a.wav", TONE.reshape(-1, 100))
+    with pytest.raises(UserError, match="a.wav: 100 channels in its header; fetch it again"):
+        audio.header(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -121,6 +164,58 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path, value):
     samples[17] = value
     with pytest.raises(UserError, match="a.wav: infinite or undefined"):
         audio.read(written(tmp_path / "a.wav", samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize("rate", [None, 8000])
+@pytest.mark.parametrize(("peak", "said"), [(1e38, "1e\\+38"), (16384, "16384"), (-300, "300"), (10.5, "10.5")])
+def test_samples_on_another_scale_are_refused(tmp_path, peak, said, rate):
+    path = written(tmp_path / "a.wav", TONE * (2 * peak), subtype="FLOAT")
+    with pytest.raises(UserError, match=f"a.wav: samples up to {said}, where full scale is 1; divide them by their own full"):
+        audio.read(path, rate)
+
+
+def test_float_samples_may_pass_full_scale(tmp_path):
+    path = written(tmp_path / "a.wav", 3 * TONE, subtype="FLOAT")
+    np.testing.assert_array_equal(audio.read(path)[0], 3 * TONE)
+    assert np.isfinite(audio.read(written(path, TONE * np.float32(20), subtype="DOUBLE"), 44100)[0]).all()
+
+
+NOISE = np.random.default_rng(1).standard_normal((RATE, 6)).astype(np.float32) / 10
+
+
+@pytest.mark.parametrize(
+    ("channels", "share", "best"),
+    [
+        ([TONE, -TONE], "0.0%", 1),
+        ([-0.8 * TONE, TONE], "1.0%", 2),
+        ([0 * TONE, 0 * TONE, TONE, 0 * TONE, 0 * TONE, 0 * TONE], "2.8%", 3),
+        ([0.25 + 0.0011 * TONE, 0.25 - 0.001 * TONE], "0.2%", 1),  # an offset is no sound
+    ],
+)
+def test_channels_whose_mean_loses_the_sound_are_refused(tmp_path, channels, share, best):
+    path = written(tmp_path / "a.wav", np.stack(channels, axis=1), subtype="FLOAT")
+    message = (
+        f"{path}: the mean of its {len(channels)} channels has {share} of the energy of channel {best}: they cancel, or "
+        "the others are dead; write that channel to a file of its own"
+    )
+    with pytest.raises(UserError) as error:
+        audio.read(path)
+    assert str(error.value) == message
+    audio.header(path)
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [TONE, 0 * TONE],  # one microphone of two
+        [TONE, np.roll(TONE, 8)],  # 90 degrees apart
+        [TONE, -0.2 * TONE],
+        list(NOISE.T),  # each its own
+    ],
+)
+def test_channels_whose_mean_keeps_the_sound_are_mixed(tmp_path, channels):
+    path = written(tmp_path / "a.wav", np.stack(channels, axis=1), subtype="FLOAT")
+    np.testing.assert_allclose(audio.read(path)[0], np.mean(channels, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,23 @@ def test_a_folder_that_is_missing_or_holds_nothing_is_named(tmp_path):
         files_below(tmp_path, ".wav", ".mp4")
 
 
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    """os.walk passes over it. (The tests may run as a user whom no rights stop.)"""
+    closed = tmp_path / "Actor_02"
+    closed.mkdir()
+    (tmp_path / "one.wav").touch()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if folder == str(closed):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=f"{closed}: Permission denied; mend its rights, or give a folder without it"):
+        files_below(tmp_path, ".wav")
+
+
 def test_corpora_are_found_by_name_alone():
     assert corpus_module("ravdess").__name__ == "ser.corpora.ravdess"
     with pytest.raises(UserError, match="no corpus 'os'; there are: .*ravdess"):

@@ -101,6 +101,7 @@ def test_the_summary(corpus, data, capsys):
     prepare(corpus, data)
     assert capsys.readouterr().out.startswith(
         f"ravdess in {corpus}\n"
+        "the whole corpus has 1440 utterances, of which 1435 are missing\n"
         "5 utterances, 2 speakers (1 f, 1 m), 3 classes\n"
         "0.00 h, 0.05 to 0.10 s, mean 0.09 s\n"
         "sampling rates: 8000 Hz 4, 16000 Hz 1\n"
@@ -166,6 +167,48 @@ def test_unreadable_recordings_are_left_out_of_every_table_and_listed(corpus, da
         if table.name != "report.txt":
             assert UTTS[0] not in table.read_text() and UTTS[4] not in table.read_text()
     validate_data.main([str(data)])
+
+
+def test_a_recording_without_a_frame_is_left_out_and_listed(corpus, data, capsys):
+    """25 ms at 8 kHz are 200 samples."""
+    short = record(corpus, NAMES[0], frames=199)
+    record(corpus, NAMES[1], frames=200)
+    prepare(corpus, data)
+    assert (
+        f"unreadable: 1\n  {UTTS[0]}: {short}: 0.0249 s long, less than a frame of 0.025 s; fetch it again\n"
+        in capsys.readouterr().out
+    )
+    assert list(read_table(data / "wav.scp")) == UTTS[1:]
+    with pytest.raises(UserError, match="and 1 unreadable"):
+        prepare(corpus, data, "--strict")
+
+
+def test_a_header_that_claims_too_much_is_listed(corpus, data, capsys):
+    path = record(corpus, NAMES[0], format="FLAC", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    content[21] |= 8  # of the number of samples
+    path.write_bytes(content)
+    prepare(corpus, data)
+    assert f"unreadable: 1\n  {UTTS[0]}: {path}: its header says 34" in capsys.readouterr().out
+    assert list(read_table(data / "wav.scp")) == UTTS[1:]
+
+
+def test_utterances_of_a_list_are_left_out(corpus, data, tmp_path, capsys, monkeypatch):
+    record(corpus, NAMES[0], frames=5)  # too short, and nobody asks
+    monkeypatch.setattr(ravdess, "EXPECTED", frozenset([*UTTS, "actor03-03-01-01-01-01-01-03"]))
+    unwanted = tmp_path / "unwanted"
+    unwanted.write_text(f"{UTTS[3]} the door slams\n{UTTS[0]}\nactor03-03-01-01-01-01-01-03\n")
+    prepare(corpus, data, "--strict", "--leave-out", str(unwanted))
+    assert list(read_table(data / "wav.scp")) == [UTTS[1], UTTS[2], UTTS[4]]
+    out = capsys.readouterr().out
+    assert f"left out: listed in {unwanted}: 3\n  {UTTS[0]}\n  {UTTS[3]}\n  actor03" in out
+    assert "6 utterances, of which 0 are missing\n3 utterances" in out and "unreadable: 0\n" in out
+    validate_data.main([str(data)])
+    unwanted.write_text("actor99-1\n")
+    with pytest.raises(UserError, match=f"{unwanted}: actor99-1 is no utterance of the corpus; take it out of the list"):
+        prepare(corpus, data, "--leave-out", str(unwanted))
+    with pytest.raises(UserError, match="/nowhere: no such"):
+        prepare(corpus, data, "--leave-out", str(tmp_path / "nowhere"))
 
 
 def test_what_is_left_out_is_counted(corpus, data, capsys):
@@ -316,6 +359,105 @@ def test_a_name_in_latin_1_that_is_left_out_is_listed(corpus, data, capsys):
     (corpus / "caf\udce9.wav").write_bytes(b"")
     prepare(corpus, data)
     assert r"caf\udce9.wav" in capsys.readouterr().out
+
+
+def test_names_cannot_steer_a_terminal(corpus, data, capsys):
+    for name in ("x\x1b]0;pwned\x07.wav", "one\nunreadable: 7.wav", "tab\tand\x9b2J.wav", "\u202egnos.wav"):
+        (corpus / name).write_bytes(b"")
+    capsys.readouterr()
+    prepare(corpus, data)
+    for text in (capsys.readouterr().out, (data / "report.txt").read_text()):
+        assert all(letter.isprintable() for letter in text.replace("\n", ""))
+        for name in (r"x\x1b]0;pwned\x07.wav", r"one\nunreadable: 7.wav", r"tab\tand\x9b2J.wav", r"\u202egnos.wav"):
+            assert f"  {corpus}/{name}\n" in text
+    os.rename(corpus, corpus.with_name("c\x1b[2J"))
+    ended = run("--strict", "ravdess", corpus.with_name("c\x1b[2J"), data)
+    assert ended.stdout.startswith(rf"ravdess in {corpus.parent}/c\x1b[2J" + "\n") and "\x1b" not in ended.stdout
+    assert ended.returncode == 1 and r"c\x1b[2J: 1435 recordings" in ended.stderr and ended.stderr.count("\n") == 1
+    assert "\x1b" not in ended.stderr
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_folder_may_be_a_link(corpus, data, tmp_path, is_there):
+    """To another disk, which a rename does not reach: nothing is renamed from outside the target's folder."""
+    target = tmp_path / "disk" / "here"
+    target.parent.mkdir()
+    if is_there:
+        target.mkdir()
+    data.parent.mkdir()
+    data.symlink_to(target)
+    places = []
+    replace = os.replace
+
+    def watched(source, to):
+        places.append((Path(source).parent.parent, Path(to).parent))
+        replace(source, to)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", watched)
+        prepare(corpus, data)
+        prepare(corpus, data)
+    moved = [place for place in places if place[1] == target]
+    assert len(moved) >= 12 and {source for source, _ in moved} == {target.parent}
+    assert data.is_symlink() and [path.name for path in target.parent.iterdir()] == ["here"]
+    validate_data.main([str(data)])
+
+
+def test_the_root_of_a_disk_is_refused_before_anything_is_removed(corpus, data, monkeypatch):
+    prepare(corpus, data)
+    before = {path.name: path.read_bytes() for path in data.iterdir()}
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == data)
+    with pytest.raises(UserError, match=f"{data}: the root of a disk; give a folder in it"):
+        prepare(corpus, data)
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == before
+
+
+def test_a_rate_that_tells_the_class_is_said(corpus, data, capsys):
+    """Of 4 speakers x 4 classes x 4, all of one class; and not if it is a speaker's, or one file's."""
+    names = [
+        f"03-01-0{emotion}-01-0{sentence}-0{take}-0{actor}"
+        for emotion in (3, 4, 5, 6)
+        for sentence in (1, 2)
+        for take in (1, 2)
+        for actor in (1, 2, 3, 4)
+    ]
+
+    def warnings(is_odd, **odd):
+        for name in names:
+            record(corpus, name, **odd if is_odd(name) else {})
+        capsys.readouterr()
+        prepare(corpus, data)
+        out = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+        assert out == [line for line in (data / "report.txt").read_text().splitlines() if line.startswith("warning")]
+        return out
+
+    end = "; a system may learn it in place of the emotion"
+    for path in corpus.rglob("*.wav"):
+        path.unlink()
+    assert warnings(lambda name: name[6:8] == "05", rate=16000) == [
+        "warning: the sampling rate goes with the class: 100% of angry and 0% of the others have 16000 Hz" + end
+    ]
+    assert warnings(lambda name: name[6:8] != "05", rate=16000) == [
+        "warning: the sampling rate goes with the class: 100% of angry and 0% of the others have 8000 Hz" + end
+    ]
+    assert warnings(lambda name: name[6:8] == "03" and name[-1] != "1", channels=2) == [
+        "warning: the number of channels goes with the class: 75% of happy and 0% of the others have 2 channels" + end
+    ]
+    assert warnings(lambda name: name[-1] == "1", rate=16000) == []
+    assert warnings(lambda name: name == names[0], rate=16000, channels=2) == []
+    assert warnings(lambda name: True) == []
+
+
+def test_what_goes_with_a_class():
+    classes = ["a"] * 400 + ["b"] * 400 + ["c"] * 20
+    assert prepare_data.tied([1] * 820, classes, "Hz") is None
+    assert prepare_data.tied([1] * 820, ["a"] * 820, "Hz") is None
+    assert prepare_data.tied([1, 2] * 410, ["a"] * 820, "Hz") is None
+    assert prepare_data.tied([2, *[1] * 819], classes, "Hz") is None
+    chance = np.random.default_rng(0).integers(2, size=(200, 60))
+    assert not any(prepare_data.tied(list(values), ["a", "b", "c"] * 20, "Hz") for values in chance)
+    assert prepare_data.tied([1] * 800 + [2] * 20, classes, "Hz") == "100% of c and 0% of the others have 2 Hz"
+    assert prepare_data.tied([2] * 100 + [1] * 720, classes, "Hz") == "25% of a and 0% of the others have 2 Hz"
 
 
 def run(*arguments):

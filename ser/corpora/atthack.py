@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below
+from ser.datadir import Found, Utterance, files_below, read_text
 from ser.download import fetch, unpack
 
 URL = "https://www.openslr.org/resources/88/"
@@ -41,11 +41,24 @@ def utterances(root: Path) -> Found:
 
     How many takes there should be is not published: expected is what has a recording or a transcript. Left
     out, and listed, are recordings without transcript, and those whose names are not Att-HACK's. Raises
-    UserError where no recording, or no transcript, is there.
+    UserError where no recording, or no transcript, is there, and where two transcripts of one recording
+    differ.
     """
     files, copies = files_below(root, ".wav")
-    texts, _ = files_below(root, ".txt")
-    words = {path.stem: _words(path) for path in texts if NAME.fullmatch(path.stem)}
+    texts, second_texts = files_below(root, ".txt")
+    words: dict[str, str] = {}
+    told: dict[str, Path] = {}
+    old_texts = []
+    for path in [*texts, *second_texts]:
+        if NAME.fullmatch(path.stem):
+            text, is_old = read_text(path)
+            said = " ".join(text.split())
+            if words.setdefault(path.stem, said) != said:
+                raise UserError(
+                    f"{path}: other words than in {told[path.stem]}; remove the one that is wrong"
+                )
+            told.setdefault(path.stem, path)
+            old_texts += [path] * is_old
     found, ill_named, untold = [], [], []
     for path in files:
         match = NAME.fullmatch(path.stem)
@@ -76,12 +89,8 @@ def utterances(root: Path) -> Found:
         "second copy of a file of that name": copies,
     }
     expected = {*words, *(path.stem for path in untold)}
-    return Found(found, left_out, frozenset(map(_utt, expected)))
+    return Found(found, left_out, frozenset(map(_utt, expected)), old_texts=old_texts)
 
 
 def _utt(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _words(path: Path) -> str:
-    return " ".join(path.read_bytes().decode("utf-8-sig", errors="replace").split())

@@ -13,14 +13,22 @@ whose movements were recorded in that dialogue, where both speak. Copies differ:
 stand beside the real ones, and some texts have DOS line ends.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below
+from ser.datadir import Found, Utterance, files_below, read_text
 
 PAGE = "https://sail.usc.edu/iemocap/"
+TOTAL = 10039  # utterances with a label
+SCENES = [f"impro0{number}" for number in range(1, 9)]
+SCENES += [f"script{part}" for part in ("01_1", "01_2", "01_3", "02_1", "02_2", "03_1", "03_2")]
+# Each session has each scene twice, with the movements of the woman or the man; five times it is otherwise.
+DIALOGS = {f"Ses0{number}{letter}_{scene}" for number in range(1, 6) for letter in "FM" for scene in SCENES}
+DIALOGS -= {"Ses01F_impro08", "Ses01M_impro08", "Ses03M_impro05", "Ses03M_impro08"}
+DIALOGS |= {f"Ses03M_impro0{part}" for part in ("5a", "5b", "8a", "8b")} | {"Ses05M_script01_1b"}
 SESSIONS = tuple(f"Session{number}" for number in range(1, 6))
 DEEPEST = 3  # folders between the one that is given and the sessions
 EMOTIONS = {
@@ -43,7 +51,7 @@ EVALUATION = re.compile(
     rf"\[[^\]]*\]\s+((Ses0([1-5])[FM]_(impro|script)\w+)_([FM])\d+)\s+({'|'.join(EMOTIONS)})"
     rf"\s+\[{NUMBER},{NUMBER},{NUMBER}\]"
 )
-TRANSCRIPT = re.compile(r"(Ses\w+)\s*\[[^\]]*\]\s*:(.*)")
+TRANSCRIPT = re.compile(r"(Ses\w+_[FM]\d+)\s*\[[^\]]*\]\s*:(.*)")
 
 
 def get(downloads: Path) -> Path:
@@ -59,19 +67,21 @@ def get(downloads: Path) -> Path:
 def utterances(root: Path) -> Found:
     """Find the labelled recordings below `root`, IEMOCAP_full_release or a folder that holds it.
 
-    All utterances of the evaluations are expected. Left out, and listed, are recordings that the
-    evaluations or the transcripts lack. Raises UserError where there is no session, a session lacks one of
-    its three folders, or a line of the evaluations cannot be read.
+    All utterances of the evaluations are expected, and lacking are dialogs that have none. Left out, and
+    listed, are recordings that the evaluations or the transcripts lack. Raises UserError where there is
+    no session, a session lacks one of its three folders, a line of the evaluations cannot be read, or
+    two transcripts of one utterance differ.
     """
     sessions, copies = _sessions(root)
-    found, unlabelled, untold = [], [], []
+    found, unlabelled, untold, old_texts = [], [], [], []
+    evaluated = set()
     expected: dict[str, str] = {}  # where it is evaluated
     for session in sessions.values():
-        words = _words(session / "dialog/transcriptions")
+        words = _words(session / "dialog/transcriptions", old_texts)
         files, second = files_below(session / "sentences/wav", ".wav")
         copies += second
         paths = {path.stem: path for path in files}
-        for place, line in _lines(session / "dialog/EmoEvaluation"):
+        for place, line in _lines(session / "dialog/EmoEvaluation", old_texts):
             if not line.startswith("["):  # the head, or one rater's opinion
                 continue
             match = EVALUATION.fullmatch(line)
@@ -86,6 +96,7 @@ def utterances(root: Path) -> Found:
             if utt in expected:
                 raise UserError(f"{place}: {name} is also at {expected[utt]}; remove the one that is wrong")
             expected[utt] = place
+            evaluated.add(dialog)
             path = paths.pop(name, None)
             if path and name not in words:
                 untold.append(path)
@@ -116,7 +127,10 @@ def utterances(root: Path) -> Found:
         "recording without a transcript": untold,
         "second copy": copies,
     }
-    return Found(found, left_out, frozenset(expected))
+    lacking = [f"{dialog}: no evaluation of this dialog" for dialog in sorted(DIALOGS - evaluated)]
+    if not lacking and len(expected) < TOTAL:
+        lacking = [f"{TOTAL - len(expected)} utterances that no evaluation has"]
+    return Found(found, left_out, frozenset(expected), TOTAL, lacking, old_texts)
 
 
 def _sessions(root: Path) -> tuple[dict[str, Path], list[Path]]:
@@ -131,18 +145,30 @@ def _sessions(root: Path) -> tuple[dict[str, Path], list[Path]]:
     )
 
 
-def _words(folder: Path) -> dict[str, str]:
+def _words(folder: Path, old_texts: list[Path]) -> dict[str, str]:
     """Transcripts by name of utterance; a line of another form is somebody's who has no utterance there."""
-    matches = (TRANSCRIPT.fullmatch(line) for _, line in _lines(folder))
-    return {match[1]: " ".join(match[2].split()) for match in matches if match}
+    words: dict[str, str] = {}
+    told: dict[str, str] = {}
+    for place, line in _lines(folder, old_texts):
+        match = TRANSCRIPT.fullmatch(line)
+        if match:
+            name, said = match[1], " ".join(match[2].split())
+            if words.setdefault(name, said) != said:
+                raise UserError(
+                    f"{place}: {name} has other words at {told[name]}; remove the one that is wrong"
+                )
+            told.setdefault(name, place)
+    return words
 
 
-def _lines(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield place (file:line) and line of every text that is in `folder` itself."""
-    files = [path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".")]
+def _lines(folder: Path, old_texts: list[Path]) -> Iterator[tuple[str, str]]:
+    """Yield place (file:line) and line of every text that is in `folder` itself; add to `old_texts`."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    files = [folder / name for name in names if name.lower().endswith(".txt") and not name.startswith(".")]
     if not files:
         raise UserError(f"{folder}: no .txt file in it; take the folder from the archive again")
     for path in files:
-        text = path.read_bytes().decode(errors="replace")
+        text, is_old = read_text(path)
+        old_texts += [path] * is_old
         for number, line in enumerate(text.splitlines(), 1):
             yield f"{path}:{number}", line.strip()

@@ -161,7 +161,7 @@ def utterances(root: Path) -> Found:
     if not found:
         raise UserError(f"{root}: no recording of mini in it, such as wav/anna/anna-s1-angry-1.wav")
     left_out = {"name that is not mini's": ill_named, "second copy of a file of that name": copies}
-    return Found(found, left_out, expected)
+    return Found(found, left_out, expected, total=len(expected))
 
 
 def all_utts() -> list[str]:

@@ -88,7 +88,7 @@ def utterances(root: Path) -> Found:
         "name that is not RAVDESS's": ill_named,
         "second copy of a file of that name": copies,
     }
-    return Found(found, left_out, EXPECTED)
+    return Found(found, left_out, EXPECTED, total=len(EXPECTED))
 
 
 def _utt(name: str) -> str:

@@ -82,7 +82,7 @@ def utterances(root: Path) -> Found:
     if not found:
         raise UserError(f"{root}: no recording of TESS in it, such as OAF_back_angry.wav")
     left_out = {"name that is not TESS's": ill_named, "second copy of a file of that name": copies}
-    return Found(found, left_out, EXPECTED)
+    return Found(found, left_out, EXPECTED, total=len(EXPECTED))
 
 
 EXPECTED = frozenset(

@@ -118,10 +118,41 @@ def test_what_lacks_its_recording_or_its_transcript(tmp_path, capsys):
 
 
 def test_text_that_is_not_plain(tmp_path):
-    """A mark at the start, DOS line ends, several lines, and bytes of an older encoding do not stop it."""
+    """A mark at the start, DOS line ends, several lines and odd spaces do not stop it."""
     add(tmp_path, "F01_a1_s001_v01")
-    (tmp_path / INSIDE / "txt/F01_a1_s001_v01.txt").write_bytes(b"\xef\xbb\xbf\xc3\x87a,\r\n l\xe9\xc2\xa0ger ?\r\n")
-    assert atthack.utterances(tmp_path).utterances[0].text == "Ça, l\ufffd ger ?"
+    path = tmp_path / INSIDE / "txt/F01_a1_s001_v01.txt"
+    path.write_bytes("\ufeffÇa,\r\n léger\xa0?\r\n".encode())
+    found = atthack.utterances(tmp_path)
+    assert found.utterances[0].text == "Ça, léger ?" and not found.old_texts
+
+
+def test_text_of_an_older_encoding_is_read_and_said(tmp_path, capsys):
+    add(tmp_path, "F01_a1_s001_v01", "F01_a1_s001_v02")
+    path = tmp_path / INSIDE / "txt/F01_a1_s001_v02.txt"
+    path.write_bytes("Ça a été préféré à l’œuvre…".encode("cp1252"))
+    prepare_data.main(["atthack", str(tmp_path), str(tmp_path / "data")])
+    assert read_table(tmp_path / "data/text")["F01-a1-s001-v02"] == "Ça a été préféré à l’œuvre…"
+    for text in (capsys.readouterr().out, (tmp_path / "data/report.txt").read_text()):
+        assert f"texts that are not UTF-8, read as cp1252: 1\n  {path}\n" in text
+    path.write_bytes("préféré".encode("latin-1"))
+    assert atthack.utterances(tmp_path).utterances[1].text == "préféré"
+    path.write_bytes("préféré".encode("mac-roman"))
+    with pytest.raises(UserError, match=f"{path}: neither UTF-8 nor, at byte 3 .0x8e., Western text in cp1252; convert the file"):
+        atthack.utterances(tmp_path)
+
+
+def test_two_transcripts_of_one_recording(tmp_path):
+    add(tmp_path, "F01_a1_s001_v01")
+    add(tmp_path, "F01_a1_s001_v01", folder=INSIDE / "again")
+    assert len(atthack.utterances(tmp_path).utterances) == 1
+    first, second = (tmp_path / INSIDE / folder / "txt/F01_a1_s001_v01.txt" for folder in ("", "again"))
+    second.write_text("Autre phrase.")
+    with pytest.raises(UserError, match=f"{second}: other words than in {first}; remove the one that is wrong"):
+        atthack.utterances(tmp_path)
+    second.unlink()
+    first.with_suffix(".TXT").write_text("Autre phrase.")
+    with pytest.raises(UserError, match="other words than in"):
+        atthack.utterances(tmp_path)
 
 
 def test_folders_that_are_no_corpus(tmp_path):

@@ -56,7 +56,7 @@ class Corpus:
     """IEMOCAP's tree, small: in each session an improvised and a scripted dialogue, both speakers, every label once, or `times` over."""
 
     def __init__(self, root, sessions="12345", times=1):
-        self.root, self.number = root, 0
+        self.root, self.number, self.dialogs = root, 0, set()
         for session in sessions:
             self.dialog(f"Ses0{session}F_impro01", newline="\r\n" if session == "2" else "\n", labels=LABELS * times)
             self.dialog(f"Ses0{session}M_script01_1", labels=LABELS * times)
@@ -67,6 +67,7 @@ class Corpus:
     def dialog(self, dialog, newline="\n", labels=LABELS):
         """Both speakers say a line with each label; beside it stand lines and files that are no utterance."""
         evaluation, script = HEAD, ""
+        self.dialogs.add(dialog)
         for letter in "FM":
             for place, label in enumerate(labels):
                 utt = f"{dialog}_{letter}{place:03d}"
@@ -102,8 +103,12 @@ class Corpus:
 
 
 @pytest.fixture
-def corpus(tmp_path):
-    return Corpus(tmp_path / "IEMOCAP_full_release")
+def corpus(tmp_path, monkeypatch):
+    """A corpus that is whole, and small."""
+    corpus = Corpus(tmp_path / "IEMOCAP_full_release")
+    monkeypatch.setattr(iemocap, "DIALOGS", corpus.dialogs)
+    monkeypatch.setattr(iemocap, "TOTAL", corpus.number)
+    return corpus
 
 
 def by_name(found):
@@ -242,11 +247,79 @@ def test_folders_that_are_no_corpus(corpus, tmp_path):
 
 
 def test_text_that_is_not_plain(corpus):
-    """Bytes of an older encoding and odd spaces, as in some copies, do not stop it, and tables can hold what comes of them."""
+    """Odd spaces and a mark at the start, as in some copies, do not stop it; another encoding is read and said."""
     path = corpus.root / "Session1/dialog/transcriptions/Ses01F_impro01.txt"
-    path.write_bytes(path.read_bytes().replace(b"Line 1, so there!", b"  Don\x92t\xc2\xa0go,\t now. "))
+    plain = path.read_text()
+    assert plain.startswith("Ses01F_impro01_F000 [")
+    for mark, encoding in (("", "utf-8"), ("\ufeff", "utf-8"), ("", "cp1252")):
+        path.write_bytes((mark + plain.replace("Line 1, so there!", "  Don’t\xa0go,\t now. ")).encode(encoding))
+        found = iemocap.utterances(corpus.root)
+        assert by_name(found)["Ses01F_impro01_F000"].text == "Don’t go, now."
+        assert found.old_texts == ([path] if encoding == "cp1252" else []) and not any(found.left_out.values())
+    path.write_bytes(plain.encode().replace(b"Line 1, so there!", b"Don\x92t\xc2\xa0go"))  # both at once
+    with pytest.raises(UserError, match=r"Ses01F_impro01.txt: neither UTF-8 nor, at byte \d+ .0xc2., Western text in cp1252"):
+        iemocap.utterances(corpus.root)
+    path.write_bytes(plain.encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"Ses01F_impro01.txt: no text at byte 2 .0x00.; convert the file to UTF-8"):
+        iemocap.utterances(corpus.root)
+
+
+def test_two_transcripts_of_one_utterance(corpus):
+    folder = corpus.root / "Session1/dialog/transcriptions"
+    shutil.copy(folder / "Ses01F_impro01.txt", folder / "copy.txt")
     found = iemocap.utterances(corpus.root)
-    assert by_name(found)["Ses01F_impro01_F000"].text == "Don\ufffdt go, now."
+    assert len(found.utterances) == corpus.number
+    corpus.edit("Session1/dialog/transcriptions/copy.txt", "Line 2,", "Line two,")
+    with pytest.raises(UserError, match="/copy.txt:2: Ses01F_impro01_F001 .*; remove the one") as error:
+        iemocap.utterances(corpus.root)
+    assert f"{folder}/Ses01F_impro01.txt:2" in str(error.value)
+
+
+def test_the_dialogs_of_the_whole_corpus():
+    """Counts of FACTS.md, and its exceptions."""
+    assert [sum(dialog[4] == session for dialog in iemocap.DIALOGS) for session in "12345"] == [28, 30, 32, 30, 31]
+    assert len(iemocap.DIALOGS) == 151 and iemocap.TOTAL == 10039
+    assert not {"Ses01F_impro08", "Ses01M_impro08", "Ses03M_impro05"} & iemocap.DIALOGS
+    assert {"Ses03M_impro08b", "Ses03F_impro08", "Ses05M_script01_1", "Ses05M_script01_1b"} <= iemocap.DIALOGS
+
+
+def strict(corpus, tmp_path, capsys):
+    """What stage 0 says of what is missing, and refuses."""
+    capsys.readouterr()
+    with pytest.raises(UserError) as error:
+        prepare_data.main(["--strict", "iemocap", str(corpus.root), str(tmp_path / "data")])
+    assert not (tmp_path / "data").exists()
+    out = capsys.readouterr().out
+    prepare_data.main(["iemocap", str(corpus.root), str(tmp_path / "data")])
+    assert capsys.readouterr().out == out
+    shutil.rmtree(tmp_path / "data")
+    return out, str(error.value)
+
+
+def test_strict_wants_every_session_dialog_and_utterance(corpus, tmp_path, capsys):
+    prepare_data.main(["--strict", "iemocap", str(corpus.root), str(tmp_path / "data")])
+    assert f"{corpus.number} utterances, of which 0 are missing\n" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "data")
+    in_dialog = 2 * len(LABELS)
+
+    evaluation = corpus.root / "Session3/dialog/EmoEvaluation/Ses03F_impro01.txt"
+    evaluation.rename(tmp_path / "away")
+    out, error = strict(corpus, tmp_path, capsys)
+    assert f"{corpus.number} utterances, of which {in_dialog} are missing\n" in out
+    assert "missing parts: 1\n  Ses03F_impro01: no evaluation of this dialog\n" in out
+    assert f": {in_dialog} recordings missing and 0 unreadable" in error
+
+    whole = (tmp_path / "away").read_text()
+    evaluation.write_text(whole[: whole.index("Ses03F_impro01_F005") - 20])  # cut short between two blocks
+    out, error = strict(corpus, tmp_path, capsys)
+    assert f"missing parts: 1\n  {in_dialog - 5} utterances that no evaluation has\n" in out
+    assert f": {in_dialog - 5} recordings missing" in error
+    evaluation.write_text(whole)
+
+    shutil.move(corpus.root / "Session3", tmp_path / "away3")
+    out, error = strict(corpus, tmp_path, capsys)
+    assert "missing parts: 2\n  Ses03F_impro01: no evaluation of this dialog\n  Ses03M_script01_1: no" in out
+    assert f": {2 * in_dialog} recordings missing" in error
 
 
 def test_where_to_get_it(tmp_path):
@@ -278,7 +351,7 @@ def small(tmp_path_factory):
     """Data directory of the small tree."""
     folder = tmp_path_factory.mktemp("small")
     Corpus(folder / "IEMOCAP_full_release", times=TIMES)
-    prepare_data.main(["--strict", "iemocap", str(folder), str(folder / "data")])
+    prepare_data.main(["iemocap", str(folder), str(folder / "data")])
     return folder / "data"
 
 
