@@ -212,7 +212,7 @@ def test_an_archive_that_came_damaged_is_not_unpacked(publisher, tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match=f"{tmp_path}/downloads/atthack_wav.tgz: cannot be unpacked .*remove it and fetch it again"):
         atthack.get(tmp_path / "downloads")
-    assert not list((tmp_path / "downloads/atthack").iterdir())
+    assert not list((tmp_path / "downloads/atthack").glob("*"))
 
 
 @functools.cache
