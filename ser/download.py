@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ser.cli import UserError
-from ser.files import _named, alone, workplace
+from ser.files import alone, named, workplace
 
 TRIES = 5  # in a row that bring nothing new
 WAIT = 2.0  # seconds before another try, doubled with each that brought nothing
@@ -123,7 +123,7 @@ def _fetch_rest(url: str, part: Path, size: int) -> None:
             )
         part.parent.mkdir(parents=True, exist_ok=True)
         with (
-            _named(part),
+            named(part),
             open(part, "ab" if start else "wb") as stream,
             _progress(part, start, size) as progress,
         ):
@@ -214,7 +214,7 @@ def unpack(archive: Path, dest: Path) -> None:
         if dest.exists():  # another process has just done it
             return
         try:
-            with _named(dest):
+            with named(dest):
                 if _is_zip(archive):
                     _unpack_zip(archive, folder)
                 else:

@@ -33,7 +33,7 @@ def whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     handle, partial = _partial(path)
     try:
         encoding = None if "b" in mode else "utf-8"
-        with _named(path), open(handle, mode, encoding=encoding) as stream:
+        with named(path), open(handle, mode, encoding=encoding) as stream:
             yield stream
             stream.flush()
             os.fsync(handle)
@@ -68,7 +68,7 @@ def alone(path: Path, what: str, wait: bool = False) -> Iterator[None]:
             if not os.fstat(stream.fileno()).st_nlink:
                 continue  # the process that had it removed it before it was locked here
             try:
-                with _named(path):
+                with named(path):
                     stream.truncate(0)
                     stream.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
                 yield
@@ -116,7 +116,7 @@ def is_same(path: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Put the file's name into the error of a full disk: write() does not know what it writes to."""
     try:
         yield

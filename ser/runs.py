@@ -307,6 +307,9 @@ def read_run(folder: str | Path) -> Run:
         if not isinstance(content.get(key), kind):
             what = "missing" if key not in content else "damaged"
             raise UserError(f"{path}: {key}: {what}; remove the folder and run stage 4 again")
+    made = content["made"]
+    if {*made} != {"command", "commit", "machine", "versions"} or not isinstance(made["versions"], dict):
+        raise UserError(f"{path}: made: damaged; remove the folder and run stage 4 again")
     return Run(
         folder=Path(folder),
         corpus=content["corpus"],
@@ -317,7 +320,7 @@ def read_run(folder: str | Path) -> Run:
         data=Path(content["data"]),
         folds=Path(content["folds"]),
         dump=Path(content["dump"]),
-        made=content["made"],
+        made=made,
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import read_recordings, read_table, write_table
-from ser.files import _named, alone, whole
+from ser.files import alone, named, whole
 from ser.text import tokens, word_errors
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path |
         stream.writelines(f"{line}\n" for line in (head, *map(" ".join, heard.items())))
     left = {utt: wav for utt, wav in wavs.items() if utt not in heard}
     told = time.monotonic()
-    with _named(part), open(part, "a", encoding="utf-8", buffering=1) as stream:  # each line at once
+    with named(part), open(part, "a", encoding="utf-8", buffering=1) as stream:  # each line at once
         for utt, wav in tqdm(left.items(), "transcribing", len(wavs), initial=len(heard), disable=None):
             samples, _ = audio.read(audio.recording(wav, f"{table.with_name('wav.scp')}: {utt}"), rate)
             heard[utt] = hear(network, labels, samples, rate)

@@ -299,14 +299,9 @@ def _print(faults: Iterable[Fault]) -> None:
         kinds[_file(fault.place), fault.remedy].append(fault)
     for kind in kinds.values():
         for place, what, remedy in kind[:MOST_OF_A_KIND]:
-            print(_visible(f"{place}: {what}; {remedy}"), file=sys.stderr)
+            print(cli.plain(f"{place}: {what}; {remedy}"), file=sys.stderr)
         if len(kind) > MOST_OF_A_KIND:
             print(f"{_file(place)}: ... and {len(kind) - MOST_OF_A_KIND} more; {remedy}", file=sys.stderr)
-
-
-def _visible(text: str) -> str:
-    """A line for the screen, on which control characters would move the cursor or change colours."""
-    return CONTROL.sub(lambda odd: ascii(odd[0])[1:-1], text)
 
 
 def _file(place: str) -> str:

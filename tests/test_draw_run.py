@@ -335,7 +335,7 @@ class TestRefused:
     def test_a_recording_without_a_line(self, toy):
         run = lay_out(toy)
         Path("data/all/wav.scp").write_text("")
-        self.refuse(run, "data/all/wav.scp: no line for d-00; add it, or run the stage that writes the table again")
+        self.refuse(run, "data/all/wav.scp: no line for d-00, d-01, d-02 and 9 more; add them, or run the stage that writes the table again")
 
     def test_a_shell_command(self, toy):
         run = lay_out(toy)

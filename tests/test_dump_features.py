@@ -279,9 +279,9 @@ def test_a_recording_at_another_rate_is_resampled(place):
 
 
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
-def test_features_that_are_not_finite(place):
-    soundfile.write("a-3.wav", np.tile([1e30, -1e30], 500), RATE, subtype="FLOAT")
-    note_md5s()
+def test_features_that_are_not_finite(place, monkeypatch):
+    extract, length = logmel.extract, LENGTHS["a-3"]
+    monkeypatch.setattr(logmel, "extract", lambda samples, config: extract(samples, config) * (np.nan if len(samples) == length else 1))
     lay_out(1)
     with pytest.raises(UserError) as error:
         in_process(folder_of(), 1)

@@ -341,8 +341,9 @@ def test_a_run_is_read_as_it_was_laid_out(place):
 def test_text_in_a_run_stays_text(place, commit):
     """A commit of digits and one e is a number to whom nobody told otherwise."""
     run = runs.read_run(place.lay_out("run"))
-    runs.write_run(replace(run, folder=Path("exp/other"), made={"commit": commit, "versions": {"x": commit}}))
-    assert runs.read_run("exp/other").made == {"commit": commit, "versions": {"x": commit}}
+    made = {"command": "c", "commit": commit, "machine": "m", "versions": {"x": commit}}
+    runs.write_run(replace(run, folder=Path("exp/other"), made=made))
+    assert runs.read_run("exp/other").made == made
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ fi
 
 if at_stage 1 "folds"; then
   for one in $protocol; do
-    python -m ser.make_folds conf/protocols/$one.yaml data/all data/folds/$one
+    python -m ser.make_folds $pipes conf/protocols/$one.yaml data/all data/folds/$(basename $one)
   done
 fi
 
@@ -85,12 +85,12 @@ if at_stage 4 "training of the networks"; then
 fi
 
 if at_stage 5 "scoring"; then
-  python -m ser.score --systems "${systems[@]}" --protocols $protocols
+  python -m ser.score $([ $replace = false ] || echo --replace) --systems "${systems[@]}" --protocols $protocols
 fi
 
 if at_stage 6 "table and figures"; then
   for one in $protocol; do
-    run=exp/$main/$one/fold1_seed1
+    run=exp/$main/$(basename $one)/fold1_seed1
     if [ -e $run/done ] && [ -e $run/last.safetensors ]; then  # a network, trained
       python -m ser.draw_run $run
     fi

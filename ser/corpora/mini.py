@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ser.cli import UserError
 from ser.datadir import Found, Utterance, files_below, read_table, write_table
-from ser.files import _named, workplace
+from ser.files import named, workplace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +112,7 @@ def get(downloads: Path) -> Path:
     """
     root = Path(downloads) / "mini"
     if not root.exists():
-        with workplace(root) as made, _named(root):
+        with workplace(root) as made, named(root):
             if not root.exists():  # else another process has just made it
                 make(made)
                 try:
