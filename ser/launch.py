@@ -45,8 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from ser.config import read_protocol, read_system
     from ser.folds import fold_numbers
-    from ser.provenance import provenance
-    from ser.runs import OtherRun, Run, refuse_other_protocol, shared_part, write_run
+    from ser.runs import OtherRun, Run, provenance, refuse_other_protocol, shared_part, write_run
 
     made = provenance(shlex.join(["python", "-m", "ser.launch", *(argv or sys.argv[1:])]))
     systems = [

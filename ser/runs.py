@@ -35,6 +35,7 @@ from ser.datadir import read_column, read_table
 from ser.files import alone, whole
 from ser.folds import Fold, fold_numbers, read_fold
 from ser.identity import column_of, differences, fingerprint, md5_of, settings, sources, split_of, table_of
+from ser.provenance import provenance as provenance  # what Run.made holds
 
 if TYPE_CHECKING:
     import numpy as np
