@@ -8,6 +8,8 @@ from typing import Any
 
 from ser.identity import ROOT
 
+UNKNOWN = "unknown"
+WRITTEN = [f":(exclude,glob)egs/*/{name}" for name in ("results/**", "figures/**", "RESULTS.md")]  # by stages 5 and 6
 PACKAGES = ("torch", "torchaudio", "librosa", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile")
 
 
@@ -28,18 +30,31 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def commit(root: Path = ROOT) -> str:
-    """The git commit of the repository, with -dirty where files were changed since; or why there is none."""
-
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, errors="replace")
-        except OSError:
-            return "unknown: no git here"
-        return done.stdout.strip() or f"unknown: {' '.join(done.stderr.split()) or 'no commit'}"
-
-    top = git("rev-parse", "--show-toplevel")
-    if top.startswith("unknown"):
-        return "unknown: not a git checkout" if "not a git repository" in top else top[:200]
+    """The git commit of the repository, with -dirty where more than what stages 5 and 6 write was changed since; or
+    why there is none."""
+    top = git(root, "rev-parse", "--show-toplevel")
+    if top.startswith(UNKNOWN):
+        return f"{UNKNOWN}: not a git checkout" if "not a git repository" in top else top[:200]
     if Path(top).resolve() != root.resolve():  # unpacked inside another repository
-        return "unknown: not a git checkout"
-    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        return f"{UNKNOWN}: not a git checkout"
+    number = git(root, "rev-parse", "--short=12", "HEAD")
+    changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN)
+    return f"{number}-dirty" if changed and not number.startswith(UNKNOWN) else number
+
+
+def is_committed(path: Path, root: Path = ROOT) -> bool:
+    """Whether git knows a file of the repository; where there is no git to ask, it may well be: True."""
+    if commit(root).startswith(UNKNOWN):
+        return True
+    return not git(root, "ls-files", "--error-unmatch", str(path.resolve())).startswith(UNKNOWN)
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What a git command prints; where it fails, UNKNOWN and why."""
+    try:
+        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, errors="replace")
+    except OSError:
+        return f"{UNKNOWN}: no git here"
+    if done.returncode:
+        return f"{UNKNOWN}: {' '.join(done.stderr.split())}"
+    return done.stdout.strip()

@@ -2,9 +2,9 @@
 
 Call it in the recipe's folder: it reads exp/<system>/<protocol>/<run> and writes
 results/<system>/<protocol>/<run>.txt (and <run>.epochs.jsonl for a network). Scores of the very run, with its
-weights, are left alone. Scores of another commit or machine, as those that came with the repository, are not
-replaced: the run's own are written beside them, to results/<system>/<protocol>/own/, and the table says which it
-shows. --replace puts them in their place.
+weights, are left alone. Scores of another commit or machine that git has, as those that came with the repository,
+are not replaced: the run's own are written beside them, to results/<system>/<protocol>/own/, and the table says
+which it shows. --replace puts them in their place.
 """
 
 import argparse
@@ -62,6 +62,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
 
     from ser import metrics
     from ser.folds import fold_numbers
+    from ser.provenance import is_committed
     from ser.runs import read_run
     from ser.scores import Scores, identity_lines, write_scores
 
@@ -110,9 +111,10 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
         posteriors,
     )
     before = read_or_none(result)
-    if before and not replace and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine")):
+    others = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
+    if others and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
-        print(f"{result}: stays as it is, of another commit or machine ({made}); --replace would replace it")
+        print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is; --replace true of run.sh, or --replace, would replace it")
         result = own
     elif own.exists():  # of an earlier call, and now out of date
         for path in (own, own.with_suffix(".epochs.jsonl")):

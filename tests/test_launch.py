@@ -390,9 +390,18 @@ def test_the_commit_is_that_of_the_recipes_alone(tmp_path, monkeypatch):
     git(tmp_path, "commit", "-qm", "x")
     git(tmp_path, "tag", "v1")
     assert re.fullmatch("[0-9a-f]{12}", provenance.commit(tmp_path))
+    Path(tmp_path / "egs/toy/results/svm").mkdir(parents=True)
+    for name in ("RESULTS.md", "results/svm/x.txt"):  # what the stages write
+        (tmp_path / "egs/toy" / name).write_text("one")
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "-qm", "y")
+        (tmp_path / "egs/toy" / name).write_text("other")
+    assert re.fullmatch("[0-9a-f]{12}", provenance.commit(tmp_path))
     (tmp_path / "inside/file").write_text("changed")
     assert re.fullmatch("[0-9a-f]{12}-dirty", provenance.commit(tmp_path))
     assert provenance.commit(tmp_path / "inside") == "unknown: not a git checkout"
+    assert not provenance.is_committed(tmp_path / "inside/other", tmp_path)
+    assert provenance.is_committed(tmp_path / "inside/file", tmp_path)
     bare = tmp_path.parent / f"{tmp_path.name}-none"
     bare.mkdir()
     assert provenance.commit(bare) == "unknown: not a git checkout"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import skops.io
 
-from ser import networks, score, train, train_svm
+from ser import networks, provenance, score, train, train_svm
 from ser.cli import UserError
 from ser.identity import settings
 from ser.runs import read_run
@@ -196,15 +196,16 @@ def test_other_weights_are_scored_anew(scored):
 
 
 @pytest.mark.parametrize("key", ["commit", "machine"])
-def test_scores_of_another_commit_or_machine_stay(scored, capsys, key):
+def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monkeypatch, key):
     folder, result = scored
+    monkeypatch.setattr(provenance, "is_committed", lambda path: path == result)
     published = re.sub(f"# {key}: .*", f"# {key}: another", re.sub("# model: .*", "# model: another", result.read_text()))
     result.write_text(published)
     run_score()
     own = result.parent / "own" / result.name
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results/")]
-    assert told[0].startswith(f"{result}: stays as it is, of another commit or machine (commit ")
-    assert told[0].endswith("; --replace would replace it")
+    assert told[0].startswith(f"{result}: is committed, and of another commit or machine (commit ")
+    assert told[0].endswith("; stays as it is; --replace true of run.sh, or --replace, would replace it")
     assert told[1].startswith(f"{own}: WA ")
     assert result.read_text() == published
     assert read_scores(own).about["run"] == read_run(folder).identity
@@ -215,6 +216,16 @@ def test_scores_of_another_commit_or_machine_stay(scored, capsys, key):
     run_score("--replace")
     assert read_scores(result).about[key] != "another"
     assert not own.exists()
+
+
+def test_scores_that_git_does_not_know_are_replaced(scored, monkeypatch):
+    """They are the user's own, of an earlier commit."""
+    folder, result = scored
+    monkeypatch.setattr(provenance, "is_committed", lambda path: False)
+    result.write_text(re.sub("# commit: .*", "# commit: earlier", re.sub("# model: .*", "# model: another", result.read_text())))
+    run_score()
+    assert read_scores(result).about["commit"] == "0"
+    assert not (result.parent / "own").exists()
 
 
 def test_scores_of_a_changed_run_are_refused(scored):
