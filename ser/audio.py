@@ -179,16 +179,11 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
             )
     if mono.min() == mono.max():
         raise UserError(f"{recording}: silent: every sample is {mono[0]:g}; fetch it again or leave it out")
-    return (mono, own_rate) if rate is None else (resample(mono, own_rate, rate), rate)
+    if rate is None:
+        return mono, own_rate
+    from ser.extract import resample
 
-
-def resample(samples: "np.ndarray", rate: int, to: int) -> "np.ndarray":
-    """Samples (N,) at `rate` Hz -> at `to` Hz (soxr, high quality)."""
-    if rate == to:
-        return samples
-    import soxr
-
-    return soxr.resample(samples, rate, to, quality="HQ")
+    return resample(mono, own_rate, rate), rate
 
 
 def md5(samples: "np.ndarray") -> str:

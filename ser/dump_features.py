@@ -11,13 +11,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import compute_missing, read_recordings, read_table, write_table
 from ser.files import alone
 from ser.jobs import job_name
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,7 +83,7 @@ def dump(
     wavs = read_recordings(data / "wav.scp", allow_pipes, "ser.dump_features")
     compute_missing(data, ["utt2md5"], allow_pipes, "ser.dump_features")
     md5s = read_table(data / "utt2md5", wavs)
-    made = {**without_parts(feature), "noise": noise, "code": dict(feature_sources(feature, noise))}
+    made = {**without_parts(feature), "noise": noise, "code": dict(feature_sources(feature))}
     reason = why_anew(folder, made, {utt: md5s[utt] for utt in wavs})
     if not reason:
         print(f"{folder}: all {len(wavs)} utterances are there")
@@ -170,12 +173,11 @@ def gone(index: Mapping[str, str]) -> str:
 
 def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     """Compute the features of one job's utterances."""
-    import numpy as np
     from tqdm import tqdm
 
     from ser.archive import write_archive
     from ser.config import check, load_kind, read_yaml
-    from ser.noise import add as add_noise
+    from ser.extract import extract
     from ser.runs import feature_sources
 
     if (parts / f"frames.{job}").exists():  # written last: this part is done
@@ -185,31 +187,23 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     noise = settings.pop("noise")
     code = settings.pop("code")
     config = check(module.Config, settings, parts.parent / "feature.yaml")
-    if code != feature_sources(config, noise):
+    if code != feature_sources(config):
         raise UserError(f"{parts.parent}: the code was changed since the job was laid out; run stage 2 again")
     scp = parts / f"wav.{job}.scp"
     wavs = read_recordings(scp, allow_pipes, "ser.dump_features")
     md5s = read_table(parts / f"utt2md5.{job}", wavs)
 
-    def matrices() -> Iterator[tuple[str, np.ndarray]]:
+    def matrices() -> Iterator[tuple[str, "np.ndarray"]]:
         for utt, place in tqdm(wavs.items(), desc="features", disable=None):
             samples, rate = audio.read(audio.recording(place, f"{scp}: {utt}"))
             if audio.md5(samples) != md5s[utt]:
                 raise UserError(
                     f"{place}: {utt} has other samples than when utt2md5 was written; run stages 0 and 1 again"
                 )
-            samples = audio.resample(samples, rate, config.sample_rate)
-            if noise:
-                samples = add_noise(samples, noise, utt)
             try:
-                matrix = module.extract(samples, config)
+                yield utt, extract(samples, rate, config, noise, utt)
             except UserError as error:  # of what the feature cannot do with these samples
                 raise UserError(f"{place}: {utt}: {error}; leave out the recording") from None
-            if not len(matrix) or not np.isfinite(matrix).all():
-                raise UserError(
-                    f"{place}: {utt} gives {'no frames' if not len(matrix) else 'non-finite values'}; mend or leave out the recording"
-                )
-            yield utt, matrix
 
     frames = write_archive(parts / f"feats.{job}.ark", matrices())
     write_table(parts / f"frames.{job}", {utt: str(n) for utt, n in frames.items()})

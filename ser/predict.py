@@ -151,18 +151,13 @@ def heard(run: "Run", recordings: Mapping[str, Path]) -> Iterator[tuple[str, "np
 
 def features_of(run: "Run", path: Path) -> "np.ndarray":
     """(T, D) of a recording."""
-    import numpy as np
+    from ser.extract import extract
 
-    config = run.system.feature
-    samples, _ = audio.read(path, config.sample_rate)
+    samples, rate = audio.read(path)
     try:
-        matrix = run.feature.extract(samples, config)
+        matrix = extract(samples, rate, run.system.feature)
     except UserError as error:
         raise UserError(f"{path}: {error}; leave it out") from None
-    if not len(matrix) or not np.isfinite(matrix).all():
-        raise UserError(
-            f"{path}: gives {'non-finite values' if len(matrix) else 'no frames'}; mend it or leave it out"
-        )
     return matrix if run.columns is None else matrix[:, run.columns]
 
 

@@ -63,7 +63,7 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     rows: dict[tuple, Runs] = defaultdict(dict)
     for name, scores in (valid[0] or valid[1]).items():
         rows[tuple(sorted(scores.row.items()))][name] = scores
-    code = fingerprint(dict(code_of(system, protocol)))
+    code = fingerprint(dict(code_of(system)))
 
     def rank(runs: Runs) -> tuple:
         one = next(iter(runs.values()))

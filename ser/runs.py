@@ -129,12 +129,12 @@ class Run:
     @property
     def code(self) -> Mapping[str, str]:
         """Source that all runs of a row have in common: {module: fingerprint}."""
-        return code_of(self.system, self.protocol)
+        return code_of(self.system)
 
     @property
     def trainer(self) -> Mapping[str, str]:
         """Source of what else training runs through."""
-        every = sources("ser.train_svm" if self.system.training is None else "ser.train")
+        every = sources("ser.train_svm" if self.system.training is None else "ser.train", "ser.archive")
         return {module: of_module for module, of_module in every.items() if module not in self.code}
 
     @property
@@ -251,7 +251,7 @@ class Run:
         wanted = table_of(self.data / "utt2md5")
         utts = sorted(set(self.sources().values()))
         for noise in self.noises:
-            folder, code = self.feature_folder(noise), feature_sources(self.system.feature, noise)
+            folder, code = self.feature_folder(noise), feature_sources(self.system.feature)
             if not (folder / "feats.scp").exists() or not (folder / "utt2md5").exists():
                 raise UserError(f"{folder}: no features here, or of an older version; run stage 2")
             made = read_yaml(folder / "feature.yaml").get("code") or {}
@@ -429,13 +429,12 @@ def refuse_other_protocol(folds: Path, protocol: Protocol) -> None:
         )
 
 
-def code_of(system: System, protocol: Protocol) -> Mapping[str, str]:
-    """Source of the modules that a system's kinds name, and of what they import: {module: fingerprint}."""
+def code_of(system: System) -> Mapping[str, str]:
+    """Source of what a system's kinds name, and of what all features have in common: {module: fingerprint}."""
     kinds = f"ser.features.{kind_of(system.feature)}", f"ser.models.{kind_of(system.model)}"
-    noise = ["ser.noise"] if system.augment or protocol.noise else []
-    return sources(*kinds, "ser.normalisation", *noise)
+    return sources(*kinds, "ser.extract", "ser.normalisation")
 
 
-def feature_sources(feature: Any, noise: str | None) -> Mapping[str, str]:
+def feature_sources(feature: Any) -> Mapping[str, str]:
     """Source of what computes a feature: {module: fingerprint}."""
-    return sources(f"ser.features.{kind_of(feature)}", *(["ser.noise"] if noise else []))
+    return sources(f"ser.features.{kind_of(feature)}", "ser.extract")

@@ -73,11 +73,11 @@ class Recipe:
         self.yaml = yaml
         self.seal(dump)
 
-    def seal(self, dump: Path, kind: str = "logmel", noise: str | None = None) -> None:
+    def seal(self, dump: Path, kind: str = "logmel") -> None:
         """Say in a feature's folder that today's code made it of the recordings that there are."""
         from ser.identity import sources
 
-        code = dict(sources(f"ser.features.{kind}", *(["ser.noise"] if noise else [])))
+        code = dict(sources(f"ser.features.{kind}", "ser.extract"))
         (dump / "feature.yaml").write_text(self.yaml.safe_dump({"code": code}))
         (dump / "utt2md5").write_text((self.folder / "data/all/utt2md5").read_text())
 
@@ -143,7 +143,7 @@ def noisy(recipe):
             for utt, matrix in recipe.matrices.items():
                 writer(utt, factor * matrix)
         (folder / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items()))
-        recipe.seal(folder, noise=noise)
+        recipe.seal(folder)
     return recipe, run
 
 

@@ -249,7 +249,7 @@ def test_a_feature_that_two_systems_share_is_made_once(place, capfd):
 def test_the_settings_stand_beside_the_features(place):
     lay_out(1)
     told = yaml.safe_load((folder_of() / "feature.yaml").read_text())
-    assert list(told.pop("code")) == ["ser.features.lld", "ser.features.logmel", "ser.features.spectrum"]
+    assert list(told.pop("code")) == ["ser.extract", "ser.features.lld", "ser.features.logmel", "ser.features.spectrum", "ser.noise"]
     assert told == yaml.safe_load(FEATURE) | {"top_db": 80.0, "duration": None, "pad": "end", "derivatives": 0, "noise": None}
 
 
@@ -285,7 +285,7 @@ def test_features_that_are_not_finite(place, monkeypatch):
     lay_out(1)
     with pytest.raises(UserError) as error:
         in_process(folder_of(), 1)
-    assert str(error.value) == f"{place}/a-3.wav: a-3 gives non-finite values; mend or leave out the recording"
+    assert str(error.value) == f"{place}/a-3.wav: a-3: gives non-finite values; leave out the recording"
     assert not (folder_of() / "split1/frames.1").exists()
     assert not list((folder_of() / "split1").glob("feats*"))
 

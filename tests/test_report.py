@@ -52,7 +52,7 @@ def place(tmp_path, monkeypatch):
 
 
 def code(system, protocol):
-    return fingerprint(dict(code_of(read_system(system), read_protocol(protocol))))
+    return fingerprint(dict(code_of(read_system(system))))
 
 
 def write_scores(system, protocol, run, answers, own=False, **about):

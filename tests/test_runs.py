@@ -76,7 +76,7 @@ def test_a_system_takes_its_parts_of_the_feature(recipe):
             for utt, matrix in recipe.matrices.items():
                 writer(utt, factor * matrix[:1])
         (folder / "utt2num_frames").write_text("".join(f"{utt} 1\n" for utt in recipe.matrices))
-        recipe.seal(folder, "means", noise)
+        recipe.seal(folder, "means")
     features = run.read_features()
     assert features.dimension == 4
     utt = recipe.part("train")[0]

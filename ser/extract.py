@@ -1,0 +1,37 @@
+"""The samples of a recording -> the frames of a feature: what all features have in common."""
+
+from typing import TYPE_CHECKING, Any
+
+from ser.cli import UserError
+from ser.config import kind_of, load_kind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def resample(samples: "np.ndarray", rate: int, to: int) -> "np.ndarray":
+    """Samples (N,) at `rate` Hz -> at `to` Hz (soxr, high quality)."""
+    if rate == to:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, rate, to, quality="HQ")
+
+
+def extract(samples: "np.ndarray", rate: int, feature: Any, noise: str | None = None, utt: str = "") -> "np.ndarray":
+    """Samples (N,) at `rate` Hz -> frames (T, D) float32 of a feature, which its Config says.
+
+    noise: added at the feature's sampling rate, the same each time for the same `utt`. Raises UserError, which names no
+    recording, where these samples give none.
+    """
+    import numpy as np
+
+    samples = resample(samples, rate, feature.sample_rate)
+    if noise:
+        from ser.noise import add
+
+        samples = add(samples, noise, utt)
+    matrix = load_kind("feature", kind_of(feature), "").extract(samples, feature)
+    if not len(matrix) or not np.isfinite(matrix).all():
+        raise UserError(f"gives {'non-finite values' if len(matrix) else 'no frames'}")
+    return matrix
