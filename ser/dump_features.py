@@ -143,15 +143,16 @@ def why_anew(folder: Path, made: Mapping[str, Any], md5s: Mapping[str, str]) -> 
     """Why the features in a folder are not those wanted; "" where they are. made: settings and code, as feature.yaml
     has them; md5s: checksums of the recordings."""
     from ser.config import read_yaml
+    from ser.runs import other_modules
 
     if not all((folder / name).exists() for name in ("feats.scp", "utt2md5", "feature.yaml")):
         return "not whole, or of an older version"
     index, there = read_table(folder / "feats.scp"), read_table(folder / "utt2md5")
     before = read_yaml(folder / "feature.yaml")
     changed = [utt for utt in md5s.keys() | there.keys() if md5s.get(utt) != there.get(utt)]
-    code = [module for module in made["code"] if (before.get("code") or {}).get(module) != made["code"][module]]
+    code = other_modules(before, "code", made["code"])
     if code:
-        return f"other code ({', '.join(code)})"
+        return f"other {code}"
     if before != made:
         return "other settings"
     if changed or index.keys() != md5s.keys():

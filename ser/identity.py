@@ -23,6 +23,7 @@ PLUMBING = frozenset(
     f"ser.{name}" for name in ("cli", "config", "datadir", "files", "folds", "identity", "runs", "worker")
 )
 PARTS = ("train", "dev", "test")
+DEFAULT = "the default"  # of a setting that is not there
 PROSE = ("name", "description", "paper", "table")  # of systems and protocols: no result follows from it
 
 
@@ -58,16 +59,18 @@ def differences(one: Any, other: Any, key: str = "") -> list[str]:
         return [
             line
             for name in keys
-            for line in differences(one.get(name), other.get(name), f"{key}.{name}" if key else name)
+            for line in differences(
+                one.get(name, DEFAULT), other.get(name, DEFAULT), f"{key}.{name}" if key else name
+            )
         ]
-    told = ["the default" if value is None else json.dumps(value) for value in (one, other)]
+    told = [value if value is DEFAULT else json.dumps(value) for value in (one, other)]
     return [] if one == other else [f"{key} {told[0]}, not {told[1]}"]
 
 
 @functools.cache
 def sources(*modules: str) -> Mapping[str, str]:
     """Fingerprints of the source of modules and of all of ser that they import, but for PLUMBING: {module: 16
-    digits}. Comments, docstrings, annotations' imports and layout are no matter."""
+    digits}. Comments, docstrings, imports for type checkers and layout are no matter."""
     found: dict[str, str] = {}
     waiting = [*modules]
     while waiting:

@@ -6,6 +6,7 @@ groups, the one with the most folds, then the most runs, then today's code, then
 repository goes before what was made here (results/<system>/<protocol>/own/).
 """
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from ser.scores import Scores, read_scores
 if TYPE_CHECKING:
     from ser.config import Protocol, System
 
+ABOUT = {  # what scores say of themselves, and its form
+    "corpus": ".+", "fold": r"\d+ of \d+", "seed": r"\d+", "overlap": ".+", "train_seconds": r"[\d.]+", "date": ".+", "commit": ".+",
+}  # fmt: skip
+
 Runs = dict[str, Scores]  # of one system under one protocol, by the run's name
 
 
@@ -26,9 +31,8 @@ Runs = dict[str, Scores]  # of one system under one protocol, by the run's name
 class Results:
     """What results/ has of a system under a protocol.
 
-    shown: the runs that are averaged. beside: those made here that are not shown, since the repository has others of
-    the same names. left_out: of both, those that are not of the row shown, by the reason. is_own: whether those shown
-    were made here, beside published ones that are left out. is_older: whether they are of other code than today's, or
+    shown: the runs that are averaged. beside: those made here that are not shown, since the repository has others.
+    left_out: the others of both, by the reason. is_own: whether those shown were made here. is_older: whether they are of other code than today's, or
     without the recordings' checksums.
     """
 
@@ -40,8 +44,11 @@ class Results:
 
     @property
     def trainers(self) -> dict[str, str]:
-        """The versions of the training code that the runs shown were made by, each with its commit."""
-        return {scores.about["trainer"]: scores.about["commit"] for scores in self.shown.values()}
+        """The versions of the code of training and scoring that the runs shown were made by, each with its commit."""
+        return {
+            f"{scores.about['trainer']} {scores.about.get('scorer')}": scores.about["commit"]
+            for scores in self.shown.values()
+        }
 
 
 def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
@@ -59,7 +66,7 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
                 left_out[reason][prefix + name] = scores
             else:
                 valid[-1][name] = scores
-    is_own = not valid[0] and bool(valid[1]) and bool(published)
+    is_own = not valid[0] and bool(valid[1])
     rows: dict[tuple, Runs] = defaultdict(dict)
     for name, scores in (valid[0] or valid[1]).items():
         rows[tuple(sorted(scores.row.items()))][name] = scores
@@ -83,12 +90,33 @@ def read(folder: Path, corpus: str) -> Runs:
     """The scores in a folder. Raises UserError for those of another corpus."""
     runs = {file.stem: read_scores(file) for file in sorted(folder.glob("*.txt"))}
     for name, scores in runs.items():
+        refuse_damaged(folder / f"{name}.txt", scores)
         if scores.about["corpus"] != corpus:
             raise UserError(
                 f"{folder / name}.txt: of {scores.about['corpus']}, not {corpus}; remove results/, which was copied "
                 "from another recipe"
             )
     return runs
+
+
+def refuse_damaged(path: Path, scores: Scores) -> None:
+    """Raise UserError where a line of what scores say of themselves is missing or no such thing."""
+    for key, form in ABOUT.items():
+        if not re.fullmatch(form, scores.about.get(key, "")):
+            raise UserError(f"{path}: {key}: missing or damaged; run stage 5 again, or fetch the file again")
+    if not scores.has_identity:
+        return
+    lacking = {"code", "folds", "recordings", "speakers"} - scores.row.keys()
+    lacking |= {"modules", "trainer"} - scores.about.keys()
+    for part in ("system", "protocol"):
+        try:
+            lacking |= set() if isinstance(scores.settings(part), dict) else {f"{part} settings"}
+        except (KeyError, ValueError, RecursionError):
+            lacking.add(f"{part} settings")
+    if lacking:
+        raise UserError(
+            f"{path}: {', '.join(sorted(lacking))}: missing or damaged; run stage 5 again, or fetch the file again"
+        )
 
 
 def mismatch(scores: Scores, now: dict[str, Any]) -> str:
@@ -107,6 +135,6 @@ def other_parts(runs: Runs, shown: Runs) -> str:
     """What tells two rows apart, in words."""
     one, other = next(iter(runs.values())), next(iter(shown.values()))
     parts = [part for part in {**one.row, **other.row} if one.row.get(part) != other.row.get(part)]
-    modules = [dict(word.split() for word in scores.about["modules"].split(", ")) for scores in (one, other)]
+    modules = [dict(re.findall(r"(\S+) (\S+?)(?:,|$)", scores.about["modules"])) for scores in (one, other)]
     changed = [name for name in {**modules[0], **modules[1]} if modules[0].get(name) != modules[1].get(name)]
     return ", ".join(f"code ({', '.join(changed)})" if part == "code" and changed else part for part in parts)

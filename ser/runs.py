@@ -211,7 +211,7 @@ class Run:
         matter."""
         self.refuse_missing_inputs()
         refuse_other_protocol(self.folds, self.protocol)
-        then = read_yaml(self.folder / "run.yaml")
+        then = read_run_yaml(self.folder / "run.yaml")
         changed = changes(then, self)
         told = [line for part, line in changed.items() if part not in but]
         if told:
@@ -254,10 +254,9 @@ class Run:
             folder, code = self.feature_folder(noise), feature_sources(self.system.feature)
             if not (folder / "feats.scp").exists() or not (folder / "utt2md5").exists():
                 raise UserError(f"{folder}: no features here, or of an older version; run stage 2")
-            made = read_yaml(folder / "feature.yaml").get("code") or {}
-            changed = [module for module in code if made.get(module) != code[module]]
+            changed = other_modules(read_yaml(folder / "feature.yaml"), "code", code)
             if changed:
-                raise UserError(f"{folder}: made by other code ({', '.join(changed)}); run stage 2 again")
+                raise UserError(f"{folder}: made by other {changed}; run stage 2 again")
             there = table_of(folder / "utt2md5")
             others = [utt for utt in utts if there.get(utt) != wanted.get(utt)]
             if others:
@@ -303,14 +302,7 @@ KEYS = {  # of run.yaml, with what each holds
 def read_run(folder: str | Path) -> Run:
     """Read FOLDER/run.yaml. Raises UserError where something is missing or no such thing."""
     path = Path(folder) / "run.yaml"
-    content = read_yaml(path)
-    for key, kind in KEYS.items():
-        if not isinstance(content.get(key), kind):
-            what = "missing" if key not in content else "damaged"
-            raise UserError(f"{path}: {key}: {what}; remove the folder and run stage 4 again")
-    made = content["made"]
-    if {*made} != {"command", "commit", "machine", "versions"} or not isinstance(made["versions"], dict):
-        raise UserError(f"{path}: made: damaged; remove the folder and run stage 4 again")
+    content = read_run_yaml(path)
     return Run(
         folder=Path(folder),
         corpus=content["corpus"],
@@ -321,8 +313,23 @@ def read_run(folder: str | Path) -> Run:
         data=Path(content["data"]),
         folds=Path(content["folds"]),
         dump=Path(content["dump"]),
-        made=made,
+        made=content["made"],
     )
+
+
+def read_run_yaml(path: Path) -> dict[str, Any]:
+    """The content of a run.yaml. Raises UserError where something is missing or no such thing."""
+    content = read_yaml(path)
+    for key, kind in KEYS.items():
+        if not isinstance(content.get(key), kind):
+            what = "missing" if key not in content else "damaged"
+            raise UserError(f"{path}: {key}: {what}; {REMEDY}")
+    made, parts = content["made"], content.get("parts")
+    if {*made} != {"command", "commit", "machine", "versions"} or not isinstance(made["versions"], dict):
+        raise UserError(f"{path}: made: damaged; {REMEDY}")
+    if parts is not None and not (isinstance(parts, dict) and "trainer" in parts):  # older ones have none
+        raise UserError(f"{path}: parts: damaged; {REMEDY}")
+    return content
 
 
 def write_run(run: Run, shared: str | None = None) -> None:
@@ -336,11 +343,13 @@ def write_run(run: Run, shared: str | None = None) -> None:
     if first_line(path) == lines[0]:
         return
     # a run that is just beginning has nothing yet that shows it: its lock does
-    with alone(run.folder / "lock", str(run.folder)) if path.exists() else nullcontext():
-        begun = [name for name in ("done", "checkpoint.safetensors", "epochs.jsonl") if (run.folder / name).exists()]
-        if path.exists() and begun:
-            told = ", ".join(changes(read_yaml(path), run).values()) or "run.yaml, which was changed by hand"
+    with alone(run.folder / "lock", str(run.folder)) if run.folder.exists() else nullcontext():
+        if any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl")):
+            if not path.exists():
+                raise OtherRun(run.folder, f"no run.yaml says what was trained here; {REMEDY}")
+            told = ", ".join(changes(read_run_yaml(path), run).values()) or "run.yaml, which was changed by hand"
             raise OtherRun(run.folder, f"made with other {told}; {REMEDY}")
+        (run.folder / "vocabulary").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         with whole(path) as stream:
             stream.writelines([*lines, shared or shared_part(run)])
 
@@ -376,8 +385,8 @@ def changes(then: Mapping[str, Any], run: Run) -> dict[str, str]:
     if not isinstance(old, dict) or not old:
         return {"code": "code, settings or recordings (it is of an older version, which did not note them)"}
     told = {}
-    for part in now:
-        if old.get(part) == now[part]:
+    for part in {**old, **now}:
+        if part in old and part in now and old[part] == now[part]:
             continue
         of_run = {"system": run.system, "protocol": run.protocol}
         modules = {"code": run.code, "trainer": run.trainer}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import whole
+from ser.files import is_same, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,18 +39,24 @@ def main(argv: list[str] | None = None) -> None:
     cli.add_device(parser)
     args = parser.parse_args(argv)
 
-    from ser.config import read_yaml
+    from ser.config import read_protocol, read_system
+    from ser.identity import differences, settings
+    from ser.runs import read_run
 
-    for path in (*args.systems, *args.protocols):  # a name mistyped would have no runs
-        read_yaml(path)
-    for system in args.systems:
-        for protocol in args.protocols:
-            place = Path(Path(system).stem) / Path(protocol).stem
+    protocols = [read_protocol(path) for path in args.protocols]
+    for system in map(read_system, args.systems):
+        for protocol in protocols:
+            place = Path(system.name) / protocol.name
             folders = sorted(Path("exp", place).glob("fold*_seed*"))
             if not folders:
                 print(f"exp/{place}: no runs; stages 3 and 4 make them")
             for folder in folders:
-                if (folder / "done").exists():
+                run = read_run(folder)
+                told = differences(settings(run.system), settings(system))
+                told += differences(settings(run.protocol), settings(protocol))
+                if told:
+                    print(f"{folder}: left out, of other settings: {'; '.join(told[:3])}")
+                elif run.is_done:
                     score(folder, Path("results", place, f"{folder.name}.txt"), args.device, args.replace)
                 else:
                     print(f"{folder}: not done, left out")
@@ -69,12 +75,14 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     run = read_run(folder)
     run.refuse_changes(but=["trainer"])  # a run that has ended is scored as it was trained
     identity = identity_lines(run)
+    epochs = folder / "epochs.jsonl"
     own = result.parent / "own" / result.name
     for place in (result, own):
         scores = read_or_none(place)
-        if scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row")):
-            tell(place, scores)
-            return
+        if scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer")):
+            if not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl")):
+                tell(place, scores)
+                return
     fold = run.read_fold()
     utts = sorted(fold.test)
     model = score_svm if run.system.training is None else score_network
@@ -91,6 +99,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
         "fold": f"{run.fold} of {len(fold_numbers(run.folds))}",
         "seed": run.seed,
         **identity,
+        "utterances": len(utts),
         "overlap": fold.overlap,
         **({"inputs": inputs} if inputs else {}),
         **about,
@@ -114,12 +123,11 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     others = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
     if others and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
-        print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is; --replace true of run.sh, or --replace, would replace it")
+        print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is: give run.sh --replace true to replace it")
         result = own
     elif own.exists():  # of an earlier call, and now out of date
         for path in (own, own.with_suffix(".epochs.jsonl")):
             path.unlink(missing_ok=True)
-    epochs = folder / "epochs.jsonl"
     if epochs.exists():
         with whole(result.with_suffix(".epochs.jsonl"), "wb") as stream:
             stream.write(epochs.read_bytes())

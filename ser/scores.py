@@ -18,7 +18,7 @@ import numpy as np
 from ser.cli import UserError
 from ser.config import read_yaml
 from ser.files import whole
-from ser.identity import settings
+from ser.identity import fingerprint, settings, sources
 
 if TYPE_CHECKING:
     from ser.runs import Run
@@ -55,10 +55,11 @@ def identity_lines(run: "Run") -> dict[str, str]:
     """What a run's scores say of what they follow from."""
     stored = read_yaml(run.folder / "run.yaml")  # as it was trained
     return {
-        "run": stored["identity"],
+        "run": fingerprint(stored["parts"]),
         "model": run.model,
         "row": " ".join(f"{part} {value or 'none'}" for part, value in run.row.items()),
         "trainer": stored["parts"]["trainer"],
+        "scorer": fingerprint(dict(sources("ser.score", "ser.archive"))),
         "modules": ", ".join(f"{module} {of_module[:8]}" for module, of_module in run.code.items()),
         **{
             f"{part} settings": json.dumps(settings(config), separators=(",", ":"))
@@ -132,6 +133,8 @@ def read_scores(path: Path) -> Scores:
             raise _no_scores(path, place) from None
     if not utts:
         raise UserError(f"{path}: holds no scores; run stage 5 again")
+    if about.get("utterances", str(len(utts))) != str(len(utts)):
+        raise UserError(f"{path}: {len(utts)} utterances, and there were {about['utterances']}; run stage 5 again")
     try:
         shares = np.array(values, float)
     except ValueError:

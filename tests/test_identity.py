@@ -1,12 +1,12 @@
 """What a result follows from, told by content."""
 
 import textwrap
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
 
-from ser import identity
+from ser import config, identity
 from ser.config import read_protocol, read_system
 
 SOURCE = """
@@ -73,18 +73,50 @@ def test_a_module_that_is_no_python_is_told_in_a_line(package):
         first(package)
 
 
-def test_every_module_is_plumbing_or_is_known_by_its_source():
-    """Nothing that computes is passed over: what PLUMBING names imports no numbers but for types."""
+# Those that decide no number: what looks, tells, fetches, lays out and draws; and stage 0 and 1, whose outcome is told by its content.
+TELLS = """
+    audio combine_data containers draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
+    jobs launch make_folds predict prepare_data provenance report results scores ser subset_data transcribe validate_data __init__
+""".split()
+
+
+def test_every_module_is_in_an_identity_or_decides_no_number():
+    """Of feature and model, of training, or of scoring; a new module must be put on one of the lists, or be imported."""
+    names = [str(path.relative_to(identity.ROOT).with_suffix("")).replace("/", ".") for path in (identity.ROOT / "ser").rglob("*.py")]
+    kinds = [name for name in names if name.startswith(("ser.features.", "ser.models.")) and not name.endswith("__init__")]
+    known = identity.sources(*kinds, "ser.extract", "ser.normalisation", "ser.train", "ser.train_svm", "ser.archive", "ser.score").keys()
+    rest = {name for name in names if name not in known and name not in identity.PLUMBING and not name.startswith("ser.corpora")}
+    assert {name.removeprefix("ser.").removeprefix("features.").removeprefix("models.") for name in rest} <= set(TELLS)
+
+
+def test_the_plumbing_computes_nothing():
     for module in identity.PLUMBING:
         text = (identity.ROOT / f"{module.replace('.', '/')}.py").read_text()
         heads = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
         assert not [line for line in heads if any(name in line for name in ("numpy", "torch", "scipy", "sklearn"))], module
 
 
-def test_every_model_and_feature_has_its_own_source():
-    for part in ("features", "models"):
-        for path in (identity.ROOT / "ser" / part).glob("[a-z]*.py"):
-            assert f"ser.{part}.{path.stem}" in identity.sources(f"ser.{part}.{path.stem}")
+def test_defaults_of_the_settings_are_what_they_were():
+    """Results follow from these, and no identity holds them: a setting that is added must change nothing by its default, and a
+    default that is here must never change."""
+
+    def defaults(cls):
+        return {item.name: identity._default(item) for item in fields(cls) if identity._default(item) is not MISSING}
+
+    assert defaults(config.Training) == {
+        "optimiser": "adam", "epsilon": 1e-8, "batches": "alike", "patience": None, "monitor": "dev_loss", "clip_norm": None,
+        "class_weights": "none", "precision": "float32",
+    }  # fmt: skip
+    assert defaults(config.System) == {"augment": []}
+    assert defaults(config.Protocol) == {"where": {}, "noise": None, "labels": "own", "table": ""}
+    assert defaults(config.GroupFolds) == {"test_parts": 1, "seed": None, "dev": None}
+    assert defaults(config.RandomFolds) == {}
+
+
+def test_a_setting_of_none_is_not_its_default():
+    one, other = {"top_db": None}, {}
+    assert identity.differences(one, other) == ["top_db null, not the default"]
+    assert identity.differences(other, one) == ["top_db the default, not null"]
 
 
 SYSTEM = """
@@ -140,5 +172,5 @@ def test_md5_of_files(tmp_path):
     path = Path(tmp_path / "x")
     path.write_text("one")
     before = identity.md5_of(path)
-    path.write_text("two")
+    path.write_text("other")
     assert identity.md5_of(path) != before

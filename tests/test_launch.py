@@ -257,7 +257,7 @@ def test_a_table_of_runs_one_of_which_fails(place, monkeypatch, capfd):
     command = ["--seeds", "2", "--nj", "2"]
     run_py = f"{sys.executable} {ROOT}/tools/run.py"
     bad = Path("exp/tiny/selects_on_dev/fold1_seed2")
-    bad.mkdir(parents=True)
+    place.lay_out("tiny/selects_on_dev/fold1_seed2", seed=2)
     (bad / "checkpoint.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError) as error:
         start(*command, protocols=["dev"], cmd=run_py)

@@ -259,6 +259,34 @@ def test_scores_made_here_stand_beside_the_published_ones(place):
     assert "- **alpha**, apart: shown are the scores made here (own)." in scores_section()
 
 
+def test_scores_made_here_alone_are_told_and_drawn(place):
+    path = write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", own=True)
+    path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
+    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds) own"
+    assert Path("figures/alpha_apart_curves.png").exists()
+
+
+DAMAGES = [
+    (f"# {key}: .*\n", "", key)
+    for key in ("corpus", "fold", "seed", "overlap", "train_seconds", "date", "commit", "modules", "trainer", "system settings", "protocol settings")
+] + [
+    ("# fold: .*", "# fold: 1", "fold"), ("# fold: .*", "# fold: 1 of x", "fold"), ("# seed: .*", "# seed: x", "seed"),
+    ("# train_seconds: .*", "# train_seconds: x", "train_seconds"), ("# row: code .* folds", "# row: folds", "code"),
+    ("# row: .*", "# row: x", "code, folds, recordings, speakers"), ("# system settings: .*", "# system settings: {", "system settings"),
+    ("# system settings: .*", f"# system settings: {'[' * 5000}", "system settings"), ("# protocol settings: .*", "# protocol settings: 3", "protocol settings"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "told"), DAMAGES)
+def test_damaged_scores_are_told_in_a_line(place, old, new, told):
+    path = write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    text, count = re.subn(old, new, path.read_text())
+    assert count == 1
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"^{path}: {told}: missing or damaged; run stage 5 again, or fetch the file again$"):
+        rows()
+
+
 def test_training_code_that_changed_between_the_runs_is_told(place):
     for fold, trainer in ((1, "one"), (2, "two")):
         write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh", trainer=trainer, commit=f"c{fold}")
@@ -505,7 +533,7 @@ def test_a_protocol_whose_test_speakers_train_is_marked(place):
     write_scores("alpha", "plain", "fold1_seed1", "llhh lllh", overlap="sizes; train and test share 0 of 4 speakers, 2 of 2 sentences")
     report.main(["--corpus", "toy"])
     assert "‡" not in Path("RESULTS.md").read_text()
-    write_scores("alpha", "plain", "fold2_seed1", "llhh lllh", fold=2, overlap="sizes; train and test share 3 of 10 speakers, 0 of 2 sentences")
+    write_scores("alpha", "plain", "fold2_seed1", "llhh lllh", overlap="sizes; train and test share 3 of 10 speakers, 0 of 2 sentences")
     report.main(["--corpus", "toy", "--main", "alpha"])
     text = Path("RESULTS.md").read_text()
     assert "| plain‡ WA |" in text and "| plain‡ UA |" in text and "| paper† WA |" in text

@@ -199,6 +199,37 @@ def test_a_run_that_has_not_begun_is_laid_out_anew_and_one_that_has_is_refused(r
     assert runs.read_run(folder).system.training.epochs == 2
 
 
+def test_what_was_trained_without_a_word_of_what_is_no_run(recipe):
+    """Somebody removed run.yaml: old weights are not a new run's."""
+    folder = recipe.lay_out("run")
+    (folder / "run.yaml").unlink()
+    (folder / "done").touch()
+    with pytest.raises(UserError, match=r"exp/run: no run.yaml says what was trained here; remove or rename the folder"):
+        recipe.lay_out("run")
+    assert not (folder / "run.yaml").exists()
+
+
+def test_a_vocabulary_of_a_run_that_never_came_to_a_checkpoint_is_not_taken_over(recipe):
+    folder = recipe.lay_out("run", epochs=3)
+    (folder / "vocabulary").write_text("<unk>\nold\n")
+    recipe.lay_out("run", epochs=3)
+    assert (folder / "vocabulary").exists()  # the same run, which may go on
+    recipe.lay_out("run", epochs=2)
+    assert not (folder / "vocabulary").exists()
+
+
+def test_a_part_that_vanished_is_told(recipe):
+    Path("data/all/utt2room").write_text("".join(f"{utt} r\n" for utt in sorted(recipe.classes)))
+    protocol = recipe.yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text())
+    protocol["folds"]["by"] = "room"
+    recipe.write_yaml("conf/protocols/selects_on_dev.yaml", **protocol)
+    run = runs.read_run(recipe.lay_out("run"))
+    assert "groups" in run.parts
+    Path("data/all/utt2room").unlink()
+    with pytest.raises(UserError, match="made with other groups"):
+        run.refuse_changes()
+
+
 def test_a_run_of_an_older_version_is_refused(recipe):
     folder = recipe.lay_out("run")
     content = recipe.yaml.safe_load((folder / "run.yaml").read_text())

@@ -12,6 +12,7 @@ import pytest
 import skops.io
 
 from ser import networks, provenance, score, train, train_svm
+from ser import scores as scores_module
 from ser.cli import UserError
 from ser.identity import settings
 from ser.runs import read_run
@@ -115,7 +116,7 @@ def run_score(*options):
 
 
 def test_stage_5_scores_what_is_done_and_new(recipe, capsys):
-    one, two = (recipe.lay_out(f"tiny/selects_on_test/fold{fold}_seed1", "test", fold=fold, epochs=1) for fold in (1, 2))
+    one, two = (recipe.lay_out(f"tiny/selects_on_test/fold{fold}_seed1", "test", fold=fold) for fold in (1, 2))
     train.train(one, "cpu")
     capsys.readouterr()
     run_score()
@@ -174,7 +175,9 @@ def test_file_times_are_no_matter(scored, recipe):
     assert result.read_bytes() == before
     os.utime(result, (3e9, 3e9))
     shutil.rmtree(folder)
-    train_svm.train(recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm", model={"cost": [0.01]}))
+    conf = Path("conf/toy/svm.yaml")
+    recipe.write_yaml(str(conf), **(content := recipe.yaml.safe_load(conf.read_text())) | {"model": content["model"] | {"cost": [0.01]}})
+    train_svm.train(recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm"))
     run_score()
     scores = read_scores(result)
     assert scores.settings("system")["model"]["cost"] == [0.01]
@@ -205,7 +208,7 @@ def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monk
     own = result.parent / "own" / result.name
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results/")]
     assert told[0].startswith(f"{result}: is committed, and of another commit or machine (commit ")
-    assert told[0].endswith("; stays as it is; --replace true of run.sh, or --replace, would replace it")
+    assert told[0].endswith("; stays as it is: give run.sh --replace true to replace it")
     assert told[1].startswith(f"{own}: WA ")
     assert result.read_text() == published
     assert read_scores(own).about["run"] == read_run(folder).identity
@@ -228,6 +231,46 @@ def test_scores_that_git_does_not_know_are_replaced(scored, monkeypatch):
     assert not (result.parent / "own").exists()
 
 
+def test_scores_cut_at_the_end_of_a_line_are_made_anew(scored, capsys):
+    folder, result = scored
+    whole = result.read_text()
+    result.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"fold1_seed1.txt: 11 utterances, and there were 12; run stage 5 again"):
+        read_scores(result)
+    run_score()
+    assert result.read_text() == whole
+
+
+def test_other_code_of_scoring_scores_anew(scored, monkeypatch):
+    folder, result = scored
+    before = read_scores(result).about["scorer"]
+    sources = scores_module.sources
+    monkeypatch.setattr(scores_module, "sources", lambda *modules: {**sources(*modules), "ser.networks": "edited"})
+    run_score()
+    assert read_scores(result).about["scorer"] != before
+
+
+def test_runs_of_other_settings_than_the_file_has_are_left_out(scored, capsys, recipe):
+    folder, result = scored
+    content = recipe.yaml.safe_load(Path("conf/toy/svm.yaml").read_text())
+    recipe.write_yaml("conf/toy/svm.yaml", **content | {"model": content["model"] | {"cost": [7]}})
+    before = result.read_bytes()
+    run_score()
+    told = "exp/svm/selects_on_test/fold1_seed1: left out, of other settings: model.cost [1.0, 10.0], not [7.0]\n"
+    assert told in capsys.readouterr().out
+    assert result.read_bytes() == before
+
+
+def test_a_log_that_is_damaged_is_written_anew(recipe):
+    folder = recipe.lay_out("tiny/selects_on_test/fold1_seed1", "test")
+    train.train(folder, "cpu")
+    run_score()
+    log = Path("results/tiny/selects_on_test/fold1_seed1.epochs.jsonl")
+    log.write_text("damaged")
+    run_score()
+    assert log.read_bytes() == (folder / "epochs.jsonl").read_bytes()
+
+
 def test_scores_of_a_changed_run_are_refused(scored):
     folder, result = scored
     table = Path("data/all/utt2md5")
@@ -247,7 +290,7 @@ def test_a_damaged_choice_is_told_in_a_line(scored, content):
 
 def test_a_network_that_gives_no_numbers_is_not_scored(recipe):
     """NaN would be taken for the first class."""
-    folder = recipe.lay_out("tiny/selects_on_test/fold1_seed1", "test", epochs=1)
+    folder = recipe.lay_out("tiny/selects_on_test/fold1_seed1", "test")
     train.train(folder, "cpu")
     weights, notes = networks.load(folder / "best.safetensors")
     networks.save(folder / "best.safetensors", {name: value * np.nan if "output" in name else value for name, value in weights.items()}, notes)
