@@ -260,7 +260,9 @@ def which(chosen: bool) -> str:
 
 
 def title_of(run: "Run") -> str:
-    return f"{run.system.name}, protocol {run.protocol.name}, fold {run.fold}, seed {run.seed}"
+    """The run, and the weights that it was drawn with, by which ser.report knows whether a table shows its scores."""
+    name = f"{run.system.name}, protocol {run.protocol.name}, fold {run.fold}, seed {run.seed}"
+    return f"{name}, model {run.model[:8]}"
 
 
 def points(matrices: "Sequence[np.ndarray]") -> "np.ndarray":

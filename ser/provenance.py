@@ -10,7 +10,7 @@ from ser.identity import ROOT
 
 UNKNOWN = "unknown"
 WRITTEN = [f":(exclude,glob)egs/*/{name}" for name in ("results/**", "figures/**", "RESULTS.md")]  # by stages 5 and 6
-PACKAGES = ("torch", "torchaudio", "librosa", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile")
+PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile", "soxr")
 
 
 def provenance(command: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Stage 6: write RESULTS.md and the figures from the scores in results/.
 
-Call it in the recipe's folder. Every number comes from results/<system>/<protocol>/*.txt; the papers'
+Call it in the recipe's folder. Every number comes from the scores in results/ (see ser/results.py); the papers'
 numbers from the system files, which say under which protocol they are to come out. A row without scores
 says so, with the command that would make them. Systems of other recipes that have scores in results/ are
 rows too.
@@ -9,7 +9,7 @@ rows too.
 import argparse
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ser.config import PaperRow, Protocol, System
-    from ser.results import Results
+    from ser.results import Results, Runs
     from ser.scores import Scores
-
-Runs = dict[str, "Scores"]  # of one system under one protocol, by the run's name
 
 INTRODUCTION = """\
 Written by stage 6 from the scores in results/; never edited by hand.
@@ -91,6 +89,8 @@ def main(argv: list[str] | None = None) -> None:
         for protocol in protocols
     }
     scored = {key: results.shown for key, results in found.items()}
+    odd = of_other_folds(found)
+    alike = {key: {} if key in odd else runs for key, runs in scored.items()}
 
     first = [protocol for protocol in protocols if not protocol.table]
     lines = [f"# Results: {args.corpus}", "", *([args.note, ""] if args.note else []), INTRODUCTION]
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     lines += ["", *table(args.corpus, rows, first, found)]
     if args.main:
-        tested = against(args.main, [system for _, system in systems], first, scored)
+        tested = against(args.main, [system for _, system in systems], first, alike)
         ran = any(scored[system.name, protocol.name] for _, system in systems for protocol in first)
         if not tested and ran:
             tested = ["", f"Nothing was run beside {args.main} on the same utterances."]
@@ -119,9 +119,9 @@ def main(argv: list[str] | None = None) -> None:
         told = table(args.corpus, rows, beside + own, found) if rows else ["Not run."]
         lines += ["", *told]
         if args.main:
-            lines += against(args.main, [system for _, system in rows], own, scored)
+            lines += against(args.main, [system for _, system in rows], own, alike)
     paths = {system.name: path for path, system in systems}
-    lines += ["", "## Scores", "", *tell_scores(found, paths)]
+    lines += ["", "## Scores", "", *tell_scores(found, odd, paths)]
     print("\n".join(lines))
     lines += ["", "## Figures", "", "Each picture has its numbers beside it, as text.", ""]
     shown: list[str] = []  # of the main system, under the first protocol that it was run under
@@ -161,7 +161,7 @@ def find_systems(more: list[Path]) -> list[Path]:
     return list(found.values())
 
 
-def describe(protocol: "Protocol", of_systems: list[Runs]) -> list[str]:
+def describe(protocol: "Protocol", of_systems: "list[Runs]") -> list[str]:
     """What a protocol is, and what its parts share, as counted by stage 1 and kept with the scores."""
     mark = (
         " **The test set selects the networks' epoch: their numbers are too good.**"
@@ -250,7 +250,7 @@ def tables_of(system: "System", corpus: str) -> list[str]:
 
 
 def against(
-    main: str, systems: list["System"], protocols: list["Protocol"], scored: dict[tuple[str, str], Runs]
+    main: str, systems: list["System"], protocols: list["Protocol"], scored: "dict[tuple[str, str], Runs]"
 ) -> list[str]:
     """The lines of the table that tests each system against the main one; none if none was run where it was."""
     import numpy as np
@@ -297,7 +297,7 @@ def same_split(one: "Protocol", other: "Protocol") -> bool:
 
 
 def is_row(
-    system: "System", corpus: str, protocols: list["Protocol"], scored: dict[tuple[str, str], Runs]
+    system: "System", corpus: str, protocols: list["Protocol"], scored: "dict[tuple[str, str], Runs]"
 ) -> bool:
     """Whether a system belongs into the table of these protocols: it was run under one, or its paper's number is to
     come out under one."""
@@ -306,7 +306,7 @@ def is_row(
     )
 
 
-def marked(protocol: "Protocol", scored: dict[tuple[str, str], Runs]) -> str:
+def marked(protocol: "Protocol", scored: "dict[tuple[str, str], Runs]") -> str:
     """Name of a protocol in a table's head, with the marks of what makes its numbers too good."""
     runs = [run for (_, name), of_one in scored.items() if name == protocol.name for run in of_one.values()]
     known = any(SHARED_SPEAKERS.search(scores.about["overlap"]) for scores in runs)
@@ -338,7 +338,7 @@ def confusion_of(scores: "Scores") -> "np.ndarray":
     return metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
 
 
-def rights(runs: Runs) -> dict[str, float]:
+def rights(runs: "Runs") -> dict[str, float]:
     """For each utterance the share of the runs that tested it in which it was right."""
     import numpy as np
 
@@ -391,7 +391,25 @@ def marks_of(results: "Results") -> str:
     return " own" * results.is_own + " §" * results.is_older
 
 
-def tell_scores(found: dict[tuple[str, str], "Results"], paths: dict[str, Path]) -> list[str]:
+def of_other_folds(found: dict[tuple[str, str], "Results"]) -> set[tuple[str, str]]:
+    """The rows of a protocol that are of other folds, speakers or recordings than most of it, by system and
+    protocol; recordings whose checksums are unknown are taken for the same."""
+    odd = set()
+    for part in ("folds", "speakers", "recordings"):
+        values: dict[str, dict[str, str]] = defaultdict(dict)  # {protocol: {system: fingerprint}}
+        for (system, protocol), results in found.items():
+            for scores in list(results.shown.values())[:1]:
+                if scores.row[part] != "unknown":
+                    values[protocol][system] = scores.row[part]
+        for protocol, of_systems in values.items():
+            most = Counter(of_systems.values()).most_common(1)[0][0]
+            odd |= {(system, protocol) for system, value in of_systems.items() if value != most}
+    return odd
+
+
+def tell_scores(
+    found: dict[tuple[str, str], "Results"], odd: set[tuple[str, str]], paths: dict[str, Path]
+) -> list[str]:
     """The lines that say what the tables are made of, and which scores are left out of them, and why."""
     every = [
         scores
@@ -402,23 +420,28 @@ def tell_scores(found: dict[tuple[str, str], "Results"], paths: dict[str, Path])
     known = [scores for scores in every if scores.has_identity]
     whole = sum(scores.row["recordings"] != "unknown" for scores in known)
     lines = [
-        f"Of {len(every)} scores, {whole} carry a whole identity (settings, code, folds, recordings), "
-        f"{len(known) - whole} one without the checksums of the recordings, and {len(every) - len(known)} are of "
-        "unknown origin.",
+        f"{len(every)} scores: {whole} with a whole identity (settings, code, folds, recordings), {len(known) - whole} "
+        f"without the recordings' checksums, {len(every) - len(known)} of unknown origin.",
         "",
     ]
     for (system, protocol), results in found.items():
         place = f"- **{system}**, {protocol}:"
-        remedy = f"`./run.sh --systems {paths[system]} --protocol {protocol}` makes them anew"
         for reason, runs in results.left_out.items():
+            seeds = max(int(scores.about["seed"]) for scores in runs.values())
+            options = f" --seeds {seeds}" * (seeds > 1) + " --replace true"
+            remedy = f"`./run.sh --systems {paths[system]} --protocol {protocol}{options}` makes them anew"
             lines.append(f"{place} left out {some(list(runs))}: {reason}; {remedy}.")
+        if (system, protocol) in odd:
+            lines.append(f"{place} of other folds, speakers or recordings than most rows here, and not tested against them.")
         if results.beside:
             lines.append(f"{place} shown are the published scores; made here, beside them: {numbers(results.beside)}.")
         if results.is_own:
             lines.append(f"{place} shown are the scores made here (own).")
         if len(results.trainers) > 1:
             commits = ", ".join(sorted(set(results.trainers.values())))
-            lines.append(f"{place} trained by {len(results.trainers)} versions of the training code ({commits}).")
+            lines.append(
+                f"{place} trained and scored by {len(results.trainers)} versions of the code around feature and model ({commits})."
+            )
     return lines
 
 
@@ -427,7 +450,7 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def numbers(runs: Runs) -> str:
+def numbers(runs: "Runs") -> str:
     """WA of each of some runs."""
     from ser import metrics
 
@@ -461,8 +484,20 @@ def draw(system: "System", protocol: "Protocol", results: "Results") -> dict[str
         pictures["curves"] = Path(f"{place}_curves.png")
         heard = "development" if protocol.select == "dev" else "test"  # see ser.train
         figures.learning_curves(logs, heard, title, pictures["curves"])
-    drawn = {kind: Path(f"{place}_{kind}.png") for kind in ("tsne", "tsne_speakers", "attention", "words")}
-    return pictures | {kind: path for kind, path in drawn.items() if path.exists()}
+    shown = {scores.about.get("model", "")[:8] for scores in runs.values()}
+    for kind in ("tsne", "tsne_speakers", "attention", "words"):  # ser.draw_run's
+        for path in (Path(f"{place}_{kind}.png"), Path("figures/own", f"{Path(place).name}_{kind}.png")):
+            if path.exists() and model_of(path) in shown:
+                pictures[kind] = path
+    return pictures
+
+
+def model_of(picture: Path) -> str:
+    """The first digits of the weights that ser.draw_run drew a picture with; "" of an older version's."""
+    from ser.runs import first_line
+
+    match = re.search(r", model ([0-9a-f]{8})\b", first_line(picture.with_suffix(".txt")))
+    return match[1] if match else ""
 
 
 if __name__ == "__main__":

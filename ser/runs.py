@@ -203,6 +203,8 @@ class Run:
     @property
     def model(self) -> str:
         """MD5 of all that scores follow from, of a run that has ended."""
+        if not self.weights.exists():
+            raise UserError(f"{self.weights}: gone; {REMEDY}")
         beside = (self.folder / name for name in ("normalisation.safetensors", "vocabulary"))
         return md5_of(self.weights, *(path for path in beside if path.exists()))
 

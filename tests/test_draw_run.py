@@ -53,6 +53,11 @@ def lay_out(recipe, system="tiny", **options):
     return folder
 
 
+def model():
+    """The first digits of what tells the weights of the run that `lay_out` made."""
+    return read_run("exp/tiny/selects_on_dev/fold1_seed1").model[:8]
+
+
 def table(name):
     """Comments, header and lines of a figure's text."""
     lines = Path(f"figures/{name}.txt").read_text().splitlines()
@@ -96,7 +101,7 @@ def test_tsne(toy):
     outputs = share_by_a_loop([vector for _, vector, *_ in seen], classes)
     assert inputs != outputs
     assert comments == [
-        "# tiny, protocol selects_on_dev, fold 1, seed 1: t-SNE of 12 test utterances",
+        f"# tiny, protocol selects_on_dev, fold 1, seed 1, model {model()}: t-SNE of 12 test utterances",
         "# share with a nearest neighbour of the same class, in per cent:",
         f"# input features: {inputs:.1f}",
         f"# output representation: {outputs:.1f}",
@@ -145,7 +150,7 @@ def test_attention(toy, capsys):
     assert comments[4].endswith(" if each utterance had the mean weights of all, frame by frame")
     assert comments[5].startswith(f"# {shown[0]}")
     pictures = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "tsne_speakers", "attention")]
-    printed = ["tiny, protocol selects_on_dev, fold 1, seed 1: attention", *(line.removeprefix("# ") for line in comments[1:5])]
+    printed = [f"tiny, protocol selects_on_dev, fold 1, seed 1, model {model()}: attention", *(line.removeprefix("# ") for line in comments[1:5])]
     assert capsys.readouterr().out.splitlines() == [str(pictures[0]), str(pictures[1]), *printed, str(pictures[2])]
 
 

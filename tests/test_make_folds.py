@@ -331,8 +331,8 @@ GROUPS = "{kind: groups, by: spk, number: 3}"
 
 
 def test_one_that_was_stopped_while_it_replaced_folds_can_be_run_again(data, monkeypatch):
-    run(data, "{kind: groups, by: spk, number: 7}")
     wanted = run(data, GROUPS)
+    run(data, "{kind: groups, by: spk, number: 7}")
     rename = Path.rename
 
     def stop(path, target):

@@ -177,7 +177,7 @@ def scores_section():
     return Path("RESULTS.md").read_text().split("\n## Scores\n")[1].split("\n## ")[0].strip().splitlines()
 
 
-REDO = "`./run.sh --systems conf/a/alpha.yaml --protocol apart` makes them anew."
+REDO = "`./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true` makes them anew."
 
 
 def test_a_system_file_that_was_edited_since(place):
@@ -239,8 +239,7 @@ def test_scores_of_unknown_origin_are_left_out_and_counted(place):
     assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds) §")
     section = scores_section()
     assert section[0] == (
-        "Of 4 scores, 2 carry a whole identity (settings, code, folds, recordings), 1 one without the checksums of the recordings, and "
-        "1 are of unknown origin."
+        "4 scores: 2 with a whole identity (settings, code, folds, recordings), 1 without the recordings' checksums, 1 of unknown origin."
     )
     assert f"- **alpha**, apart: left out fold2_seed1: of unknown origin (commit abc-dirty); {REDO}" in section
 
@@ -291,7 +290,26 @@ def test_training_code_that_changed_between_the_runs_is_told(place):
     for fold, trainer in ((1, "one"), (2, "two")):
         write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh", trainer=trainer, commit=f"c{fold}")
     assert rows()["alpha"]["runs 2"] == "2 (2 of 3 folds)"
-    assert "- **alpha**, apart: trained by 2 versions of the training code (c1, c2)." in scores_section()
+    assert "- **alpha**, apart: trained and scored by 2 versions of the code around feature and model (c1, c2)." in scores_section()
+
+
+@pytest.mark.parametrize("part", ["folds", "speakers", "recordings"])
+def test_systems_of_other_folds_are_not_tested_against_each_other(place, part):
+    for system, row in (("alpha", {}), ("beta", {}), ("gamma", {part: "other"})):
+        write_scores(system, "apart", "fold1_seed1", "llhh lllh" if system == "alpha" else "llhh llll", row=row)
+    assert against("alpha").keys() == {"beta"}
+    told = "- **gamma**, apart: of other folds, speakers or recordings than most rows here, and not tested against them."
+    assert told in scores_section()
+
+
+@pytest.mark.parametrize(("drawn", "model", "is_shown"), [("", None, True), (", model 0123abcd", "0123abcd9", True), (", model 0123abcd", "9", False)])
+def test_figures_of_another_runs_network_are_not_shown(place, drawn, model, is_shown):
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", model=model)
+    Path("figures").mkdir()
+    Path("figures/alpha_apart_tsne.png").touch()
+    Path("figures/alpha_apart_tsne.txt").write_text(f"# alpha, protocol apart, fold 1, seed 1{drawn}\n")
+    rows()
+    assert ("alpha_apart_tsne.png" in Path("RESULTS.md").read_text()) is is_shown
 
 
 def test_two_protocols_of_one_name_are_refused(place):

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from ser.config import read_protocol, read_system
+from ser.provenance import provenance
 from ser.runs import Run, write_run
 
 os.chdir(sys.argv[1])
@@ -26,7 +27,7 @@ with tempfile.TemporaryDirectory() as place:
         folders = [Path(place, way, f"fold{fold}") for fold in range(1, 7)]
         for fold, folder in enumerate(folders, 1):
             folds, data, dump = Path("data/folds/honest"), Path("data/all"), Path("dump")
-            write_run(Run(folder, "mini", system, protocol, fold, 1, data, folds, dump, {}))
+            write_run(Run(folder, "mini", system, protocol, fold, 1, data, folds, dump, provenance("a benchmark")))
         runs = Path(place, way, "runs.list")
         runs.write_text("".join(f"{folder}\n" for folder in folders))
         commands = (

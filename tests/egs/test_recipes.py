@@ -270,7 +270,7 @@ def test_pipes_are_allowed_by_an_option(house, allowed):
     options = [] if allowed is None else ["--allow-pipes", allowed]
     calls = told(house / "egs/a/run.sh", *options, folder=house)
     given = {name for _, name, arguments in calls if "--allow-pipes" in arguments.split()}
-    assert given == ({"validate_data", "dump_features"} if allowed == "true" else set())
+    assert given == ({"validate_data", "make_folds", "dump_features"} if allowed == "true" else set())
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
