@@ -23,8 +23,8 @@ import numpy as np
 import soundfile
 import torch
 
-from ser import archive, audio, config, datadir, download, folds, networks, runs, score, scores, train, train_svm
-from ser import transcribe, validate_data, vectors, xvectors
+from ser import archive, audio, config, datadir, download, folds, identity, networks, report, results, runs, score, scores
+from ser import train, train_svm, transcribe, validate_data, vectors, xvectors
 from ser.cli import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -170,22 +170,40 @@ def read_fold(path: Path) -> None:
     assert len(set(fold.classes)) == len(fold.classes) > 1
 
 
+RESULT = Path("results/svm/selects_on_dev/fold1_seed1.txt")
+
+
 def make_scores(folder: Path) -> dict[str, str]:
+    """Scores with an identity, and a second run's, which is whole."""
+    Recipe(folder)
     rng = np.random.default_rng(0)
-    posteriors = rng.dirichlet([1, 1, 1], 20)
-    about = {"system": "a", "select": "test", "seed": 1, "fold": "1 of 2", "overlap": "x: y", "date": "2020-01-01 00:00", "train_seconds": 3}
-    utts = [f"u-{number:02}" for number in range(20)]
-    made = scores.Scores(about, ["a", "b", "c"], utts, rng.integers(3, size=20), posteriors.argmax(1), posteriors)
-    scores.write_scores(Path("x.txt"), made)
-    return {"x.txt": "text"}
+    told = {"system": config.read_system("conf/toy/svm.yaml"), "protocol": config.read_protocol("conf/protocols/selects_on_dev.yaml")}
+    about = {
+        "system": "svm", "corpus": "toy", "seed": 1, "fold": "1 of 2", "run": "0a", "model": "1b", "row": "code a folds b recordings c speakers d",
+        "trainer": "2c", "scorer": "3d", "modules": "ser.x 4e, ser.y 5f", "utterances": 20, "overlap": "x: y", "date": "2020-01-01 00:00",
+        "train_seconds": 3, "commit": "abc", "machine": "m",
+    }  # fmt: skip
+    about |= {f"{part} settings": json.dumps(identity.settings(of_part)) for part, of_part in told.items()}
+    for fold, row in ((1, about["row"]), (2, "code z folds b recordings c speakers d")):
+        posteriors = rng.dirichlet([1, 1], 20)
+        utts = [f"u-{number:02}" for number in range(20)]
+        made = scores.Scores(about | {"row": row}, ["low", "high"], utts, rng.integers(2, size=20), posteriors.argmax(1), posteriors)
+        scores.write_scores(RESULT.with_stem(f"fold{fold}_seed1"), made)
+    return {str(RESULT): "text"}
 
 
 def read_scores(path: Path) -> None:
-    read = scores.read_scores(Path("x.txt"))
+    """Stage 6, but for the figures."""
+    read = scores.read_scores(RESULT)
     assert read.posteriors.shape == (len(read.utts), len(read.classes))
     assert np.isfinite(read.posteriors).all() and (read.posteriors >= 0).all(), "posteriors that are none"
     assert len(set(read.utts)) == len(read.utts), "an utterance twice"
     assert len(set(read.classes)) == len(read.classes), "a class twice"
+    path = Path("conf/toy/svm.yaml")
+    system, protocol = config.read_system(path), config.read_protocol("conf/protocols/selects_on_dev.yaml")
+    found = {("svm", protocol.name): results.find(system, protocol, "toy")}
+    report.tell_scores(found, report.of_other_folds(found), {"svm": path})
+    report.table("toy", [(path, system)], [protocol], found)
 
 
 def make_scored(system: str, *files: str) -> Callable[[Path], dict[str, str]]:
