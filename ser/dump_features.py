@@ -143,7 +143,7 @@ def why_anew(folder: Path, made: Mapping[str, Any], md5s: Mapping[str, str]) -> 
     """Why the features in a folder are not those wanted; "" where they are. made: settings and code, as feature.yaml
     has them; md5s: checksums of the recordings."""
     from ser.config import read_yaml
-    from ser.runs import other_modules
+    from ser.runs import and_more, other_modules
 
     if not all((folder / name).exists() for name in ("feats.scp", "utt2md5", "feature.yaml")):
         return "not whole, or of an older version"
@@ -156,7 +156,7 @@ def why_anew(folder: Path, made: Mapping[str, Any], md5s: Mapping[str, str]) -> 
     if before != made:
         return "other settings"
     if changed or index.keys() != md5s.keys():
-        return f"other recordings ({min(changed, default='feats.scp')} and {max(len(changed) - 1, 0)} more)"
+        return f"other recordings ({min(changed, default='feats.scp')}{and_more(changed)})"
     return gone(index)
 
 

@@ -91,9 +91,12 @@ def main(argv: list[str] | None = None) -> None:
                 pass  # it has its own run.yaml, and is looked at again when it is taken
             except OtherRun as error:
                 others.setdefault(error.reason, []).append(run.folder)
-    if others:
-        told = [f"{some(folders)}: {reason}" for reason, folders in others.items()]
-        raise UserError(f"{sum(map(len, others.values()))} of {len(runs)} runs cannot go on: {'; '.join(told)}")
+    told = [f"{some(folders)}: {reason}" for reason, folders in others.items()]
+    refused = [folder for folders in others.values() for folder in folders]
+    refusal = f"{len(refused)} of {len(runs)} runs cannot go on: {'; '.join(told)}"
+    runs = [run for run in runs if run.folder not in refused]
+    if refused and not runs:
+        raise UserError(refusal)
     missing = [run for run in runs if not run.is_done]
     print(
         f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True
@@ -108,6 +111,8 @@ def main(argv: list[str] | None = None) -> None:
         folders = [run.folder for run in missing]
         log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
         run_all(trainer, folders, log, cmd, args.nj)
+    if refused:
+        raise UserError(refusal)
 
 
 def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], nj: int) -> None:

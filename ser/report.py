@@ -41,7 +41,8 @@ Written by stage 6 from the scores in results/; never edited by hand.
 MEASURES = ("wa", "ua")
 MARKS = {
     "†": "the test set selected the networks' epoch; an SVM's settings are chosen inside the training part.",
-    "§": "made by other code for feature or model than this tree has, or before scores noted the checksums of the recordings.",
+    "§": "made by other code for feature or model than this tree has, or of other recordings or folds than data/ has, or before "
+    "scores noted the checksums of the recordings.",
     "‡": "speakers of the test set are in the training set too: of new voices the numbers say nothing.",
 }
 SHARED_SPEAKERS = re.compile(r"train and test share [1-9]\d* of \d+ speakers")  # as stage 1 words it
@@ -388,7 +389,7 @@ def interval(values: list[list[float]]) -> str:
 
 def marks_of(results: "Results") -> str:
     """What a reader must know of the runs that are shown."""
-    return " own" * results.is_own + " §" * results.is_older
+    return " own" * results.is_own + " §" * (results.is_older or bool(results.changed))
 
 
 def of_other_folds(found: dict[tuple[str, str], "Results"]) -> set[tuple[str, str]]:
@@ -429,10 +430,12 @@ def tell_scores(
         for reason, runs in results.left_out.items():
             seeds = max(int(scores.about["seed"]) for scores in runs.values())
             options = f" --seeds {seeds}" * (seeds > 1) + " --replace true"
-            remedy = f"`./run.sh --systems {paths[system]} --protocol {protocol}{options}` makes them anew"
+            remedy = f"`./run.sh --systems {paths[system]} --protocol {protocol}{options}` makes them anew, once their folders in exp/ are out of the way"
             lines.append(f"{place} left out {some(list(runs))}: {reason}; {remedy}.")
         if (system, protocol) in odd:
             lines.append(f"{place} of other folds, speakers or recordings than most rows here, and not tested against them.")
+        if results.changed:
+            lines.append(f"{place} data/ has other {' and '.join(results.changed)} now than these scores were made of.")
         if results.beside:
             lines.append(f"{place} shown are the published scores; made here, beside them: {numbers(results.beside)}.")
         if results.is_own:
@@ -472,7 +475,7 @@ def draw(system: "System", protocol: "Protocol", results: "Results") -> dict[str
     runs = results.shown
     classes = next(iter(runs.values())).classes
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
-    place = f"figures/{system.name}_{protocol.name}"
+    place = f"figures/{'own/' * results.is_own}{system.name}_{protocol.name}"
     pictures = {"confusion": Path(f"{place}_confusion.png")}
     figures.confusion(sum(map(confusion_of, runs.values())), classes, title, pictures["confusion"])
     logs = {}
@@ -486,9 +489,9 @@ def draw(system: "System", protocol: "Protocol", results: "Results") -> dict[str
         figures.learning_curves(logs, heard, title, pictures["curves"])
     shown = {scores.about.get("model", "")[:8] for scores in runs.values()}
     for kind in ("tsne", "tsne_speakers", "attention", "words"):  # ser.draw_run's
-        for path in (Path(f"{place}_{kind}.png"), Path("figures/own", f"{Path(place).name}_{kind}.png")):
-            if path.exists() and model_of(path) in shown:
-                pictures[kind] = path
+        path = Path(f"{place}_{kind}.png")
+        if path.exists() and model_of(path) in shown:
+            pictures[kind] = path
     return pictures
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
 from ser.identity import differences, fingerprint, settings
-from ser.runs import code_of
+from ser.runs import code_of, row_of
 from ser.scores import Scores, read_scores
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Results:
 
     shown: the runs that are averaged. beside: those made here that are not shown, since the repository has others.
     left_out: the others of both, by the reason. is_own: whether those shown were made here. is_older: whether they are of other code than today's, or
-    without the recordings' checksums.
+    without the recordings' checksums. changed: of folds, recordings and speakers, those that data/ has not as they were.
     """
 
     shown: Runs
@@ -41,6 +41,7 @@ class Results:
     left_out: dict[str, Runs]
     is_own: bool
     is_older: bool
+    changed: list[str]
 
     @property
     def trainers(self) -> dict[str, str]:
@@ -83,7 +84,20 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     for runs in ordered[1:]:
         left_out[f"made with other {other_parts(runs, shown)} than those shown"] |= runs
     is_older = any(scores.row["code"] != code or scores.row["recordings"] == "unknown" for scores in shown.values())
-    return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older)
+    changed = data_changed(next(iter(shown.values())), protocol) if shown else []
+    return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older, changed)
+
+
+def data_changed(scores: Scores, protocol: "Protocol") -> list[str]:
+    """Of what scores follow from, that which is not what the recipe's data/ has now; [] where it has nothing."""
+    data, folds = Path("data/all"), Path("data/folds", protocol.name)
+    if not (data / "utt2md5").exists() or not (folds / "classes").exists():
+        return []
+    try:
+        now = row_of(data, folds, protocol)
+    except UserError:  # halfway between two stages
+        return []
+    return [part for part in now if scores.row.get(part) not in (now[part], "unknown")]
 
 
 def read(folder: Path, corpus: str) -> Runs:

@@ -147,7 +147,7 @@ class Run:
             "code": fingerprint(dict(self.code)),
             "trainer": fingerprint(dict(self.trainer)),
             "split": split_of(self.folds, self.fold),
-            **self.columns_of((self.fold,)),
+            **columns_of(self.data, self.folds, self.protocol, (self.fold,)),
             **self.inputs,
             "fold": self.fold,
             "seed": self.seed,
@@ -161,24 +161,11 @@ class Run:
     @property
     def row(self) -> dict[str, str | None]:
         """What is the same for all runs that a table may average, beside the settings of system and protocol."""
-        numbers = tuple(fold_numbers(self.folds))
         return {
             "code": fingerprint(dict(self.code)),
-            "folds": fingerprint([split_of(self.folds, number) for number in numbers]),
-            **self.columns_of(numbers),
+            **row_of(self.data, self.folds, self.protocol),
             **self.inputs,
         }
-
-    def columns_of(self, numbers: tuple[int, ...]) -> dict[str, str]:
-        """Fingerprints of what the data directory has of the utterances of some folds, and results follow from."""
-        found = {
-            "recordings": column_of(self.data / "utt2md5", self.folds, numbers),
-            "speakers": column_of(self.data / "utt2spk", self.folds, numbers),
-        }
-        by = getattr(self.protocol.folds, "by", "utt")
-        if by not in ("utt", "spk") and (self.data / f"utt2{by}").exists():  # an SVM's inner folds keep them together
-            found["groups"] = column_of(self.data / f"utt2{by}", self.folds, numbers)
-        return found
 
     @property
     def inputs(self) -> dict[str, str | None]:
@@ -222,9 +209,9 @@ class Run:
     def refuse_other_code(self) -> None:
         """Raise OtherRun where feature or model are computed by other code now than when the run was laid out. This
         needs the run's folder alone."""
-        told = other_modules(read_yaml(self.folder / "run.yaml"), "code", self.code)
+        told = other_modules(read_run_yaml(self.folder / "run.yaml"), "code", self.code)
         if told:
-            raise OtherRun(self.folder, f"made with other {told}; {REMEDY}, or put that back")
+            raise OtherRun(self.folder, f"trained with other {told}; put that code back, or train anew")
 
     def read_fold(self) -> Fold:
         """The fold, with the noisy copies of its training part that the system asks for."""
@@ -263,7 +250,7 @@ class Run:
             others = [utt for utt in utts if there.get(utt) != wanted.get(utt)]
             if others:
                 raise UserError(
-                    f"{folder}: made of other recordings: {others[0]} and {len(others) - 1} more; run stage 2 again"
+                    f"{folder}: made of other recordings: {others[0]}{and_more(others)}; run stage 2 again"
                 )
 
     def read_utt2spk(self) -> dict[str, str]:
@@ -372,6 +359,11 @@ def shared_part(run: Run) -> str:
     return yaml.dump(content, None, Dumper, sort_keys=False, allow_unicode=True)
 
 
+def and_more(items: list) -> str:
+    """How many there are beside the first."""
+    return f" and {len(items) - 1} more" if len(items) > 1 else ""
+
+
 def first_line(path: Path) -> str:
     """The first line of a text; "" where there is none."""
     try:
@@ -438,6 +430,25 @@ def refuse_other_protocol(folds: Path, protocol: Protocol) -> None:
             f"{folds}: made for another protocol of this name: {'; '.join(different[:3])}; run stage 1 with the one "
             "that is meant, or rename one of them"
         )
+
+
+def row_of(data: Path, folds: Path, protocol: Protocol) -> dict[str, str]:
+    """Fingerprints of all folds of a protocol, and of what the data directory has of their utterances."""
+    numbers = tuple(fold_numbers(folds))
+    splits = fingerprint([split_of(folds, number) for number in numbers])
+    return {"folds": splits, **columns_of(data, folds, protocol, numbers)}
+
+
+def columns_of(data: Path, folds: Path, protocol: Protocol, numbers: tuple[int, ...]) -> dict[str, str]:
+    """Fingerprints of what the data directory has of the utterances of some folds, and results follow from."""
+    found = {
+        "recordings": column_of(data / "utt2md5", folds, numbers),
+        "speakers": column_of(data / "utt2spk", folds, numbers),
+    }
+    by = getattr(protocol.folds, "by", "utt")
+    if by not in ("utt", "spk") and (data / f"utt2{by}").exists():  # an SVM's inner folds keep them together
+        found["groups"] = column_of(data / f"utt2{by}", folds, numbers)
+    return found
 
 
 def code_of(system: System) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     from ser.identity import differences, settings
     from ser.runs import read_run
 
+    failed: list[UserError] = []
     protocols = [read_protocol(path) for path in args.protocols]
     for system in map(read_system, args.systems):
         for protocol in protocols:
@@ -51,15 +53,24 @@ def main(argv: list[str] | None = None) -> None:
             if not folders:
                 print(f"exp/{place}: no runs; stages 3 and 4 make them")
             for folder in folders:
-                run = read_run(folder)
-                told = differences(settings(run.system), settings(system))
-                told += differences(settings(run.protocol), settings(protocol))
-                if told:
-                    print(f"{folder}: left out, of other settings: {'; '.join(told[:3])}")
-                elif run.is_done:
-                    score(folder, Path("results", place, f"{folder.name}.txt"), args.device, args.replace)
-                else:
-                    print(f"{folder}: not done, left out")
+                try:
+                    run = read_run(folder)
+                    told = differences(settings(run.system), settings(system))
+                    told += differences(settings(run.protocol), settings(protocol))
+                    if told:
+                        print(f"{folder}: left out, of other settings: {'; '.join(told[:3])}")
+                    elif run.is_done:
+                        score(folder, Path("results", place, f"{folder.name}.txt"), args.device, args.replace)
+                    else:
+                        print(f"{folder}: not done, left out")
+                except UserError as error:  # a run that cannot be scored does not stop the others
+                    failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        for error in failed:
+            print(f"error: {cli.plain(str(error))}", file=sys.stderr, flush=True)
+        raise UserError(f"{len(failed)} runs could not be scored, as said above")
 
 
 def score(folder: Path, result: Path, device: str, replace: bool = False) -> None:
@@ -77,7 +88,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     identity = identity_lines(run)
     epochs = folder / "epochs.jsonl"
     own = result.parent / "own" / result.name
-    for place in (result, own):
+    for place in (result,) if replace else (result, own):
         scores = read_or_none(place)
         if scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer")):
             if not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl")):

@@ -118,10 +118,13 @@ def test_a_run_that_is_not_there(tmp_path, module):
 
 def test_nothing_to_score_is_no_fault(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("a.yaml").write_text("description: d\n")
+    model = "{kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}"
+    feature = "{kind: spectrum, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, window: hann}"
+    Path("a.yaml").write_text(f"description: d\nfeature: {feature}\nnormalisation: none\nmodel: {model}\n")
     with pytest.raises(SystemExit, match="error: b.yaml: no such file"):
         cli.run(lambda: score.main(["--systems", "a.yaml", "--protocols", "b.yaml"]))
-    Path("b.yaml").write_text("description: d\n")
+    folds = "{kind: groups, by: spk, number: 3}"
+    Path("b.yaml").write_text(f"description: d\nclasses: {{x: [a], y: [b]}}\nfolds: {folds}\nselect: last\n")
     cli.run(lambda: score.main(["--systems", "a.yaml", "--protocols", "b.yaml"]))
     assert capsys.readouterr().out == "exp/a/b: no runs; stages 3 and 4 make them\n"
 

@@ -110,7 +110,7 @@ def test_code_that_changed_since_is_refused(place, monkeypatch):
     folder = trained(place, "svm")
     sources = runs.sources
     monkeypatch.setattr(runs, "sources", lambda *modules: {**sources(*modules), "ser.features.logmel": "edited"})
-    with pytest.raises(UserError, match=rf"^{folder}: made with other code \(ser.features.logmel\); remove or rename the folder to run it anew"):
+    with pytest.raises(UserError, match=rf"^{folder}: trained with other code \(ser.features.logmel\); put that code back, or train anew"):
         predict.main([str(folder), "heard"])
 
 

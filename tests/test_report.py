@@ -14,7 +14,7 @@ from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import fingerprint, settings
 from ser.report import interval
-from ser.runs import code_of
+from ser.runs import code_of, row_of
 
 FEATURE = "{kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 6, fmin: 0, fmax: 4000, window: hann}"
 MODEL = "{kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}"
@@ -177,7 +177,7 @@ def scores_section():
     return Path("RESULTS.md").read_text().split("\n## Scores\n")[1].split("\n## ")[0].strip().splitlines()
 
 
-REDO = "`./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true` makes them anew."
+REDO = "`./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true` makes them anew, once their folders in exp/ are out of the way."
 
 
 def test_a_system_file_that_was_edited_since(place):
@@ -262,7 +262,7 @@ def test_scores_made_here_alone_are_told_and_drawn(place):
     path = write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", own=True)
     path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
     assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds) own"
-    assert Path("figures/alpha_apart_curves.png").exists()
+    assert Path("figures/own/alpha_apart_curves.png").exists()
 
 
 DAMAGES = [
@@ -310,6 +310,28 @@ def test_figures_of_another_runs_network_are_not_shown(place, drawn, model, is_s
     Path("figures/alpha_apart_tsne.txt").write_text(f"# alpha, protocol apart, fold 1, seed 1{drawn}\n")
     rows()
     assert ("alpha_apart_tsne.png" in Path("RESULTS.md").read_text()) is is_shown
+
+
+def test_data_that_changed_since_is_told(place):
+    """Another release of the corpus, or other folds: what stands in the table is not of them."""
+    Path("data/all").mkdir(parents=True)
+    for table, value in (("utt2md5", "m"), ("utt2spk", "s")):
+        Path("data/all", table).write_text(f"a {value}\nb {value}\n")
+    for part, utts in (("train", "a low\n"), ("dev", ""), ("test", "b high\n")):
+        Path("data/folds/apart/fold1").mkdir(parents=True, exist_ok=True)
+        Path("data/folds/apart/fold1", part).write_text(utts)
+    Path("data/folds/apart/classes").write_text("0 low\n1 high\n")
+    row = row_of(Path("data/all"), Path("data/folds/apart"), read_protocol("conf/protocols/apart.yaml"))
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row=row)
+    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
+    Path("data/all/utt2md5").write_text("a m\nb other\n")
+    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds) §"
+    assert "- **alpha**, apart: data/ has other recordings now than these scores were made of." in scores_section()
+    Path("data/folds/apart/fold1/test").write_text("b low\n")
+    rows()
+    assert "- **alpha**, apart: data/ has other folds and recordings now than these scores were made of." in scores_section()
+    shutil.rmtree("data")  # as in a fresh clone
+    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
 
 
 def test_two_protocols_of_one_name_are_refused(place):

@@ -215,7 +215,6 @@ def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monk
     before = own.stat().st_mtime_ns
     run_score()
     assert own.stat().st_mtime_ns == before  # current
-    own.write_text(own.read_text().replace("# model: ", "# model: x"))
     run_score("--replace")
     assert read_scores(result).about[key] != "another"
     assert not own.exists()
@@ -269,6 +268,21 @@ def test_a_log_that_is_damaged_is_written_anew(recipe):
     log.write_text("damaged")
     run_score()
     assert log.read_bytes() == (folder / "epochs.jsonl").read_bytes()
+
+
+def test_a_run_that_cannot_be_scored_does_not_stop_the_others(recipe, capsys):
+    folders = [recipe.lay_out(f"svm/selects_on_test/fold{fold}_seed1", "test", system="svm", fold=fold) for fold in (1, 2)]
+    for folder in folders:
+        train_svm.train(folder)
+    (folders[0] / "chosen.json").write_text("x")
+    with pytest.raises(UserError, match="fold1_seed1/chosen.json: damaged"):
+        run_score()
+    assert "results/svm/selects_on_test/fold2_seed1.txt: WA" in capsys.readouterr().out
+    (folders[1] / "chosen.json").write_text("x")
+    shutil.rmtree("results")
+    with pytest.raises(UserError, match="2 runs could not be scored, as said above"):
+        run_score()
+    assert capsys.readouterr().err.count("error: exp/svm/selects_on_test/fold") == 2
 
 
 def test_scores_of_a_changed_run_are_refused(scored):
