@@ -418,6 +418,8 @@ def tell_scores(
         for runs in (results.shown, results.beside, *results.left_out.values())
         for scores in runs.values()
     ]
+    if not every:
+        return ["None yet."]
     known = [scores for scores in every if scores.has_identity]
     whole = sum(scores.row["recordings"] != "unknown" for scores in known)
     lines = [
