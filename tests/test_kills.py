@@ -197,7 +197,7 @@ def test_features(helper, chance, data, monkeypatch):
     duration = time.monotonic() - began
     folder = data / "killed"
     count = 0
-    while count < 10:
+    while count < 6:
         process = start("killed")
         time.sleep(chance.uniform(0, duration))
         family = processes_in(folder)  # jobs of an earlier call that outlived it, too
@@ -232,7 +232,7 @@ def processes_in(folder):
 def test_training_of_a_network(helper, chance, twice, recipe):
     recipe.lay_out("run", epochs=6)
     copy(twice)
-    compare(helper, chance, twice, 30, ["ser.train", "--device", "cpu", "--checkpoint-seconds", "0", "exp/run"], "exp")
+    compare(helper, chance, twice, 15, ["ser.train", "--device", "cpu", "--checkpoint-seconds", "0", "exp/run"], "exp")
 
 
 def test_training_of_an_svm(helper, chance, twice, recipe):
@@ -248,7 +248,7 @@ def test_scoring(helper, chance, twice, recipe, system):
         helper.run(recipe.folder, ["ser.train_svm" if system == "svm" else "ser.train", str(run)])
     copy(twice)
     command = ["ser.score", "--systems", f"conf/toy/{system}.yaml", "--protocols", "conf/protocols/selects_on_dev.yaml"]
-    compare(helper, chance, twice, 15, command, "results")
+    compare(helper, chance, twice, 8, command, "results")
 
 
 @pytest.mark.parametrize("command", ["ser.report", "ser.draw_run"])
@@ -265,4 +265,4 @@ def test_table_and_figures(helper, chance, twice, recipe, command):
     Path("data/all/wav.scp").write_text("".join(wavs))
     copy(twice)
     options = ["--corpus", "toy"] if command == "ser.report" else ["exp/tiny/selects_on_dev/fold1_seed1"]
-    compare(helper, chance, twice, 10, [command, *options], ".")
+    compare(helper, chance, twice, 5, [command, *options], ".")
