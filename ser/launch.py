@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             except OtherRun as error:
                 others.setdefault(error.reason, []).append(run.folder)
     told = [f"{some(folders)}: {reason}" for reason, folders in others.items()]
-    refused = [folder for folders in others.values() for folder in folders]
+    refused = {folder for folders in others.values() for folder in folders}
     refusal = f"{len(refused)} of {len(runs)} runs cannot go on: {'; '.join(told)}"
     runs = [run for run in runs if run.folder not in refused]
     if refused and not runs:

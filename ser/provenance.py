@@ -32,11 +32,8 @@ def provenance(command: str) -> dict[str, Any]:
 def commit(root: Path = ROOT) -> str:
     """The git commit of the repository, with -dirty where more than what stages 5 and 6 write was changed since; or
     why there is none."""
-    top = git(root, "rev-parse", "--show-toplevel")
-    if top.startswith(UNKNOWN):
-        return f"{UNKNOWN}: not a git checkout" if "not a git repository" in top else top[:200]
-    if Path(top).resolve() != root.resolve():  # unpacked inside another repository
-        return f"{UNKNOWN}: not a git checkout"
+    if reason := no_checkout(root):
+        return reason
     number = git(root, "rev-parse", "--short=12", "HEAD")
     changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN)
     return f"{number}-dirty" if changed and not number.startswith(UNKNOWN) else number
@@ -44,9 +41,19 @@ def commit(root: Path = ROOT) -> str:
 
 def is_committed(path: Path, root: Path = ROOT) -> bool:
     """Whether git knows a file of the repository; where there is no git to ask, it may well be: True."""
-    if commit(root).startswith(UNKNOWN):
+    if no_checkout(root):
         return True
     return not git(root, "ls-files", "--error-unmatch", str(path.resolve())).startswith(UNKNOWN)
+
+
+def no_checkout(root: Path) -> str:
+    """UNKNOWN, and why a folder is no git checkout of its own; "" where it is one."""
+    top = git(root, "rev-parse", "--show-toplevel")
+    if top.startswith(UNKNOWN) and "not a git repository" not in top:
+        return top[:200]
+    if top.startswith(UNKNOWN) or Path(top).resolve() != root.resolve():  # unpacked inside another repository
+        return f"{UNKNOWN}: not a git checkout"
+    return ""
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -32,8 +32,9 @@ class Results:
     """What results/ has of a system under a protocol.
 
     shown: the runs that are averaged. beside: those made here that are not shown, since the repository has others.
-    left_out: the others of both, by the reason. is_own: whether those shown were made here. is_older: whether they are of other code than today's, or
-    without the recordings' checksums. changed: of folds, recordings and speakers, those that data/ has not as they were.
+    left_out: the others of both, by the reason. is_own: whether those shown were made here. is_older: whether they are
+    of other code than today's, or without the recordings' checksums. changed: of folds, recordings and speakers, those
+    that data/ has not as they were.
     """
 
     shown: Runs
