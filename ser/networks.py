@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ser.batches import Batch
 from ser.cli import UserError
-from ser.config import System, kind_of, load_kind
+from ser.config import System, Training, kind_of, load_kind
 from ser.files import whole
 from ser.layers import masked_mean
 from ser.normalisation import Statistics
@@ -58,6 +58,14 @@ def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module
 def count_parameters(network: nn.Module) -> int:
     """Number of trained values."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def optimiser(settings: Training, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a system, for the weights that it trains."""
+    options = {"lr": settings.learning_rate, "eps": settings.epsilon}
+    if settings.optimiser == "adam":
+        return torch.optim.Adam(weights, fused=True, **options)  # a quarter of the time on a CPU
+    return torch.optim.NAdam(weights, **options)
 
 
 def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
@@ -155,6 +163,10 @@ def load_checkpoint(
             number, _, key = name.partition(".")
             state.setdefault(int(number), {})[key] = tensor
         optimiser.load_state_dict({"state": state, "param_groups": notes.pop("groups")})
+        for weight, moments in optimiser.state.items():
+            for name, moment in moments.items():
+                if moment.shape == weight.shape:  # a fused step takes for granted that both lie in memory alike
+                    moments[name] = torch.empty_like(weight).copy_(moment)
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(parts["random"]["cuda"], next(network.parameters()).device)

@@ -93,8 +93,7 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
     start(network, run, inputs)
     network.to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    make_optimiser = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[settings.optimiser]
-    optimiser = make_optimiser(trained, lr=settings.learning_rate, eps=settings.epsilon)
+    optimiser = networks.optimiser(settings, trained)
     weights = class_weights(settings.class_weights, [targets[utt] for utt in fold.train], n_classes)
     cross_entropy = torch.nn.NLLLoss(torch.tensor(weights, device=device))  # of log-posteriors
     print(

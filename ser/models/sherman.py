@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.config import NonNegative, Positive, Share, strict
-from ser.layers import BLSTM, Dropout, keras_init, mask, masked_softmax
+from ser.layers import Dropout, keras_init, mask, masked_softmax
+from ser.recurrent import CellBLSTM
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Config:
     dropout: Share
     hidden_size: Positive  # of one direction of the BLSTM
     attention_size: Positive | None  # None: the last state alone goes on to the output
-    state_l1: NonNegative  # weight of the L1 norm of the BLSTM's states in the loss
+    state_l1: NonNegative  # weight of the L1 norm of the BLSTM's outputs in the loss
 
     def __post_init__(self) -> None:
         if len(self.pools) != len(self.channels):
@@ -59,7 +60,7 @@ class Network(nn.Module):
         time, bands = config.window, n_features
         for pool in config.pools:
             time, bands = -(-time // pool), -(-bands // pool)
-        self.blstm = BLSTM(sizes[-1] * time * bands, config.hidden_size)
+        self.blstm = CellBLSTM(sizes[-1] * time * bands, config.hidden_size)
         n_states = 2 * config.hidden_size
         if config.attention_size:
             self.attention = nn.Sequential(
@@ -75,15 +76,14 @@ class Network(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        states, last, n_windows = self.read(frames, lengths)
-        result = last
+        (states, last, cells), n_windows = self.read(frames, lengths)
+        result, penalised = last, [last]
         if self.config.attention_size:
             context = (self.attend(states, n_windows)[:, :, None] * states).sum(1)
-            result = torch.cat((context, last), 1)
+            result, penalised = torch.cat((context, last), 1), [states, last, cells]
         scores = self.output(result)
-        if not self.config.state_l1:
-            return scores, scores.new_zeros(())
-        norm = states.float().abs().sum() + last.float().abs().sum()
+        # Keras' activity regulariser: of all that its LSTM gives, which is what the rest of the network takes of it
+        norm = sum(values.float().abs().sum() for values in penalised) if self.config.state_l1 else scores.new_zeros(())
         return scores, self.config.state_l1 * norm / len(frames)
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ class Network(nn.Module):
         """
         if not self.config.attention_size:
             return {}
-        states, _, n_windows = self.read(frames, lengths)
+        (states, _, _), n_windows = self.read(frames, lengths)
         weights = self.attend(torch.zeros_like(states) if even else states, n_windows)
         window, size = self.config.window, frames.shape[1]
         starts = self.config.hop * torch.arange(weights.shape[1], device=weights.device)
@@ -107,10 +107,11 @@ class Network(nn.Module):
         weights = summed.index_add(1, places, shares)[:, :size].masked_fill(~mask(lengths, size), 0)
         return {"attention": weights}
 
-    def read(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States (B, W, 2H) of the BLSTM, its last ones (B, 2H), and the numbers (B,) of windows."""
+    def read(self, frames: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """What the BLSTM gives: its states (B, W, 2H), the last ones and the last cells (B, 2H); and the numbers
+        (B,) of windows."""
         windows, n_windows = cut(frames, lengths, self.config.window, self.config.hop)
-        return *self.blstm(self.embed(windows, n_windows), n_windows), n_windows
+        return self.blstm(self.embed(windows, n_windows), n_windows), n_windows
 
     def embed(self, windows: Tensor, n_windows: Tensor) -> Tensor:
         """(B, W, window, D) -> (B, W, vector). Only real windows are convolved: those that pad the

@@ -88,15 +88,16 @@ class Plain(nn.Module):
         vectors = maps.flatten(1).split([len(windows) for windows in per_utterance])
         scores, l1 = [], 0
         for utterance in vectors:
-            states, (final, _) = self.blstm(utterance[None])
+            states, (final, cells) = self.blstm(utterance[None])
             last = torch.cat((final[0, 0], final[1, 0]))
             result = last
+            l1 += last.abs().sum()
             if self.config.attention_size:
                 energies = (torch.tanh(states[0] @ self.project.T) @ self.energy[0]) / self.config.attention_size**0.5
                 weights = torch.exp(energies) / torch.exp(energies).sum()
                 result = torch.cat((sum(weight * state for weight, state in zip(weights, states[0], strict=True)), last))
+                l1 += states.abs().sum() + cells.abs().sum()
             scores.append(self.output(result))
-            l1 += states.abs().sum() + last.abs().sum()
         return torch.stack(scores), self.config.state_l1 * l1 / len(frames)
 
 
@@ -145,6 +146,43 @@ def test_the_networks_gradients_are_the_plain_ones():
     for direction, suffix in ((network.blstm.ahead, ""), (network.blstm.back, "_reverse")):
         for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"):
             torch.testing.assert_close(getattr(direction, name).grad, getattr(plain.blstm, name + suffix).grad)
+
+
+def numpy_lstm(inputs, weights):
+    """States and last cell of an LSTM in PyTorch's order of gates, equation by equation (Hochreiter, Gers)."""
+    w_ih, w_hh, bias = (weights[f"{name}_l0"].numpy() for name in ("weight_ih", "weight_hh", "bias_ih"))
+    state = cell = np.zeros(w_hh.shape[1])
+    states = []
+    for step in inputs:
+        let_in, forget, new, out = np.split(w_ih @ step + w_hh @ state + bias, 4)
+        sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+        cell = sigmoid(forget) * cell + sigmoid(let_in) * np.tanh(new)
+        state = sigmoid(out) * np.tanh(cell)
+        states.append(state)
+    return np.array(states), cell
+
+
+@pytest.mark.parametrize("attention_size", [6, None])
+@pytest.mark.parametrize("lengths", [LENGTHS, [31, 31]])
+def test_the_penalty_is_that_of_the_authors_code(lengths, attention_size):
+    """Keras' L1 activity regulariser: with attention of the states, the last states and the last cells, all of which
+    its LSTM gives; without, of the last states. A mean over the batch."""
+    network = shake(Network(replace(SMALL, channels=[], pools=[], attention_size=attention_size), BANDS, CLASSES))
+    frames, lengths = padded(lengths)
+    _, penalty = network(frames, lengths)
+    total = 0
+    for row, length in zip(frames, lengths, strict=True):
+        steps = np.array(windows_of(row[:length], SMALL.window, SMALL.hop)).reshape(-1, SMALL.window * BANDS)
+        for direction, order in ((network.blstm.ahead, 1), (network.blstm.back, -1)):
+            states, cell = numpy_lstm(steps[::order], direction.state_dict())
+            total += np.abs(states[-1]).sum()
+            if attention_size:
+                total += np.abs(states).sum() + np.abs(cell).sum()
+    assert penalty.item() == pytest.approx(0.01 * total / len(frames), rel=1e-6)
+
+
+def test_no_weight_no_penalty():
+    assert Network(replace(SMALL, state_l1=0), BANDS, CLASSES).double()(*padded([20]))[1].item() == 0
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -230,29 +268,53 @@ class TestFrameWeights:
         torch.testing.assert_close(weights.sum(1), torch.ones(len(LENGTHS)), check_dtype=True)
 
 
+CONVOLUTIONS = [(1, 64), (64, 64), (64, 128), (128, 128), (128, 128)]  # channels in and out
+
+
 @pytest.mark.parametrize(
-    ("name", "vector", "convolutions", "has_attention"),  # values a step of the BLSTM, (channels in, out)
+    ("name", "vector", "n_convolutions", "has_attention"),  # vector: values a step of the BLSTM
     [
-        ("cnn2_blstm_attention", 64 * 8 * 8, [(1, 64), (64, 64)], True),
-        ("cnn3_blstm_attention", 128 * 2 * 2, [(1, 64), (64, 64), (64, 128)], True),
-        ("cnn5_blstm_attention", 128, [(1, 64), (64, 64), (64, 128), (128, 128), (128, 128)], True),
-        ("cnn4_blstm", 128, [(1, 64), (64, 64), (64, 128), (128, 128)], False),
-        ("blstm_attention", 128, [], True),
-        ("blstm", 128, [], False),
+        ("cnn2_blstm_attention", 64 * 16 * 16, 2, True),
+        ("cnn3_blstm_attention", 128 * 4 * 4, 3, True),
+        ("cnn4_blstm_attention", 128, 4, True),
+        ("cnn5_blstm_attention", 128, 5, True),
+        ("cnn4_blstm", 128, 4, False),
+        ("blstm_attention", 128 * 128, 0, True),
+        ("blstm", 128 * 128, 0, False),
+        ("blstm_attention_frames", 128, 0, True),
+        ("blstm_frames", 128, 0, False),
+        ("text/cnn2_blstm_attention_text", 64 * 8 * 8, 2, True),
+        ("text/cnn3_blstm_attention_text", 128 * 2 * 2, 3, True),
+        ("cnn4_blstm_attention_text", 128, 4, True),
+        ("text/cnn5_blstm_attention_text", 128, 5, True),
+        ("text/cnn4_blstm_text", 128, 4, False),
+        ("text/blstm_attention_text", 128 * 128, 0, True),
+        ("text/blstm_attention_frames_text", 128, 0, True),
+        ("text/blstm_frames_text", 128, 0, False),
     ],
 )
-def test_the_rows_of_tables_3_and_4(name, vector, convolutions, has_attention):
-    system = read_system(RAVDESS.with_name(f"{name}.yaml"))
-    main = read_system(RAVDESS)
+def test_the_rows_of_tables_3_and_4(name, vector, n_convolutions, has_attention):
+    system = read_system(RAVDESS.parent / f"{name}.yaml")
+    main = read_system(RAVDESS.with_name(f"{RAVDESS.stem}_text.yaml") if name.endswith("_text") else RAVDESS)
     assert replace(system.model, **{key: getattr(main.model, key) for key in ("window", "hop", "channels", "pools", "attention_size")}) == (
         main.model
     )
+    assert system.model.pools == main.model.pools[:1] * (n_convolutions > 0) + [4] * (n_convolutions - 1)
     assert (system.feature, system.normalisation, system.training) == (main.feature, main.normalisation, main.training)
     network = Network(system.model, 128, 7)
-    expected = sum(9 * ins * outs + outs + 2 * outs for ins, outs in convolutions)  # weights, biases, scales and shifts
+    expected = sum(9 * ins * outs + outs + 2 * outs for ins, outs in CONVOLUTIONS[:n_convolutions])  # weights, biases, scales, shifts
     expected += 2 * 4 * 256 * (vector + 256 + 1)  # two directions, four gates
     expected += (512 * 256 + 256 + 1024 * 7 + 7) if has_attention else 512 * 7 + 7
     assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == expected
+
+
+def test_the_two_readings():
+    """FACTS.md: what the authors' code and the paper's text say of the main system."""
+    code, text = read_system(RAVDESS), read_system(RAVDESS.with_name(f"{RAVDESS.stem}_text.yaml"))
+    assert (code.model.pools, code.model.activation, code.model.state_l1) == ([2, 4, 4, 4], "elu", 0.001)
+    assert (text.model.pools, text.model.activation, text.model.state_l1) == ([4, 4, 4, 4], "relu", 0)
+    assert (code.training.learning_rate, text.training.learning_rate) == (1e-4, 1e-3)
+    assert replace(text.training, learning_rate=1e-4) == code.training
 
 
 @pytest.mark.parametrize(
