@@ -9,6 +9,7 @@ from torch import nn
 from ser import networks
 from ser.batches import Batch
 from ser.cli import UserError
+from ser.config import Training
 
 LENGTHS = [4, 1, 6]
 WEIGHTS = [0.5, 2.0, 1.0, 4.0]  # of classes
@@ -125,3 +126,27 @@ def test_a_checkpoint_of_another_optimiser(tmp_path):
     networks.save(tmp_path / "x", tensors, {**notes, "groups": []})
     with pytest.raises(UserError, match=r"x: not a checkpoint of this version \(ValueError: .*\); remove it and run stage 4 again"):
         networks.load_checkpoint(tmp_path / "x", network, torch.optim.SGD(network.parameters(), 0.1), "1")
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_adam_is_that_of_its_paper(tmp_path, interrupted):
+    """Kingma and Ba 2015, algorithm 1, value by value; of a weight that does not lie in memory in the order of its axes;
+    and with a checkpoint after the third step."""
+    network = nn.Conv2d(3, 5, 3, bias=False).to(memory_format=torch.channels_last)
+    settings = Training(epochs=1, batch_size=1, learning_rate=0.01, epsilon=1e-7)
+    optimiser = networks.optimiser(settings, network.parameters())
+    weight = network.weight.detach().double().numpy().copy()
+    first = second = 0.0
+    rng = np.random.default_rng(0)
+    for step in range(1, 7):
+        gradient = rng.standard_normal(weight.shape)
+        network.weight.grad = torch.empty_like(network.weight).copy_(torch.from_numpy(gradient))
+        optimiser.step()
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        weight -= 0.01 * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-7)
+        if interrupted and step == 3:
+            networks.save_checkpoint(tmp_path / "checkpoint", network, optimiser, {"run": "one"})
+            network = nn.Conv2d(3, 5, 3, bias=False).to(memory_format=torch.channels_last)
+            optimiser = networks.optimiser(settings, network.parameters())
+            networks.load_checkpoint(tmp_path / "checkpoint", network, optimiser, "one")
+    np.testing.assert_allclose(network.weight.detach().numpy(), weight, rtol=1e-4, atol=1e-6)

@@ -70,13 +70,15 @@ class PlainSherman(nn.Module):
         config = self.config
         windows = frames.unfold(1, config.window, config.hop).transpose(2, 3)  # (B, W, window, D)
         maps = self.blocks(windows.flatten(0, 1)[:, None])
-        states, (last, _) = self.blstm(maps.reshape(*windows.shape[:2], -1))
+        states, (last, cells) = self.blstm(maps.reshape(*windows.shape[:2], -1))
         result = last = torch.cat((last[0], last[1]), 1)
+        norm = last.abs().sum()
         if config.attention_size:
             energies = self.energy(torch.tanh(self.project(states))) / config.attention_size**0.5
             context = (torch.softmax(energies, 1) * states).sum(1)
             result = torch.cat((context, last), 1)
-        return self.output(result), config.state_l1 * (states.abs().sum() + last.abs().sum()) / len(frames)
+            norm = norm + states.abs().sum() + cells.abs().sum()
+        return self.output(result), config.state_l1 * norm / len(frames)
 
 
 class PlainBledea(nn.Module):
@@ -151,9 +153,7 @@ def measure(system: System, n_utterances: int, n_steps: int) -> tuple[int, dict[
         networks_of[f"plain {precision}"] = plain_network(system, n_features)
     ours = next(iter(networks_of))
     optimisers = {
-        way: torch.optim.Adam(
-            [p for p in network.parameters() if p.requires_grad], settings.learning_rate, eps=settings.epsilon
-        )
+        way: networks.optimiser(settings, [p for p in network.parameters() if p.requires_grad])
         for way, network in networks_of.items()
     }
     seconds: dict[str, list[float]] = {way: [] for way in (ours, "  of it reading", *networks_of)}
