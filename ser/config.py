@@ -50,8 +50,8 @@ class Training:
     epochs: Positive
     batch_size: Positive  # utterances
     learning_rate: PositiveFloat
-    optimiser: Literal["adam", "nadam"] = "adam"  # nadam: with Nesterov momentum
-    epsilon: PositiveFloat = 1e-8  # Adam's; Keras has 1e-7
+    optimiser: Literal["adam", "nadam", "rmsprop"] = "adam"  # nadam: with Nesterov momentum
+    epsilon: PositiveFloat = 1e-8  # the optimiser's; Keras has 1e-7
     batches: Literal["alike", "balanced"] = "alike"  # of like lengths; with as many utterances of each class
     patience: Positive | None = None  # epochs without a better dev value before it stops
     monitor: Literal["dev_loss", "dev_wa", "dev_ua"] = "dev_loss"  # what selects the best model

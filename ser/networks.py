@@ -65,6 +65,8 @@ def optimiser(settings: Training, weights: Iterable[nn.Parameter]) -> torch.opti
     options = {"lr": settings.learning_rate, "eps": settings.epsilon}
     if settings.optimiser == "adam":
         return torch.optim.Adam(weights, fused=True, **options)  # a quarter of the time on a CPU
+    if settings.optimiser == "rmsprop":
+        return torch.optim.RMSprop(weights, alpha=0.9, **options)  # Keras' rho; PyTorch's is 0.99
     return torch.optim.NAdam(weights, **options)
 
 

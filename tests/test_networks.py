@@ -93,6 +93,20 @@ def test_bfloat16_scores_give_single_precision_logs(each_frame):
     torch.testing.assert_close(rounded, exact, atol=0.05, rtol=0.05)
 
 
+def test_rmsprop_is_keras():
+    """Its paper's, with 0.9 of the mean square kept (PyTorch keeps 0.99), no momentum, and epsilon outside the root."""
+    settings = Training(epochs=1, batch_size=1, learning_rate=0.01, optimiser="rmsprop", epsilon=1e-2)
+    weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    optimiser = networks.optimiser(settings, [weight])
+    expected, square = weight.detach().numpy().copy(), np.zeros(3)
+    for gradient in ([0.5, -3.0, 0.0], [0.4, 1e-3, 2.0], [-0.1, 0.2, 1.0]):
+        weight.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimiser.step()
+        square = 0.9 * square + 0.1 * np.square(gradient)
+        expected -= 0.01 * np.array(gradient) / (np.sqrt(square) + 1e-2)
+        np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-12)
+
+
 def test_a_file_with_one_byte_changed_is_refused(tmp_path):
     """Of each byte one bit, and one more cut off the end: another weight would be another score."""
     path = tmp_path / "x.safetensors"

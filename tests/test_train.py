@@ -162,7 +162,11 @@ def test_going_on_ends_in_the_same_bytes(recipe, monkeypatch, name, times, after
 
 @pytest.mark.parametrize(
     ("batches_done", "settings"),
-    [*((number, {}) for number in range(1, 10)), *((number, {"optimiser": "nadam", "batches": "balanced"}) for number in (3, 9))],
+    [
+        *((number, {}) for number in range(1, 10)),
+        *((number, {"optimiser": "nadam", "batches": "balanced"}) for number in (3, 9)),
+        (3, {"optimiser": "rmsprop"}),
+    ],
 )  # four of an epoch's six are learnt from
 def test_going_on_within_an_epoch(recipe, monkeypatch, batches_done, settings):
     """The checkpoint has the batch, the sums of the epoch, the optimiser, and torch's random numbers, which dropout takes."""

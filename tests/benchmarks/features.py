@@ -5,11 +5,12 @@ plain: one process with one thread, its imports counted too, which goes through 
 read, and resampled, once, and then librosa is called once for each feature of each system, on the samples:
 stft, melspectrogram and power_to_db for logmel; mfcc, and delta for each derivative, for mfcc; melspectrogram,
 mfcc, zero_crossing_rate and rms, whichever the system has, and their means over time for means; the eight
-features of Sherman et al. for timbre; numpy.save. Systems with the same feature count once.
+features of Sherman et al. for timbre, the five of Issa et al. and their means for tonal; numpy.save. Systems with the same feature count once.
 
     cd egs/ravdess; . ./path.sh
     python ../../tests/benchmarks/features.py data/all conf/sherman/cnn4_blstm_attention.yaml
     python ../../tests/benchmarks/features.py data/all ../iemocap/conf/sherman/timbre_cnn4_blstm_attention.yaml
+    python ../../tests/benchmarks/features.py --rounds 1 data/all conf/issa/cnn1d.yaml
     cd ../tess
     python ../../tests/benchmarks/features.py data/all conf/bledea/{mel,mel_mfcc_rms,mel_mfcc_zcr_rms}.yaml
 """
@@ -74,6 +75,18 @@ def timbre(y, c):
         f.rms(S=numpy.abs(librosa.stft(y, **frame)), frame_length=c.n_fft),
     ]
     return numpy.concatenate([mfcc, *rest]).T
+
+def tonal(y, c):
+    f, sizes = librosa.feature, {"n_fft": c.n_fft, "hop_length": c.hop_length}
+    S = numpy.abs(librosa.stft(y, **sizes))
+    found = [
+        f.mfcc(y=y, sr=c.sample_rate, n_mfcc=c.n_mfcc, n_mels=c.n_mels, **sizes),
+        f.chroma_stft(S=S, sr=c.sample_rate),
+        f.melspectrogram(y=y, sr=c.sample_rate, n_mels=c.n_mels, **sizes),
+        f.spectral_contrast(S=S, sr=c.sample_rate),
+        f.tonnetz(y=librosa.effects.harmonic(y, **sizes), sr=c.sample_rate, hop_length=c.hop_length),
+    ]
+    return numpy.concatenate([values.mean(1) for values in found])[None]
 
 features = [read_system(system).feature for system in systems]
 features = {str(i): f for i, f in enumerate(features) if as_dict(f) not in map(as_dict, features[:i])}
