@@ -39,7 +39,11 @@ HEARS_FRAMES = {
     "tiny": None,  # of ser/models/sherman.py
     "mirsamadi": {"kind": "mirsamadi", "dense_sizes": [4], "hidden_size": 3, "pooling": "attention", "functionals": [], "dropout": 0.5},
     "bledea": {"kind": "bledea", "steps": "frames", "hidden_size": 4, "dense_size": 5, "dropout": 0.5},
-}
+    "clstm": {
+        "kind": "clstm", "channels": [3, 4], "pools": [2, 1], "first_kernel": 2, "first_stride": 1, "kernel": 3, "gru_size": 4,
+        "gru_layers": 1, "dropout": 0.5,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""The samples themselves, cut into segments: the raw signal, for networks that learn their own features from it."""
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from ser.config import Positive, PositiveFloat, strict
+from ser.features.spectrum import check_length
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """Sizes are in samples. longest: seconds; what is longer is cut at the end."""
+
+    sample_rate: Positive
+    segment_length: Positive
+    hop_length: Positive
+    longest: PositiveFloat | None = None
+
+    def __post_init__(self) -> None:
+        if self.hop_length > self.segment_length:
+            raise ValueError(
+                f"hop_length {self.hop_length} leaves samples out; at most segment_length, {self.segment_length}"
+            )
+
+
+def extract(samples: np.ndarray, config: Config) -> np.ndarray:
+    """The segments of one utterance.
+
+    samples: (N,) float32 at config.sample_rate, full scale at +-1; their level is left as it is. Returns
+    (T, segment_length) float32: row t starts at sample t * hop_length, and T is the least by which every sample is in a
+    row; zeros fill the last. Raises UserError where there are no samples.
+    """
+    check_length(samples, 1, config.sample_rate)
+    if config.longest:
+        samples = samples[: max(round(config.longest * config.sample_rate), 1)]
+    n_hops = -(-max(len(samples) - config.segment_length, 0) // config.hop_length)
+    missing = config.segment_length + n_hops * config.hop_length - len(samples)
+    padded = np.pad(samples, (0, missing))
+    return np.lib.stride_tricks.sliding_window_view(padded, config.segment_length)[:: config.hop_length].copy()

@@ -1,0 +1,176 @@
+"""Mustaqeem and Kwon 2020, "CLSTM: Deep feature-based speech emotion recognition using the hierarchical ConvLSTM
+network" (Mathematics 8(12), 2133), as far as it is public.
+
+What its abstract and its list of contributions say, and no more of the text could be read: a one-dimensional network
+reads raw speech, in segments; four blocks of ConvLSTM (LFLB), whose transitions from input to state and from state to
+state are convolutions, learn local features, in a hierarchy with residual learning; GRUs learn global features from
+these; the loss is the softmax's and the centre loss.
+
+Assumed, since the text is not known: which axis is which (segments are the steps, samples the positions, as frames and
+pixels of Shi et al. 2015); every size; that a block is ConvLSTM, batch normalisation and max-pooling, as the LFLB of
+Zhao, Mao and Chen 2019, which the name comes from; a wide first convolution with a stride, without which a segment
+has thousands of positions; the residual link around each block but the first, a 1x1 convolution where the number of
+maps changes, added before the pooling; no peepholes; the GRU's last state goes on to the output; Keras' start; dropout
+in front of the output. Left out: the centre loss, since a network is not told the classes of what it reads.
+"""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ser.cli import UserError
+from ser.config import Positive, Share, strict
+from ser.layers import Dropout, keras_init, mask, take
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """channels: maps of each block's ConvLSTM. pools: one max-pooling a block. first_kernel and first_stride, in
+    samples: of the first block's convolution of the input. kernel: positions of every other convolution, of the states
+    too. gru_size: of each of gru_layers."""
+
+    channels: Annotated[list[Positive], Field(min_length=1)]
+    pools: list[Positive]
+    first_kernel: Positive
+    first_stride: Positive
+    kernel: Positive
+    gru_size: Positive
+    gru_layers: Positive
+    dropout: Share
+
+    def __post_init__(self) -> None:
+        if len(self.pools) != len(self.channels):
+            raise ValueError(f"pools: {len(self.pools)} values for the {len(self.channels)} of channels")
+        if self.first_kernel < self.first_stride:
+            raise ValueError(
+                f"first_kernel {self.first_kernel} leaves samples out; at least first_stride, {self.first_stride}"
+            )
+
+
+class Network(nn.Module):
+    """frames (B, T, D), segments of D samples, and lengths (B,) -> class scores before the softmax (B, classes), and no
+    penalty."""
+
+    def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        maps, positions = 1, -(-n_features // config.first_stride)
+        for number, (channels, pool) in enumerate(zip(config.channels, config.pools, strict=True)):
+            if positions % pool:
+                raise UserError(
+                    f"model.pools: {pool} does not divide the {positions} positions of block {number + 1}; change it, "
+                    f"or first_stride, or the feature's segments of {n_features} samples"
+                )
+            first = (config.first_kernel, config.first_stride) if number == 0 else (config.kernel, 1)
+            self.blocks.append(Block(maps, channels, *first, config.kernel, pool, is_linked=number > 0))
+            maps, positions = channels, positions // pool
+        self.gru = nn.GRU(maps * positions, config.gru_size, config.gru_layers, batch_first=True)
+        self.dropout = Dropout(config.dropout)
+        self.output = nn.Linear(config.gru_size, n_classes)
+        self.apply(start)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        real = mask(lengths, frames.shape[1]).T
+        maps = frames.transpose(0, 1)[..., None]
+        for block in self.blocks:
+            maps = block(maps, real)
+        states, _ = self.gru(maps.flatten(2).transpose(0, 1))
+        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not heard
+        scores = self.output(self.dropout(last))
+        return scores, scores.new_zeros(())
+
+
+class Block(nn.Module):
+    """ConvLSTM, batch normalisation, a residual link and max-pooling: maps (T, B, L, C), and which are real (T, B) and
+    no padding -> (T, B, L', C'), zero at padding, with L' = L / stride / pool."""
+
+    def __init__(
+        self, maps: int, channels: int, kernel: int, stride: int, state_kernel: int, pool: int, is_linked: bool
+    ) -> None:
+        super().__init__()
+        self.conv_lstm = ConvLSTM(maps, channels, kernel, stride, state_kernel)
+        self.norm = nn.BatchNorm1d(channels)
+        self.is_linked = is_linked
+        self.link = nn.Linear(maps, channels) if is_linked and maps != channels else nn.Identity()
+        self.pool = pool
+
+    def forward(self, maps: Tensor, real: Tensor) -> Tensor:
+        states = self.conv_lstm(maps)[real]  # padding would count in the batch normalisation
+        normal = self.norm(states.flatten(0, 1)).view(states.shape)
+        if self.is_linked:
+            normal = normal + self.link(maps[real])
+        pooled = normal.unflatten(1, (-1, self.pool)).amax(2)
+        padded = pooled.new_zeros(*real.shape, *pooled.shape[1:])
+        padded[real] = pooled
+        return padded
+
+
+class ConvLSTM(nn.Module):
+    """Shi et al. 2015, "Convolutional LSTM network", equation 3, in one dimension and without the peepholes, as Keras'
+    ConvLSTM1D: steps (T, B, L, C) -> states (T, B, L', C') with L' = L / stride, rounded up.
+
+    A convolution is a product with the patches of what it reads: `inputs` and `states` have the weights of the four
+    gates, in the order of torch's LSTM, for one patch, position by position.
+    """
+
+    def __init__(self, maps: int, channels: int, kernel: int, stride: int, state_kernel: int) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.state_kernel = kernel, stride, state_kernel
+        self.inputs = nn.Linear(kernel * maps, 4 * channels)
+        self.states = nn.Linear(state_kernel * channels, 4 * channels, bias=False)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        found = patches(steps.flatten(0, 1), self.kernel, self.stride)
+        inputs = self.inputs(found).unflatten(0, steps.shape[:2])  # of all steps at once
+        state = cell = None
+        states = []
+        for gates in inputs.unbind():
+            if state is not None:
+                gates = gates + self.states(patches(state, self.state_kernel, 1))
+            # a sum over many steps: in the weights' type, where autocast has halved that of the products
+            let_in, forget, new, out = gates.to(self.states.weight.dtype).chunk(4, -1)
+            new = let_in.sigmoid() * new.tanh()
+            cell = new if cell is None else forget.sigmoid() * cell + new
+            state = (out.sigmoid() * cell.tanh()).to(inputs.dtype)
+            states.append(state)
+        return torch.stack(states)
+
+    def start(self) -> None:
+        """Start as Keras does: Glorot-uniform and orthogonal, zero biases, the forget gate open."""
+        for layer, kernel in ((self.inputs, self.kernel), (self.states, self.state_kernel)):
+            nn.init.xavier_uniform_(layer.weight.view(len(layer.weight), -1, kernel))  # a patch has `kernel` positions
+        nn.init.orthogonal_(self.states.weight)
+        nn.init.zeros_(self.inputs.bias)
+        nn.init.ones_(self.inputs.bias.chunk(4)[1])
+
+
+def patches(maps: Tensor, kernel: int, stride: int) -> Tensor:
+    """What a convolution reads at each of its positions: (N, L, C) -> (N, L / stride rounded up, kernel * C), zeros
+    beyond the ends, in equal parts or with one more behind (Keras' padding="same"). kernel: at least stride."""
+    length, channels = maps.shape[1:]
+    size = -(-length // stride)
+    missing = (size - 1) * stride + kernel - length
+    padded = F.pad(maps, (0, 0, missing // 2, missing - missing // 2))
+    if channels == 1:  # the signal, in patches of many samples
+        return padded[:, :, 0].unfold(1, kernel, stride)
+    last = (size - 1) * stride + 1  # few slices are quicker than unfold, and so is their gradient
+    return torch.cat([padded[:, place : place + last : stride] for place in range(kernel)], 2)
+
+
+def start(module: nn.Module) -> None:
+    """Start a layer as Keras does, whose GRU has two biases as torch's. Use as `model.apply(start)`."""
+    keras_init(module)
+    if isinstance(module, ConvLSTM):
+        module.start()
+    elif isinstance(module, nn.GRU):
+        for name, parameter in module.named_parameters():
+            if name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(parameter)
+            elif name.startswith("weight_hh"):
+                nn.init.orthogonal_(parameter)
+            else:
+                nn.init.zeros_(parameter)
