@@ -81,6 +81,8 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
     lengths = batch.lengths.to(place)
     with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
         more = {name: values.to(place) for name, values in batch.extras.items()}
+        if network.training and getattr(network, "learns_from_targets", False):  # never where it is tested
+            more["targets"] = batch.targets.to(place)
         scores, penalty = network(batch.frames.to(place), lengths, **more)
     logs = scores.float().log_softmax(-1)
     return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty

@@ -4,14 +4,15 @@ network" (Mathematics 8(12), 2133), as far as it is public.
 What its abstract and its list of contributions say, and no more of the text could be read: a one-dimensional network
 reads raw speech, in segments; four blocks of ConvLSTM (LFLB), whose transitions from input to state and from state to
 state are convolutions, learn local features, in a hierarchy with residual learning; GRUs learn global features from
-these; the loss is the softmax's and the centre loss.
+these; the loss is the softmax's and the centre loss (Wen et al. 2016, "A discriminative feature learning approach for
+deep face recognition").
 
 Assumed, since the text is not known: which axis is which (segments are the steps, samples the positions, as frames and
 pixels of Shi et al. 2015); every size; that a block is ConvLSTM, batch normalisation and max-pooling, as the LFLB of
 Zhao, Mao and Chen 2019, which the name comes from; a wide first convolution with a stride, without which a segment
 has thousands of positions; the residual link around each block but the first, a 1x1 convolution where the number of
 maps changes, added before the pooling; no peepholes; the GRU's last state goes on to the output; Keras' start; dropout
-in front of the output. Left out: the centre loss, since a network is not told the classes of what it reads.
+in front of the output; the centre loss is of the GRU's last state, and centres start at zero.
 """
 
 from typing import Annotated
@@ -23,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import Positive, Share, strict
+from ser.config import NonNegative, Positive, Share, strict
 from ser.layers import Dropout, keras_init, mask, take
 
 
@@ -31,7 +32,8 @@ from ser.layers import Dropout, keras_init, mask, take
 class Config:
     """channels: maps of each block's ConvLSTM. pools: one max-pooling a block. first_kernel and first_stride, in
     samples: of the first block's convolution of the input. kernel: positions of every other convolution, of the states
-    too. gru_size: of each of gru_layers."""
+    too. gru_size: of each of gru_layers. centre_weight: lambda of Wen et al., of the centre loss, which is a mean over the
+    batch as the cross-entropy is; 0: none. centre_rate: their alpha, by which the centres move."""
 
     channels: Annotated[list[Positive], Field(min_length=1)]
     pools: list[Positive]
@@ -41,6 +43,8 @@ class Config:
     gru_size: Positive
     gru_layers: Positive
     dropout: Share
+    centre_weight: NonNegative = 0.0
+    centre_rate: Share = 0.5
 
     def __post_init__(self) -> None:
         if len(self.pools) != len(self.channels):
@@ -52,8 +56,8 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), segments of D samples, and lengths (B,) -> class scores before the softmax (B, classes), and no
-    penalty."""
+    """frames (B, T, D), segments of D samples, and lengths (B,) -> class scores before the softmax (B, classes), and the
+    penalty that training adds to the cross-entropy: the centre loss, where targets (B,) are given."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -71,9 +75,12 @@ class Network(nn.Module):
         self.gru = nn.GRU(maps * positions, config.gru_size, config.gru_layers, batch_first=True)
         self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(config.gru_size, n_classes)
+        self.config = config
+        self.learns_from_targets = config.centre_weight > 0
+        self.register_buffer("centres", torch.zeros(n_classes, config.gru_size))
         self.apply(start)
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor, lengths: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         real = mask(lengths, frames.shape[1]).T
         maps = frames.transpose(0, 1)[..., None]
         for block in self.blocks:
@@ -81,7 +88,17 @@ class Network(nn.Module):
         states, _ = self.gru(maps.flatten(2).transpose(0, 1))
         last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not heard
         scores = self.output(self.dropout(last))
-        return scores, scores.new_zeros(())
+        return scores, scores.new_zeros(()) if targets is None else self.centre_loss(last, targets)
+
+    def centre_loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
+        """Wen et al., equation 2, times centre_weight and as a mean; the centres then move (equation 4). vectors: (B, H)."""
+        vectors = vectors.to(self.centres.dtype)
+        loss = self.config.centre_weight / 2 * (vectors - self.centres[targets]).square().sum(1).mean()
+        with torch.no_grad():
+            ones = F.one_hot(targets, len(self.centres)).to(vectors.dtype)
+            count = ones.sum(0)[:, None]
+            self.centres -= self.config.centre_rate * (count * self.centres - ones.T @ vectors) / (1 + count)
+        return loss
 
 
 class Block(nn.Module):

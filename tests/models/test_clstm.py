@@ -350,3 +350,40 @@ def test_settings_that_cannot_be(change, fault):
 def test_pools_that_do_not_divide(samples, pools, fault):
     with pytest.raises(UserError, match=fault):
         Network(replace(SMALL, pools=pools), samples, CLASSES)
+
+
+class TestCentreLoss:
+    """Wen et al. 2016, equations 2 and 4."""
+
+    CENTRED = replace(SMALL, centre_weight=0.3, centre_rate=0.4)
+
+    def of_numpy(self, vectors, centres, targets):
+        """The loss, and where the centres are behind it, class by class."""
+        loss = 0.3 / 2 * np.mean([((x - centres[y]) ** 2).sum() for x, y in zip(vectors, targets, strict=True)])
+        moved = centres.copy()
+        for number in range(CLASSES):
+            own = [x for x, y in zip(vectors, targets, strict=True) if y == number]
+            moved[number] -= 0.4 * sum((centres[number] - x for x in own), np.zeros(len(centres[0]))) / (1 + len(own))
+        return loss, moved
+
+    def test_loss_and_centres(self):
+        network, taken_in = shake(Network(self.CENTRED, SAMPLES, CLASSES)).train(), []
+        network.output.register_forward_pre_hook(lambda layer, given: taken_in.append(given[0].detach().numpy()))
+        before, targets = network.centres.numpy().copy(), [2, 0, 2, 2]
+        _, penalty = network(*padded(), targets=torch.tensor(targets))
+        loss, moved = self.of_numpy(taken_in[0], before, targets)
+        assert penalty.item() == pytest.approx(loss, rel=1e-9)
+        np.testing.assert_allclose(network.centres.numpy(), moved, atol=1e-12)
+        assert (network.centres[1].numpy() == before[1]).all()  # of no utterance
+        (gradient,) = torch.autograd.grad(penalty, [network.gru.bias_hh_l1])
+        assert gradient.any()
+
+    def test_classes_are_told_in_training_alone(self):
+        network, given = Network(self.CENTRED, SAMPLES, CLASSES).train(), batch()
+        assert networks.forward(network, given, "bfloat16")[1] > 0
+        moved = network.centres.clone()
+        assert moved[:3].any(1).all()
+        assert networks.forward(network.eval(), given, "bfloat16")[1] == 0
+        assert torch.equal(network.centres, moved)
+        plain = Network(SMALL, SAMPLES, CLASSES).train()
+        assert networks.forward(plain, given, "bfloat16")[1] == 0 and not plain.centres.any()
