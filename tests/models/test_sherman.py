@@ -340,6 +340,31 @@ def test_only_pools_of_2_4_4_4_give_the_number_of_iemocap():
     assert Network(replace(model, pools=[4, 4, 4, 4]), 46, 4).blstm.ahead.input_size == 128
 
 
+@pytest.mark.parametrize(
+    ("name", "vector", "has_attention"),  # vector: values a step of the BLSTM, of a window of 157 frames of 46
+    [
+        ("timbre_cnn2_blstm_attention", 64 * 20 * 6, True),
+        ("timbre_cnn3_blstm_attention", 128 * 5 * 2, True),
+        ("timbre_cnn5_blstm_attention", 128 * 1 * 1, True),
+        ("timbre_cnn4_blstm", 256, False),
+        ("timbre_blstm_attention", 157 * 46, True),
+        ("timbre_blstm", 157 * 46, False),
+        ("timbre_blstm_attention_frames", 46, True),
+        ("timbre_blstm_frames", 46, False),
+        ("timbre_cnn4_blstm_attention_text", 256, True),
+    ],
+)
+def test_the_rows_of_iemocap(name, vector, has_attention):
+    system, main = read_system(IEMOCAP.with_name(f"{name}.yaml")), read_system(IEMOCAP)
+    assert Network(system.model, 46, 4).blstm.ahead.input_size == vector
+    assert bool(system.model.attention_size) == has_attention
+    assert (system.feature, system.normalisation) == (main.feature, main.normalisation)
+    text = read_system(RAVDESS.with_name(f"{RAVDESS.stem}_text.yaml"))
+    expected = text if name.endswith("_text") else read_system(RAVDESS)
+    assert system.training == expected.training
+    assert (system.model.activation, system.model.state_l1) == (expected.model.activation, expected.model.state_l1)
+
+
 def test_the_rows_of_table_2_leave_one_feature_out_each_and_share_one_archive():
     rows = {path.stem: read_system(path) for path in IEMOCAP.parent.glob("timbre_no_*.yaml")}
     main = read_system(IEMOCAP)
