@@ -8,8 +8,8 @@ these; the loss is the softmax's and the centre loss (Wen et al. 2016, "A discri
 deep face recognition").
 
 Assumed, since the text is not known: which axis is which (segments are the steps, samples the positions, as frames and
-pixels of Shi et al. 2015); every size; that a block is ConvLSTM, batch normalisation and max-pooling, as the LFLB of
-Zhao, Mao and Chen 2019, which the name comes from; a wide first convolution with a stride, without which a segment
+pixels of Shi et al. 2015); every size; that a block is ConvLSTM, batch normalisation (with torch's values) and
+max-pooling, as the LFLB of Zhao, Mao and Chen 2019, which the name comes from; one normalisation for all samples; a wide first convolution with a stride, without which a segment
 has thousands of positions; the residual link around each block but the first, a 1x1 convolution where the number of
 maps changes, added before the pooling; no peepholes; the GRU's last state goes on to the output; Keras' start; dropout
 in front of the output; the centre loss is of the GRU's last state, and centres start at zero.
@@ -61,6 +61,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
+        self.level = nn.BatchNorm1d(1, affine=False)  # of all samples alike
         self.blocks = nn.ModuleList()
         maps, positions = 1, -(-n_features // config.first_stride)
         for number, (channels, pool) in enumerate(zip(config.channels, config.pools, strict=True)):
@@ -82,7 +83,10 @@ class Network(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         real = mask(lengths, frames.shape[1]).T
-        maps = frames.transpose(0, 1)[..., None]
+        segments = frames.transpose(0, 1)
+        maps = torch.zeros_like(segments)
+        maps[real] = self.level(segments[real][:, None])[:, 0]
+        maps = maps[..., None]
         for block in self.blocks:
             maps = block(maps, real)
         states, _ = self.gru(maps.flatten(2).transpose(0, 1))
@@ -92,13 +96,11 @@ class Network(nn.Module):
 
     def centre_loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
         """Wen et al., equation 2, times centre_weight and as a mean; the centres then move (equation 4). vectors: (B, H)."""
-        vectors = vectors.to(self.centres.dtype)
-        loss = self.config.centre_weight / 2 * (vectors - self.centres[targets]).square().sum(1).mean()
+        away = vectors.to(self.centres.dtype) - self.centres[targets]
         with torch.no_grad():
-            ones = F.one_hot(targets, len(self.centres)).to(vectors.dtype)
-            count = ones.sum(0)[:, None]
-            self.centres -= self.config.centre_rate * (count * self.centres - ones.T @ vectors) / (1 + count)
-        return loss
+            count = 1 + targets.bincount(minlength=len(self.centres))[targets, None]
+            self.centres.index_add_(0, targets, away / count, alpha=self.config.centre_rate)
+        return self.config.centre_weight / 2 * away.square().sum(1).mean()
 
 
 class Block(nn.Module):

@@ -158,6 +158,7 @@ class Plain(nn.Module):
             norm.load_state_dict(block.norm.state_dict())
             self.layers.append(nn.ModuleDict({"inputs": inputs, "states": states, "link": link, "norm": norm}))
             maps, kernel, stride = channels, config.kernel, 1
+        self.level = network.level.running_mean.clone(), network.level.running_var.clone()
         self.gru = nn.GRU(network.gru.input_size, config.gru_size, config.gru_layers).double()
         self.gru.load_state_dict(network.gru.state_dict())
         self.output = nn.Linear(config.gru_size, CLASSES).double()
@@ -183,6 +184,9 @@ class Plain(nn.Module):
 
     def forward(self, frames, lengths):
         utterances = [row[:length, None] for row, length in zip(frames, lengths, strict=True)]
+        samples = torch.cat([segments.flatten() for segments in utterances])
+        mean, variance = (samples.mean(), samples.var(correction=0)) if self.training else self.level
+        utterances = [(segments - mean) / (variance + 1e-5) ** 0.5 for segments in utterances]
         for number, (layer, pool) in enumerate(zip(self.layers, self.config.pools, strict=True)):
             states = torch.cat([self.conv_lstm(steps, layer) for steps in utterances])
             normal = layer["norm"](states)
@@ -380,10 +384,29 @@ class TestCentreLoss:
 
     def test_classes_are_told_in_training_alone(self):
         network, given = Network(self.CENTRED, SAMPLES, CLASSES).train(), batch()
-        assert networks.forward(network, given, "bfloat16")[1] > 0
+        start = network.centres.clone()
+        taken_in = []
+        network.output.register_forward_pre_hook(lambda layer, values: taken_in.append(values[0].detach().float().numpy()))
+        penalty = networks.forward(network, given, "bfloat16")[1]
+        loss, expected = self.of_numpy(taken_in[0], start.numpy(), given.targets.tolist())
+        assert penalty.item() == pytest.approx(loss, rel=1e-5)  # in single precision, from what was rounded before
+        np.testing.assert_allclose(network.centres.numpy(), expected, rtol=1e-5, atol=1e-7)
         moved = network.centres.clone()
         assert moved[:3].any(1).all()
         assert networks.forward(network.eval(), given, "bfloat16")[1] == 0
         assert torch.equal(network.centres, moved)
         plain = Network(SMALL, SAMPLES, CLASSES).train()
         assert networks.forward(plain, given, "bfloat16")[1] == 0 and not plain.centres.any()
+
+
+def test_the_level_is_one_number_for_all_samples_of_the_training_part():
+    """Its running mean and deviation come to those of all real samples."""
+    network = Network(SMALL, SAMPLES, CLASSES).train()
+    frames, lengths = padded()
+    frames = frames.float() * 0.03 + 0.01
+    for _ in range(200):
+        network(frames, lengths)
+    real = frames[torch.arange(frames.shape[1]) < lengths[:, None]]
+    assert network.level.running_mean.shape == (1,)
+    torch.testing.assert_close(network.level.running_mean[0], real.mean(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(network.level.running_var[0], real.var(), rtol=1e-3, atol=1e-6)
