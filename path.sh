@@ -19,4 +19,5 @@ export LC_ALL=C                  # sort as Kaldi does
 export PYTHONUTF8=1              # and yet read and write UTF-8
 # Freed tensors of more than 8 MB go back to the system, so that memory does not grow with every new length
 # of a batch (a third of what it was on IEMOCAP); large pages make that as fast as keeping them.
+# Where they do not, and all utterances have one length, your own setting may be faster: it is left as it is.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8388608}

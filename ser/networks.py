@@ -75,7 +75,8 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
 
     Of a network that scores each frame, the mean over an utterance's frames: the cross-entropy is then the
     mean of theirs, and the class with the highest is what they say together.
-    precision "bfloat16": automatic mixed precision, weights and sums stay float32.
+    precision "bfloat16": automatic mixed precision, weights and sums stay float32. A network whose
+    `learns_from_targets` is true is given the targets (B,) in training, and never else.
     """
     place = next(network.parameters()).device
     lengths = batch.lengths.to(place)

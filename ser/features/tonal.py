@@ -56,7 +56,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """Means of one utterance's features, as librosa's functions with their defaults give them.
 
     samples: (N,) float32 at config.sample_rate. Returns (1, n_mfcc + n_mels + 25) float32, all parts in the order of
-    Part. All but the tonnetz come from one spectrum, whose harmonic part that is of. Raises UserError where N is
+    Part. All come from one spectrum, the tonnetz from its harmonic part. Raises UserError where N is
     below n_fft.
     """
     check_length(samples, config.n_fft, config.sample_rate)

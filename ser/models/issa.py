@@ -1,7 +1,7 @@
 """Issa, Demirci and Yazici 2020, "Speech emotion recognition with deep convolutional neural networks": convolutions
 along the values of one vector an utterance.
 
-Layers and their order are those of public re-implementations, which name the paper as their source.
+Layers and their order are those of public re-implementations.
 """
 
 from typing import Annotated

@@ -2,8 +2,8 @@
 
 Windows of the spectrogram go through convolutions that turn each into a vector; a BLSTM reads the
 vectors; attention sums its states; a linear layer scores the classes. Convolutions and attention can be
-left out (Table IV). Where the text and the authors' code disagree, egs/ravdess/conf/sherman has both
-readings, and its README says which is which.
+left out (Table IV). Where the text and the authors' code disagree, egs/ravdess/conf/sherman has the code's
+reading and conf/sherman_text the text's; the README there says which is which.
 """
 
 from typing import Annotated, Literal

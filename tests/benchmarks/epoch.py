@@ -1,10 +1,10 @@
-"""Seconds an epoch of training takes: ours, and a plain PyTorch version of the same network.
+"""CPU seconds an epoch of training takes: ours, and a plain PyTorch version of the same network.
 
 ours: ser.networks and ser.batches, as ser.train's loop has them, in the system's own precision; a batch is
 read from an archive and normalised at each step, and that counts. plain: the networks below, which use
 nothing of ser/models, in float32 and, where the system's precision is bfloat16, in that too; its batches
-lie in memory, normalised. One process, the same random features for all; at each step the ways take turns,
-so that other work on the machine hits all of them. An epoch is taken for the median step times the number
+lie in memory, normalised; its optimiser is ours, the fused one. One process, the same random features for all; at each step the ways take turns,
+so that other work on the machine hits all of them; the time is that of the processor, of all threads together. An epoch is taken for the median step times the number
 of batches: noisy copies that a system's `augment` asks for count, the last, smaller batch counts in full;
 the test set, checkpoints and logs are left out.
 
@@ -160,9 +160,9 @@ def measure(system: System, n_utterances: int, n_steps: int) -> tuple[int, dict[
 
     @contextmanager
     def timed(way: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started = time.process_time()
         yield
-        seconds[way].append(time.perf_counter() - started)
+        seconds[way].append(time.process_time() - started)
 
     with tempfile.TemporaryDirectory() as folder:
         size = min(settings.batch_size, n_utterances)

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 import ser
+from ser.config import read_protocol
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = Path(ser.__file__).parent
@@ -280,3 +282,15 @@ def test_recipes_begin_alike(recipe):
     mini = (REPOSITORY / "egs/mini/run.sh").read_text()
     begin, end = '[ -n "${BASH_VERSION-}"', "parse_options.sh"
     assert own[own.index(begin) : own.index(end)] == mini[mini.index(begin) : mini.index(end)]
+
+
+def test_ravdess_has_one_draw_in_three_protocols():
+    """The split follows from the labels that are taken and from the draw's seed; paper_splits' first fold, and
+    paper_eight's, are paper's."""
+    paper, splits, eight = (read_protocol(REPOSITORY / f"egs/ravdess/conf/protocols/{name}.yaml") for name in ("paper", "paper_splits", "paper_eight"))
+    assert replace(splits.folds, number=1) == replace(eight.folds, number=1) == paper.folds
+    assert splits.classes == paper.classes
+    assert splits.select == eight.select == paper.select == "test"
+    taken = [sorted(label for labels in protocol.classes.values() for label in labels) for protocol in (paper, eight)]
+    assert taken[0] == taken[1]
+    assert {name: labels for name, labels in eight.classes.items() if len(labels) == 1} == eight.classes and len(eight.classes) == 8
