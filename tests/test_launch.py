@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -178,15 +177,29 @@ def test_a_runner_that_starts_nothing_is_called_once(place, monkeypatch):
     assert Path("attempts").read_text() == "attempt\n"
 
 
+@pytest.fixture
+def waits(monkeypatch):
+    """An event: a second ago launch began to wait for the runs of other processes."""
+    event, wait_for = threading.Event(), launch.wait_for
+
+    def begin(folders):
+        threading.Timer(1, event.set).start()
+        wait_for(folders)
+
+    monkeypatch.setattr(launch, "wait_for", begin)
+    monkeypatch.setattr(launch, "WAIT_SECONDS", 0.1)
+    return event
+
+
 @contextmanager
-def other_process(folder, seconds=1.5, ends=False):
-    """As if another process trained the run for some seconds from now on, and ended it or not."""
+def other_process(folder, until, ends):
+    """As if another process trained the run from now on until an event, and ended it or not."""
     begun = threading.Event()
 
     def train():
         with alone(folder / "lock", str(folder)):
             begun.set()
-            time.sleep(seconds)
+            until.wait(120)
             if ends:
                 (folder / "done").touch()
 
@@ -197,12 +210,11 @@ def other_process(folder, seconds=1.5, ends=False):
     thread.join()
 
 
-def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys, monkeypatch):
+def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys, waits):
     """They go on: they count as what is in work elsewhere, and are waited for."""
-    monkeypatch.setattr(launch, "WAIT_SECONDS", 0.1)
     Path("runner").write_text(KILLED.replace("exit 1", "kill -9 $$"))
     first = place.lay_out("tiny/selects_on_dev/fold1_seed1")
-    with other_process(first, 3, ends=True), pytest.raises(UserError, match="3 of 4 runs failed: "):
+    with other_process(first, waits, ends=True), pytest.raises(UserError, match="3 of 4 runs failed: "):
         start("--nj", "1")
     assert Path("attempts").read_text() == "attempt\n"
     first = first.relative_to(place.folder)
@@ -212,11 +224,10 @@ def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys, mo
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_runs_that_another_process_has_are_waited_for_and_finished(place, monkeypatch, capfd, ends):
+def test_runs_that_another_process_has_are_waited_for_and_finished(place, monkeypatch, capfd, waits, ends):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(launch, "WAIT_SECONDS", 0.1)
     first = place.lay_out("tiny/selects_on_dev/fold1_seed1")
-    with other_process(first, 9, ends):
+    with other_process(first, waits, ends):
         start(protocols=["dev"], cmd=f"{sys.executable} {ROOT}/tools/run.py")
     shown = capfd.readouterr()
     assert "1 done, 0 running, 0 failed, 0 left, 1 in work elsewhere\n" in shown.out and "failed: " not in shown.out + shown.err
