@@ -289,6 +289,7 @@ CONVOLUTIONS = [(1, 64), (64, 64), (64, 128), (128, 128), (128, 128)]  # channel
         ("../sherman_text/cnn5_blstm_attention_text", 128, 5, True),
         ("../sherman_text/cnn4_blstm_text", 128, 4, False),
         ("../sherman_text/blstm_attention_text", 128 * 128, 0, True),
+        ("../sherman_text/blstm_text", 128 * 128, 0, False),
         ("../sherman_text/blstm_attention_frames_text", 128, 0, True),
         ("../sherman_text/blstm_frames_text", 128, 0, False),
     ],
