@@ -204,7 +204,7 @@ def table(
         rows[0].append("runs")
     rows[0] += ["parameters", "minutes a run", "command"]
     for path, system in systems:
-        row = [f"**{system.name}**: {system.description}", "; ".join(tables_of(system, corpus)) or "–"]
+        row = [f"**{system.name}**: {system.description}", "; ".join(tables_of(system, corpus, protocols)) or "–"]
         about: list[dict[str, str]] = []
         ran: list[str] = []
         for protocol in protocols:
@@ -238,10 +238,13 @@ def numbers_of(system: "System", corpus: str, protocol: "Protocol") -> list["Pap
     return [paper for paper in system.paper if (paper.corpus, paper.protocol) == (corpus, protocol.name)]
 
 
-def tables_of(system: "System", corpus: str) -> list[str]:
-    """Where the numbers of a system stand in its paper; those of other corpora, told so, where there are none."""
-    here = [paper.table for paper in system.paper if paper.corpus == corpus]
-    return here or [
+def tables_of(system: "System", corpus: str, protocols: list["Protocol"]) -> list[str]:
+    """Where the numbers of a system stand in its paper: those that are to come out under these protocols, else those
+    under others; those of other corpora, told so, where there are none."""
+    here = [paper for paper in system.paper if paper.corpus == corpus]
+    names = {protocol.name for protocol in protocols}
+    under_these = [paper for paper in here if paper.protocol in names]
+    return [paper.table for paper in under_these or here] or [
         f"on {paper.corpus}: {paper.table}"
         + "".join(
             f", {name} {value:g}" for name, value in (("WA", paper.wa), ("UA", paper.ua)) if value is not None

@@ -473,10 +473,12 @@ def test_a_table_aside(place):
     table = rows()
     assert not any("noisy" in name for name in table["alpha"])
     assert table["alpha"]["published WA"] == "61.5; 70"  # what is published of another protocol stands there
+    assert table["alpha"]["paper's table"] == "II; III"
     section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0]
     header, _, row = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
     assert header[5:8] == ["noisy WA", "published WA", "difference"]
     assert row[5:8] == ["not run", "15", "–"]
+    assert row[1] == "IV"
     for run in ("fold1_seed1", "fold2_seed1"):
         write_scores("alpha", "noisy", run, "llhh lllh", seed=2)
     report.main(["--corpus", "toy"])

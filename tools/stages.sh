@@ -26,7 +26,7 @@ systems=()
 for pattern in "${patterns[@]}"; do
   files=("$from"$pattern)
   [ -e "${files[0]}" ] || files=($pattern)
-  [ -e "${files[0]}" ] || fail "--systems $pattern: no such file, neither in $here nor in $PWD"
+  [ -e "${files[0]}" ] || fail "--systems $pattern: no such file in $here$([[ $here -ef . ]] || echo ", nor in $PWD")"
   systems+=("${files[@]}")
 done
 pipes=$([ $allow_pipes = false ] || echo --allow-pipes)

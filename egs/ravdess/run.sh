@@ -2,7 +2,7 @@
 # RAVDESS: from the archive to the tables of Sherman et al., "Study of speech emotion recognition
 # using BLSTM with attention", beside what a protocol with the speakers apart gives.
 #
-#   ./run.sh                                  all of it (hours: see README.md)
+#   ./run.sh                                  all of it (days: see README.md)
 #   ./run.sh --corpus /data/RAVDESS           a corpus that is on disk already
 #   ./run.sh --stage 3 --stop-stage 3         one stage
 #   ./run.sh --stage 4 --protocol paper --systems conf/sherman/cnn4_blstm_attention.yaml

@@ -264,7 +264,9 @@ def test_systems_are_seen_from_a_folder_with_a_space(house):
 def test_systems_that_are_nowhere(house, pattern):
     result = call(house / "egs/a/run.sh", "--systems", f"conf/baseline/one.yaml {pattern}", folder=house)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"error: --systems {pattern}: no such file, neither in {house} nor in {house}/egs/a\n"
+    assert result.stderr == f"error: --systems {pattern}: no such file in {house}, nor in {house}/egs/a\n"
+    result = call("./run.sh", "--systems", pattern, folder=house / "egs/a")
+    assert result.stderr == f"error: --systems {pattern}: no such file in {house}/egs/a\n"
 
 
 @pytest.mark.parametrize("allowed", ["true", "false", None])
