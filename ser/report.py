@@ -241,10 +241,9 @@ def numbers_of(system: "System", corpus: str, protocol: "Protocol") -> list["Pap
 def tables_of(system: "System", corpus: str, protocols: list["Protocol"]) -> list[str]:
     """Where the numbers of a system stand in its paper: those that are to come out under these protocols, else those
     under others; those of other corpora, told so, where there are none."""
-    here = [paper for paper in system.paper if paper.corpus == corpus]
-    names = {protocol.name for protocol in protocols}
-    under_these = [paper for paper in here if paper.protocol in names]
-    return [paper.table for paper in under_these or here] or [
+    under_these = [paper for protocol in protocols for paper in numbers_of(system, corpus, protocol)]
+    here = under_these or [paper for paper in system.paper if paper.corpus == corpus]
+    return [paper.table for paper in here] or [
         f"on {paper.corpus}: {paper.table}"
         + "".join(
             f", {name} {value:g}" for name, value in (("WA", paper.wa), ("UA", paper.ua)) if value is not None
