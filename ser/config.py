@@ -29,6 +29,8 @@ LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, 
 LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold labels, and other names, alone
+OPTIONAL = {"paper": [], "training": None}  # keys that a system file may leave out, though a System has them
+YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -221,11 +223,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             text = stream.read(LARGEST_FILE + 1)
         if len(text) > LARGEST_FILE:
             raise UserError(f"{path}: more than {LARGEST_FILE} bytes; no system or protocol needs so many")
-        loader = Loader(text)
-        try:
-            content = loader.get_single_data()
-        finally:
-            loader.dispose()
+        content = load_yaml(text)
     except FileNotFoundError:
         others = [other.name for other in Path(path).parent.glob("*.yaml")]
         near = difflib.get_close_matches(Path(path).name, others, 1)
@@ -233,16 +231,30 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
-    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:  # of "\UFFFFFFFF"
+    except YAML_FAULTS as error:
         raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: should hold `key: value` lines")
     return content
 
 
+def load_yaml(text: str | bytes) -> Any:
+    """The content of one YAML document. Raises one of YAML_FAULTS."""
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def read_system(path: str | Path) -> System:
     """Read a system file."""
-    return make_system({"paper": [], "training": None, **read_named(path, "a system")}, path)
+    return make_system({**OPTIONAL, **read_named(path, "a system")}, path)
+
+
+def change_system(path: str | Path, changes: dict[str, Any], place: str) -> System:
+    """Read a system file that is changed as by a file with it as its base. place: named in errors of the result."""
+    return make_system(merge({**OPTIONAL, **read_named(path, "a system")}, changes), place)
 
 
 def read_named(path: str | Path, what: str) -> dict[str, Any]:
