@@ -165,7 +165,7 @@ def told(*command, folder, **variables):
     """What each stage of a recipe called, as (folder, module, arguments)."""
     result = subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return re.findall(r"(?m)^python in (.*): -m ser\.(\w+) (.*)$", result.stdout)
+    return re.findall(r"(?m)^python in (.*?): -m ser\.(\w+) (.*)$", result.stdout)
 
 
 def systems_of(calls):
