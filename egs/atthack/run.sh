@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Att-HACK: four social attitudes, as Le Moine et al., "Speaker attentive speech emotion recognition", have it,
-# beside what protocols with the phrases, or the speakers, apart give.
+# Att-HACK: four social attitudes, as in Le Moine et al., "Speaker attentive speech emotion recognition",
+# beside phrase-independent and speaker-independent protocols.
 #
 #   ./run.sh                                  all of it
 #   ./run.sh --corpus /data/Att-HACK          a corpus that is on disk already

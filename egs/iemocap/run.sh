@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# IEMOCAP: four emotions, with a session, or a speaker, apart, and as papers that split at random have it.
+# IEMOCAP: four emotions, session-independent, speaker-independent, and split at random as in some papers.
 #
 #   ./run.sh --corpus /data/IEMOCAP_full_release         all of it (see README.md; the corpus has to be asked for)
 #   ./run.sh --corpus /data/IEMOCAP_full_release --stop-stage 1    the data directory and the folds

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # RAVDESS: from the archive to the tables of Sherman et al., "Study of speech emotion recognition
-# using BLSTM with attention", beside what a protocol with the speakers apart gives.
+# using BLSTM with attention", beside a speaker-independent protocol.
 #
 #   ./run.sh                                  all of it (days: see README.md)
 #   ./run.sh --corpus /data/RAVDESS           a corpus that is on disk already

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TESS: the four scenarios of Bledea, "Speech emotion recognition with recurrent neural networks", beside
-# what protocols with the speakers, or the words, apart give.
+# speaker-independent and word-independent protocols.
 #
 #   ./run.sh                                  all of it (an hour: see README.md)
 #   ./run.sh --corpus /data/TESS              a corpus that is on disk already
