@@ -23,11 +23,10 @@ from ser.jobs import job_name
 from ser.worker import State, read_state
 
 if TYPE_CHECKING:
-    from ser.config import System
     from ser.runs import Run
 
 WAIT_SECONDS = 2.0  # between looks at a run that another process trains
-COMMANDS = {"svm": "ser.train_svm", "network": "ser.train"}
+LEARNERS = ("classical", "network")
 REMEDY = {  # for runs that cannot go on; True: where --overwrite was given
     False: "put back what differs, or give run.sh --overwrite true to remove these runs and train them again",
     True: "wait until the other process has ended, or stop it, and run the same command again",
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m ser.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--trainer", choices=COMMANDS, required=True, help="which of the systems: the SVMs or the networks"
+        "--learner", choices=LEARNERS, required=True, help="which of the systems: classical models or networks"
     )
     parser.add_argument(
         "--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it"
@@ -80,7 +79,7 @@ def plan(args: argparse.Namespace, command: str) -> list[list["Run"]]:
     from ser.runs import Run, provenance, refuse_other_protocol
 
     made = provenance(command)
-    systems = [system for system in map(read_system, args.systems) if trainer_of(system) == args.trainer]
+    systems = [system for system in map(read_system, args.systems) if system.learner == args.learner]
     rows = []
     for protocol in map(read_protocol, args.protocols):
         folds = Path("data/folds") / protocol.name
@@ -110,11 +109,6 @@ def plan(args: argparse.Namespace, command: str) -> list[list["Run"]]:
     return rows
 
 
-def trainer_of(system: "System") -> str:
-    """Which of COMMANDS trains a system."""
-    return "svm" if system.training is None else "network"
-
-
 def write_all(rows: list[list["Run"]], overwrite: bool = False) -> tuple[dict[Path, str], dict[Path, str]]:
     """Write the run.yaml of every run. Returns the folders that hold a run made otherwise, with what differs, and
     those that another process works on, with the reason too.
@@ -139,10 +133,11 @@ def write_all(rows: list[list["Run"]], overwrite: bool = False) -> tuple[dict[Pa
 
 def overwrite_all(rows: list[list["Run"]], others: dict[Path, str]) -> dict[Path, str]:
     """Replace the runs in some folders, and print which. Returns those that another process works on."""
-    chosen = [[run for run in row if run.folder in others] for row in rows]
-    chosen = [row for row in chosen if row]
+    from ser.reading import read_run_fold, refuse_other_features
+
+    chosen = without(rows, {run.folder for row in rows for run in row} - others.keys())
     for row in chosen:
-        row[0].refuse_other_features()  # before anything is removed
+        refuse_other_features(row[0], read_run_fold(row[0]))  # before anything is removed
     _, in_use = write_all(chosen, overwrite=True)
     for line in in_words({folder: reason for folder, reason in others.items() if folder not in in_use}):
         print(f"removed {line}", flush=True)
@@ -168,18 +163,20 @@ def in_words(reasons: dict[Path, str]) -> list[str]:
 
 def train(rows: list[list["Run"]], args: argparse.Namespace) -> None:
     """Hand the runs that are not done to the job runner."""
+    from ser.reading import read_run_fold, refuse_other_features
+
     missing = [run.folder for row in rows for run in row if not run.is_done]
     n_runs = sum(map(len, rows))
-    print(f"{args.trainer}: {n_runs} runs, {n_runs - len(missing)} done, {len(missing)} to do", flush=True)
+    print(f"{args.learner}: {n_runs} runs, {n_runs - len(missing)} done, {len(missing)} to do", flush=True)
     for row in rows:
         if not all(run.is_done for run in row):
-            row[0].refuse_other_features()
+            refuse_other_features(row[0], read_run_fold(row[0]))
     if not missing:
         return
     threads = ["--num-threads", str(args.num_threads)]  # said twice: Kaldi's runners do not tell the jobs
     cmd = [*args.cmd.split(), *threads, "--max-jobs-run", str(args.nj)]
-    trainer = [sys.executable, "-m", COMMANDS[args.trainer], *threads]
-    log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
+    trainer = [sys.executable, "-m", "ser.train", *threads]
+    log = Path("exp/log") / f"{args.learner}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
     run_all(trainer, missing, log, cmd, args.nj)
 
 
