@@ -115,12 +115,12 @@ def test_a_try_out_from_training_to_the_table(derived, monkeypatch, capsys):
     protocols = ["--protocols", "conf/protocols/selects_on_dev.yaml"]
     Path("runner").write_text("#!/bin/sh\nexit 1\n")
     Path("runner").chmod(0o755)
-    common = ["--trainer", "network", "--corpus", "toy", "--systems", path, *protocols, "--folds", "1"]
+    common = ["--learner", "network", "--corpus", "toy", "--systems", path, *protocols, "--folds", "1"]
     with pytest.raises(UserError, match="the job runner failed"):
         launch.main([*common, "--cmd", "./runner"])
     folder = Path("exp/tiny+training.epochs=1/selects_on_dev/fold1_seed1")
     assert runs.read_run(folder).system == read_system(path)
-    train.train(folder, "cpu")
+    train.train(folder)
     score.main(["--systems", path, *protocols])
     assert Path("results/tiny+training.epochs=1/selects_on_dev/fold1_seed1.txt").exists()
     capsys.readouterr()
