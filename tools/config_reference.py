@@ -55,6 +55,11 @@ written as in YAML, lists without spaces: `model.cost=[1,3]`. Each system gets a
 `<system>+model.dropout=0+training.epochs=2`, for its runs and scores; its file is written to `exp/systems/`. It is a row
 of RESULTS.md as long as it is asked for by `--systems` or `--set`, and git ignores its scores.
 
+Runs in `exp/` keep the settings that they were made with. After a change to a system, a protocol, the code or the data,
+stages 3 and 4 list the runs that no longer match and what differs, and train the others. `--overwrite true` removes the
+listed runs and trains them again. (`--replace true` concerns scores: stage 5 then replaces those in `results/` that are of
+another commit or machine.)
+
 A number may be written as `1e-4`. A key that is not listed here is an error.
 """
 CONSTRAINTS = {  # of a number or of a list's length, as pydantic calls them

@@ -79,7 +79,7 @@ def test_nothing_of_the_template_s_is_left(house):
     files = [path for path in [*(house / "egs").rglob("*"), house / "ser/corpora/own.py"] if path.is_file()]
     names = {str(path.relative_to(house)) for path in files}
     assert names == {
-        "egs/own/run.sh", "egs/own/cmd.sh", "egs/own/path.sh", "egs/own/README.md", "egs/own/conf/baseline/svm_descriptors.yaml",
+        "egs/own/run.sh", "egs/own/cmd.sh", "egs/own/path.sh", "egs/own/README.md", "egs/own/conf/baseline/svm_functionals.yaml",
         "egs/own/conf/protocols/honest.yaml", "ser/corpora/own.py",
     }  # fmt: skip
     for path in files:

@@ -18,7 +18,7 @@ folds=all             # numbers of the folds to run, as 1,2 or 1-3
 seeds=1               # number of seeds of each run
 nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
-main=svm_descriptors  # system that the others are tested against, and whose network is drawn
+main=svm_functionals  # system that the others are tested against, and whose network is drawn
 overwrite=false       # true: stages 3 and 4 remove runs in exp/ that were made with other settings, code or data, and train them again
 replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
 
