@@ -168,7 +168,8 @@ def train_network(run: "Run", device_name: str, checkpoint_seconds: float) -> No
         order = batches.sorted_batches(dev_lengths, settings.batch_size)
         one_pass(order, f"epoch {epoch}, dev", sums, learn=False)
         line |= sums.means("dev")
-        line |= {"dev_ua": metrics.ua(sums.confusion), "seconds": seconds + sums.seconds}
+        line |= {f"dev_{name}": metric.of(sums.confusion) for name, metric in metrics.METRICS.items()}
+        line["seconds"] = seconds + sums.seconds
         said = 100 * sums.confusion.sum(0) / sums.confusion.sum()
         line |= {f"dev_share_{name}": share for name, share in zip(fold.classes, said, strict=True)}
         log.append(line)
