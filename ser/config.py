@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ser.cli import UserError
 from ser.metrics import METRICS
+from ser.settings import Noise, Positive, PositiveFloat, strict
 
-strict = ConfigDict(extra="forbid", strict=True)
-Positive = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]  # of dropout, of a test set
-Noise = Annotated[str, Field(pattern=r"^(snr-?[0-9]+|deviation[0-9]+(\.[0-9]+)?)$")]  # see ser/noise.py
 if TYPE_CHECKING:  # a type checker knows no literals that are computed
     Monitor = str
 else:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below, read_text
+from ser.corpus import Found, Utterance, files_below, read_text
 from ser.download import fetch, unpack
 
 URL = "https://www.openslr.org/resources/88/"

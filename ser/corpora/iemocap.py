@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below, read_text
+from ser.corpus import Found, Utterance, files_below, read_text
 
 PAGE = "https://sail.usc.edu/iemocap/"
 TOTAL = 10039  # utterances with a label

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below, read_table, write_table
+from ser.corpus import Found, Utterance, files_below
+from ser.datadir import read_table, write_table
 from ser.files import named, workplace
 
 if TYPE_CHECKING:

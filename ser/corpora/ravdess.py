@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below
+from ser.corpus import Found, Utterance, files_below
 from ser.download import fetch, unpack
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1"

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below
+from ser.corpus import Found, Utterance, files_below
 
 PAGE = "https://doi.org/10.5683/SP2/E8H2MF"
 SPEAKERS = {"OAF": "oaf", "OA": "oaf", "YAF": "yaf"}

@@ -15,7 +15,7 @@ import scipy.signal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.config import Positive, PositiveFloat, strict
+from ser.settings import Positive, PositiveFloat, strict
 from ser.features.spectrum import check_length, frames
 
 PRE_EMPHASIS = 0.97

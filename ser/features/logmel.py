@@ -8,7 +8,7 @@ import scipy.fft
 import scipy.signal
 from pydantic.dataclasses import dataclass
 
-from ser.config import NonNegative, Positive, PositiveFloat, strict
+from ser.settings import NonNegative, Positive, PositiveFloat, strict
 from ser.features.lld import differences
 from ser.features.spectrum import check_length
 

@@ -10,7 +10,7 @@ import scipy.signal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.config import Positive, strict
+from ser.settings import Positive, strict
 from ser.features.logmel import filterbank
 from ser.features.spectrum import check_length
 

@@ -7,7 +7,7 @@ import scipy.fft
 from pydantic.dataclasses import dataclass
 
 from ser.cli import UserError
-from ser.config import Positive, PositiveFloat, strict
+from ser.settings import Positive, PositiveFloat, strict
 from ser.features.logmel import Mel, mel_power
 from ser.features.means import decibels
 from ser.features.spectrum import (  # ser.draw_run asks this module for it

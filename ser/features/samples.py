@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from ser.config import Positive, PositiveFloat, strict
+from ser.settings import Positive, PositiveFloat, strict
 from ser.features.spectrum import check_length
 
 

@@ -8,7 +8,7 @@ import scipy.signal
 from pydantic.dataclasses import dataclass
 
 from ser.cli import UserError
-from ser.config import Positive, strict
+from ser.settings import Positive, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)

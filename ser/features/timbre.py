@@ -12,7 +12,7 @@ import scipy.fft
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.config import Positive, PositiveFloat, strict
+from ser.settings import Positive, PositiveFloat, strict
 from ser.features.logmel import heard  # ser.draw_run asks this module for it
 from ser.features.means import crossing_rates, decibels, frames, tables
 from ser.features.mfcc import derivative

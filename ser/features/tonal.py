@@ -15,7 +15,7 @@ import scipy.ndimage
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.config import Positive, strict
+from ser.settings import Positive, strict
 from ser.features.means import decibels, tables
 from ser.features.spectrum import check_length
 from ser.features.timbre import FIRST_OCTAVE, OCTAVES, contrast

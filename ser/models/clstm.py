@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import NonNegative, Positive, Share, strict
+from ser.settings import NonNegative, Positive, Share, strict
 from ser.layers import Dropout, keras_init, mask, take
 
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import Positive, Share, strict
+from ser.settings import Positive, Share, strict
 from ser.layers import Dropout, keras_init
 
 EPSILON = 1e-3  # of Keras' batch normalisation

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import NonNegative, Positive, strict
+from ser.settings import NonNegative, Positive, strict
 from ser.layers import BLSTM, keras_init, mask, masked_softmax
 
 POOL = 2  # in time and in frequency, after the first convolution

@@ -12,7 +12,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.config import Positive, Share, strict
+from ser.settings import Positive, Share, strict
 from ser.functionals import Name, pool
 from ser.layers import BLSTM, Dropout, keras_init, masked_softmax
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.config import Positive, Share, strict
+from ser.settings import Positive, Share, strict
 from ser.functionals import pool
 from ser.layers import Dropout, mask, masked_softmax
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.config import NonNegative, Positive, Share, strict
+from ser.settings import NonNegative, Positive, Share, strict
 from ser.layers import Dropout, keras_init, mask, masked_softmax
 from ser.recurrent import CellBLSTM
 

@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 
 from ser import functionals
 from ser.cli import UserError
-from ser.config import PositiveFloat, strict
+from ser.settings import PositiveFloat, strict
 
 DRAWS = 10  # of groups into inner folds, before they are given up
 
