@@ -18,13 +18,13 @@ in front of the output; the centre loss is of the GRU's last state, and centres 
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
 from ser.settings import NonNegative, Positive, Share, strict
+from ser.convolutions import patches
 from ser.layers import Dropout, keras_init, mask, take
 
 
@@ -56,8 +56,8 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), segments of D samples, and lengths (B,) -> class scores before the softmax (B, classes), and the
-    penalty that training adds to the cross-entropy: the centre loss, where targets (B,) are given."""
+    """frames (B, T, D), segments of D samples, and lengths (B,) -> class scores (B, classes), and the penalty: the centre
+    loss, where targets (B,) are given."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Network(nn.Module):
         for block in self.blocks:
             maps = block(maps, real)
         states, _ = self.gru(maps.flatten(2).transpose(0, 1))
-        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not heard
+        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not read
         scores = self.output(self.dropout(last))
         return scores, scores.new_zeros(()) if targets is None else self.centre_loss(last, targets)
 
@@ -165,19 +165,6 @@ class ConvLSTM(nn.Module):
         nn.init.orthogonal_(self.states.weight)
         nn.init.zeros_(self.inputs.bias)
         nn.init.ones_(self.inputs.bias.chunk(4)[1])
-
-
-def patches(maps: Tensor, kernel: int, stride: int) -> Tensor:
-    """What a convolution reads at each of its positions: (N, L, C) -> (N, L / stride rounded up, kernel * C), zeros
-    beyond the ends, in equal parts or with one more behind (Keras' padding="same"). kernel: at least stride."""
-    length, channels = maps.shape[1:]
-    size = -(-length // stride)
-    missing = (size - 1) * stride + kernel - length
-    padded = F.pad(maps, (0, 0, missing // 2, missing - missing // 2))
-    if channels == 1:  # the signal, in patches of many samples
-        return padded[:, :, 0].unfold(1, kernel, stride)
-    last = (size - 1) * stride + 1  # few slices are quicker than unfold, and so is their gradient
-    return torch.cat([padded[:, place : place + last : stride] for place in range(kernel)], 2)
 
 
 def start(module: nn.Module) -> None:
