@@ -19,7 +19,7 @@ from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import read_recordings, read_table, write_table
 from ser.files import alone, named, whole
-from ser.text import tokens, word_errors
+from ser.text import tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,9 +172,12 @@ def spell(path: Iterable[int], labels: Sequence[str]) -> str:
 
 
 def word_error_rate(true: Mapping[str, str], heard: Mapping[str, str]) -> str:
-    """Say how many words of the true transcripts (utterance -> text) were heard wrongly."""
+    """Say how many words of the true transcripts (utterance -> text) were heard wrongly: how many have to be put
+    in, taken out or replaced at the least."""
+    from torchaudio.functional import edit_distance
+
     pairs = [(tokens(text), tokens(heard[utt])) for utt, text in true.items()]
-    errors = sum(word_errors(*pair) for pair in pairs)
+    errors = sum(edit_distance(*pair) for pair in pairs)
     words = sum(len(said) for said, _ in pairs)
     if not words:
         return f"no word error rate: none of the {len(pairs)} utterances has true words"

@@ -198,6 +198,26 @@ def test_no_true_words_no_word_error_rate(data, weights, capsys):
     assert capsys.readouterr().out == "no word error rate: none of the 5 utterances has true words\n"
 
 
+@pytest.mark.parametrize(
+    ("true", "other", "errors"),
+    [
+        ("a b c", "a b c", 0),
+        ("a b c", "", 3),
+        ("", "a b", 2),
+        ("a b c", "a c", 1),
+        ("a b c", "a x c", 1),
+        ("a b c", "a b b c", 1),
+        ("a b", "b a", 2),
+        ("s u n d a y", "s a t u r d a y", 3),
+        ("the cat", "thecat", 2),
+        ("The cat.", "the cat", 0),
+    ],
+)
+def test_word_errors_are_counted_in_words(true, other, errors):
+    said = transcribe.word_error_rate({"u1": true, "u2": "one more"}, {"u1": other, "u2": "one more"})
+    assert f"({errors} errors in {len(true.split()) + 2} words; " in said
+
+
 class Stopped(BaseException):
     """As by a signal."""
 
