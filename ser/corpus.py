@@ -83,10 +83,8 @@ def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
             f"{root}: no {' or '.join(suffixes)} file in it; give the folder that holds the corpus"
         )
     first: dict[str, Path] = {}
-    copies = []
-    for file in sorted(files, key=lambda file: (len(file.parts), file)):
-        if first.setdefault(file.name, file) != file:
-            copies.append(file)
+    nearest_first = sorted(files, key=lambda file: (len(file.parts), file))
+    copies = [file for file in nearest_first if first.setdefault(file.name, file) != file]
     return [first[name] for name in sorted(first)], copies
 
 

@@ -31,7 +31,7 @@ def check_window(win_length: int, n_fft: int) -> None:
         raise ValueError(f"win_length {win_length} should be at most n_fft, {n_fft}")
 
 
-def heard(samples: np.ndarray, config: object) -> np.ndarray:
+def all_samples(samples: np.ndarray, config: object) -> np.ndarray:
     """`heard` of a feature whose frames are of all samples (N,), frame t centred at sample t * hop_length."""
     return samples
 

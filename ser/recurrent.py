@@ -7,13 +7,10 @@ from torch import Tensor, nn
 from ser.layers import mask, take
 
 
-class BLSTM(nn.Module):
-    """Bidirectional LSTM of one layer, exact for padded batches, and fast on the CPU.
+class TwoDirections(nn.Module):
+    """The weights of a bidirectional LSTM of one layer, an LSTM for each direction.
 
-    The backward direction is an LSTM of its own that reads each utterance flipped within its own
-    length, so that padding always comes last: what packing does, without packing, which is slower
-    by an order of magnitude on a CPU (pytorch issue 149194). Like Keras' LSTM it has one bias a gate:
-    PyTorch's second one is fixed at zero.
+    Like Keras' LSTM each has one bias a gate: PyTorch's second one is fixed at zero.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -22,6 +19,14 @@ class BLSTM(nn.Module):
         self.back = nn.LSTM(input_size, hidden_size, batch_first=True)
         for direction in (self.ahead, self.back):
             nn.init.zeros_(direction.bias_hh_l0).requires_grad_(False)
+
+
+class BLSTM(TwoDirections):
+    """Bidirectional LSTM of one layer, exact for padded batches, and fast on the CPU.
+
+    The backward direction reads each utterance flipped within its own length, so that padding always comes last: what
+    packing does, without packing, which is slower by an order of magnitude on a CPU (pytorch issue 149194).
+    """
 
     def forward(self, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """steps (B, T, D), lengths (B,) of at least 1 -> states (B, T, 2H), zero at padding, and the
@@ -38,13 +43,14 @@ class BLSTM(nn.Module):
         return states, last
 
 
-class CellBLSTM(BLSTM):
+class CellBLSTM(TwoDirections):
     """The function and the weights of BLSTM, and the last cell states.
 
     torch's LSTM gives the cells at the end of the padding alone, so it serves where there is none; and its backward
     pass is slow on a CPU where steps are wide (eight times as slow as this, of 16384 values). Otherwise the layer goes
     step by step: one product for all steps of a direction, and the two directions side by side. Under autocast torch's
-    gives all three in bfloat16; step by step, states and cells stay in float32.
+    gives all three in bfloat16; step by step, states and cells stay in float32. (So BLSTM cannot take this one's place:
+    its values would be rounded in another way.)
     """
 
     def forward(self, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What settings are made of: types with their limits, for the dataclasses that system and protocol files are read into."""
+"""What settings are made of: types with their limits, for the dataclasses that YAML files are read into."""
 
 from typing import Annotated
 

@@ -19,7 +19,8 @@ And these where they apply:
 heard(samples, config) -> samples
     Where frames follow time: the samples (N',) that they are of, when a feature cuts or pads the recording. Frame t is
     centred at sample t * config.hop_length of these, so `Config` has `hop_length` too. ser.draw_run draws attention
-    over them; a feature of one frame an utterance has none. ser.dsp.heard is that of all samples.
+    over them; a feature of one frame an utterance has none. `heard = all_samples` (ser.dsp) says that
+    frames are of the whole recording.
 
 columns(config) -> (D',) int
     Where a system may take a part of each frame: the numbers of the values that it takes, in its order. `Config` then

@@ -15,8 +15,7 @@ import scipy.signal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.dsp import check_length, check_window, differences, frames
-from ser.dsp import heard as heard  # see ser/features/__init__.py
+from ser.dsp import all_samples, check_length, check_window, differences, frames
 from ser.settings import Positive, PositiveFloat, strict
 
 PRE_EMPHASIS = 0.97
@@ -56,6 +55,9 @@ class Config:
             raise ValueError(
                 f"f0_min {self.f0_min:g} < f0_max {self.f0_max:g} <= a quarter of the sample_rate should hold"
             )
+
+
+heard = all_samples
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:

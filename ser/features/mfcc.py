@@ -6,10 +6,10 @@ import numpy as np
 import scipy.fft
 from pydantic.dataclasses import dataclass
 
-from ser.dsp import check_length, decibels, derivative
-from ser.dsp import heard as heard  # see ser/features/__init__.py
+from ser.dsp import all_samples, check_length, decibels, derivative
 from ser.settings import Positive, PositiveFloat, strict
 from ser.spectra import Mel, mel_power
+
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config(Mel):
@@ -24,6 +24,9 @@ class Config(Mel):
         super().__post_init__()
         if self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc {self.n_mfcc} should be at most n_mels, {self.n_mels}")
+
+
+heard = all_samples
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:

@@ -7,8 +7,7 @@ import scipy.fft
 import scipy.signal
 from pydantic.dataclasses import dataclass
 
-from ser.dsp import check_length, check_window, frames
-from ser.dsp import heard as heard  # see ser/features/__init__.py
+from ser.dsp import all_samples, check_length, check_window, frames
 from ser.settings import Positive, strict
 
 
@@ -24,6 +23,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_window(self.win_length, self.n_fft)
+
+
+heard = all_samples
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:

@@ -55,10 +55,10 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """All features of one utterance, as librosa's functions with their defaults give them.
 
     samples: (N,) float32 at config.sample_rate. Returns (T, 2 * n_mfcc + 12) float32, all parts in the order
-    of Part, with T = 1 + N // hop_length, of N after `duration`: frames are centred. librosa's functions are mfcc, delta,
-    spectral_centroid, spectral_contrast, spectral_bandwidth, spectral_rolloff, zero_crossing_rate and rms of
-    librosa.feature; here, for speed, all but the zero-crossing rate come from one spectrum. Raises UserError where N is below n_fft, or T below the
-    derivative's width.
+    of Part, with T = 1 + N // hop_length, of N after `duration`: frames are centred. librosa's functions are mfcc,
+    delta, spectral_centroid, spectral_contrast, spectral_bandwidth, spectral_rolloff, zero_crossing_rate and rms of
+    librosa.feature; here, for speed, all but the zero-crossing rate come from one spectrum. Raises UserError where N is
+    below n_fft, or T below the derivative's width.
     """
     check_length(samples, config.n_fft, config.sample_rate)
     samples = heard(samples, config)

@@ -1,8 +1,8 @@
 """librosa's MFCC, chroma, mel powers, contrast and tonnetz, each averaged over an utterance: one frame.
 
-The 193 values of Issa, Demirci and Yazici 2020. How they call librosa their paper does not say; here it is as in the public
-functions named `extract_feature`, from which such vectors of 193 come: chroma and contrast of the magnitudes of the
-spectrum, tonnetz of the harmonic part of the samples, each with librosa's defaults.
+The 193 values of Issa, Demirci and Yazici 2020. How they call librosa their paper does not say; here it is as in the
+public functions named `extract_feature`, from which such vectors of 193 come: chroma and contrast of the magnitudes
+of the spectrum, tonnetz of the harmonic part of the samples, each with librosa's defaults.
 """
 
 import warnings
@@ -52,8 +52,8 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
     samples: (N,) float32 at config.sample_rate. Returns (1, n_mfcc + n_mels + 25) float32, all parts in the order of
     Part. For speed all come from one spectrum, the tonnetz from its harmonic part, and only chroma_stft and tonnetz are
-    librosa's own; the others are librosa.feature's mfcc, melspectrogram and spectral_contrast. Raises UserError where N is
-    below n_fft.
+    librosa's own; the others are librosa.feature's mfcc, melspectrogram and spectral_contrast. Raises UserError where
+    N is below n_fft.
     """
     check_length(samples, config.n_fft, config.sample_rate)
     import librosa  # takes its time, and has numba compile, which needs a folder that it may write to
@@ -76,8 +76,8 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
 
 def harmonic(spectrum: np.ndarray) -> np.ndarray:
-    """The part of a spectrum (bins, T) that lasts, as librosa.decompose.hpss gives it, with quicker medians: each cell times its share
-    of the medians along time and along frequency, squared."""
+    """The part of a spectrum (bins, T) that lasts, as librosa.decompose.hpss gives it, with quicker medians: each
+    cell times its share of the medians along time and along frequency, squared."""
     import librosa
 
     magnitude, phase = librosa.magphase(spectrum)

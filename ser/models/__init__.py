@@ -1,5 +1,5 @@
-"""Models: the frames of an utterance -> a score for each class. One module a paper; its name is the `kind` that a system
-file's `model` names, and nothing else has to list it.
+"""Models: the frames of an utterance -> a score for each class. One module a paper; its name is the `kind` that a
+system file's `model` names, and nothing else has to list it.
 
 A module has a `Config`, a pydantic dataclass (`@dataclass(config=strict, frozen=True, kw_only=True)`, of ser.settings)
 whose fields are the keys of the system file's `model`, with their types and limits; a `__post_init__` raises ValueError
@@ -9,8 +9,8 @@ A model is a network or a classical one.
 
 Networks
 --------
-A network's module has a `Network`, a torch.nn.Module, and the system file has a section `training`. ser.train trains it,
-and ser.networks builds, runs and saves it.
+A network's module has a `Network`, a torch.nn.Module, and the system file has a section `training`. ser.train trains
+it, and ser.networks builds, runs and saves it.
 
 Network(config, n_features, n_classes[, other sizes])
     n_features: values of a frame, as the feature and its `parts` give them. Other sizes come with the inputs below. The
@@ -45,9 +45,9 @@ learns_from_targets
     Where true, forward is given `targets` (B,), class numbers, in training and never in evaluation.
 
 Other inputs
-    `Config.extras`, a property or a field, is a tuple of what the network reads beside frames. Each stands in ser.inputs,
-    brings a size to the constructor and tensors to forward, all by name, and may ask for something that it sets before
-    training:
+    `Config.extras`, a property or a field, is a tuple of what the network reads beside frames. Each stands in
+    ser.inputs, brings a size to the constructor and tensors to forward, all by name, and may ask for something that
+    it sets before training:
 
     speakers    n_speakers       speakers (B,), below 0 where training has none such
     words       vocabulary_size  words (B, M), n_words (B,)    needs `Config.words`, the table of transcripts, and
@@ -55,6 +55,6 @@ Other inputs
     xvectors    xvector_size     xvectors (B, D)               needs the buffers xvector_mean and xvector_deviation (D,)
 
 What several networks share is in ser.layers (masks, dropout, the start of weights), ser.recurrent, ser.convolutions,
-ser.windows, ser.segments and ser.functionals; what is there only for speed belongs there too, so that a model reads like
-its paper. ser/models/bledea.py is the shortest example.
+ser.windows, ser.segments and ser.functionals; what is there only for speed belongs there too, so that a model reads
+like its paper. ser/models/bledea.py is the shortest example.
 """

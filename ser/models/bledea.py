@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.settings import Positive, Share, strict
 from ser.layers import Dropout, keras_init, take
+from ser.settings import Positive, Share, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)

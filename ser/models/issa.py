@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.settings import Positive, Share, strict
 from ser.layers import Dropout, keras_init
+from ser.settings import Positive, Share, strict
 
 EPSILON = 1e-3  # of Keras' batch normalisation
 
@@ -46,8 +46,8 @@ class Network(nn.Module):
         if size < 1:
             needed = config.pool * (4 * shorter + 1) + 2 * shorter
             raise UserError(
-                f"model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with {needed} values "
-                f"or more; this one has {n_features} a frame"
+                f"model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with {needed} "
+                f"values or more; this one has {n_features} a frame"
             )
         sizes = [1, *config.channels]
         one, two, three, four, five, six = (nn.Conv1d(*sizes[i : i + 2], config.width) for i in range(6))

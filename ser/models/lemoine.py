@@ -16,10 +16,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.settings import NonNegative, Positive, strict
 from ser.layers import keras_init, mask, masked_softmax
 from ser.recurrent import BLSTM
 from ser.segments import Activation, Segments
+from ser.settings import NonNegative, Positive, strict
 
 POOL = 2  # in time and in frequency, after the first convolution
 GAP = 2  # steps between the segments of a strip: as far as a convolution of 5 sees

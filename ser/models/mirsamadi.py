@@ -12,10 +12,10 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.settings import Positive, Share, strict
 from ser.functionals import Name, pool
 from ser.layers import Dropout, keras_init, masked_softmax
 from ser.recurrent import BLSTM
+from ser.settings import Positive, Share, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.settings import Positive, Share, strict
 from ser.functionals import pool_each
 from ser.layers import Dropout, mask, masked_softmax
+from ser.settings import Positive, Share, strict
 
 Pooling = Literal["max", "mean", "deviation"]
 
@@ -59,8 +59,8 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,), words (B, M), n_words (B,), xvectors (B, X), as far as the settings ask for them ->
-    class scores (B, classes), and no penalty."""
+    """frames (B, T, D), lengths (B,), words (B, M), n_words (B,), xvectors (B, X), as far as the settings ask for
+    them -> class scores (B, classes), and no penalty."""
 
     def __init__(
         self,

@@ -83,7 +83,8 @@ class Network(nn.Module):
         return scores, self.config.state_l1 * norm / len(frames)
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
-        """The attention's weight (B, T) of each frame, spread from its windows; even: of windows that weigh the same."""
+        """The attention's weight (B, T) of each frame, spread from its windows; even: of windows that weigh the
+        same."""
         if not self.config.attention_size:
             return {}
         (states, _, _), n_windows = self.read(frames, lengths)
