@@ -19,7 +19,7 @@ Statistics = dict[str, np.ndarray]
 ROUNDING = 1e-6  # of a value: some steps of float32, which features are
 
 
-class Matrices(Protocol):
+class Source(Protocol):
     """The features of utterances, as ser.archive.Features has them; scp: where they are from, for errors."""
 
     scp: Path
@@ -29,7 +29,7 @@ class Matrices(Protocol):
     def lengths_of(self, utts: Iterable[str]) -> dict[str, int]: ...
 
 
-def train_statistics(kind: str, features: Matrices, train: Mapping[str, str]) -> Statistics:
+def train_statistics(kind: str, features: Source, train: Mapping[str, str]) -> Statistics:
     """Mean and deviation, each (D,) or, for "cell", (T, D); {} for "none" and "speaker". train: {utt: class}."""
     if kind in ("none", "speaker"):
         return {}

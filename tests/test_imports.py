@@ -8,7 +8,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Modules that are imported by their name at run time: importlib hides them from the syntax.
-BY_NAME = {"ser.config": ("ser.features.", "ser.models."), "ser.corpora": ("ser.corpora.",)}
+BY_NAME = {
+    "ser.config": ("ser.features.", "ser.models."), "ser.corpora": ("ser.corpora.",), "ser.inputs": ("ser.inputs.",),
+    "ser.learners": ("ser.learners.",),
+}  # fmt: skip
+# What packages that import their modules by name have for these modules: it would be a cycle, were it not that Python
+# imports a package before its modules anyway.
+OF_PACKAGE = {("ser.inputs.words", "ser.inputs"), ("ser.inputs.xvectors", "ser.inputs")}
+OF_PACKAGE |= {("ser.learners.classical", "ser.learners"), ("ser.learners.network", "ser.learners")}
 
 
 def modules(root):
@@ -50,6 +57,8 @@ def graph(root):
 def test_imports_form_no_cycle():
     edges = graph(ROOT)
     assert edges["ser.config"] >= {"ser.models.sherman", "ser.features.logmel", "ser.cli"}
+    for module, package in OF_PACKAGE:
+        edges[module].remove(package)  # KeyError: take it off the list
     try:
         TopologicalSorter(edges).prepare()
     except CycleError as error:

@@ -9,8 +9,8 @@ A model is a network or a classical one.
 
 Networks
 --------
-A network's module has a `Network`, a torch.nn.Module, and the system file has a section `training`. ser.train trains
-it, and ser.networks builds, runs and saves it.
+A network's module has a `Network`, a torch.nn.Module, and the system file has a section `training`.
+ser.learners.network trains it, and ser.networks builds, runs and saves it.
 
 Network(config, n_features, n_classes[, other sizes])
     n_features: values of a frame, as the feature and its `parts` give them. Other sizes come with the inputs below. The
@@ -39,14 +39,15 @@ frame_weights(frames, lengths, even=False) -> {name of what attends: weights (B,
     leaves the attention out.
 
 word_weights(frames, lengths, words, n_words, **others) -> {name of what attends: weights (B, M)}
-    The same of the words, of a network that reads them: what forward takes, by name.
+    The same of the words, of a network that reads them, from what forward takes, all by name. Another input that can be
+    attended to names its method (ser/inputs/__init__.py, WEIGHTS).
 
 learns_from_targets
     Where true, forward is given `targets` (B,), class numbers, in training and never in evaluation.
 
 Other inputs
-    `Config.extras`, a property or a field, is a tuple of what the network reads beside frames. Each stands in
-    ser.inputs, brings a size to the constructor and tensors to forward, all by name, and may ask for something that
+    `Config.extras`, a property or a field, is a tuple of what the network reads beside frames. Each is a
+    module of ser/inputs, brings a size to the constructor and tensors to forward, all by name, and may ask for something that
     it sets before training:
 
     speakers    n_speakers       speakers (B,), below 0 where training has none such
