@@ -46,9 +46,9 @@ learns_from_targets
     Where true, forward is given `targets` (B,), class numbers, in training and never in evaluation.
 
 Other inputs
-    `Config.extras`, a property or a field, is a tuple of what the network reads beside frames. Each is a
-    module of ser/inputs, brings a size to the constructor and tensors to forward, all by name, and may ask for something that
-    it sets before training:
+    `Config.extras`, a property or a field, is a tuple of what the network reads beside frames. Each is a module of
+    ser/inputs, brings a size to the constructor and tensors to forward, all by name, and may ask for something that it
+    sets before training:
 
     speakers    n_speakers       speakers (B,), below 0 where training has none such
     words       vocabulary_size  words (B, M), n_words (B,)    needs `Config.words`, the table of transcripts, and
