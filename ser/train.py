@@ -39,16 +39,18 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     args = parser.parse_args(argv)
-    resources = Resources(args.device, args.num_threads, args.checkpoint_seconds)
 
     def one(folder: Path) -> None:
-        train(folder, resources)
+        train(folder, args.device, args.checkpoint_seconds, args.num_threads)
 
     work(args.run, one) if args.list else one(args.run)
 
 
-def train(folder: Path, resources: Resources = Resources()) -> None:
+def train(
+    folder: Path, device: str = "auto", checkpoint_seconds: float = 60, num_threads: int | None = None
+) -> None:
     """Train one run to its end. Raises UserError where another process is at it."""
+    resources = Resources(device, num_threads, checkpoint_seconds)
     once(folder, lambda run: fit(run, resources))
 
 
