@@ -1,5 +1,7 @@
 """Recurrent layers that are exact for padded batches, and fast on a CPU."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,10 +97,10 @@ class Swap(torch.autograd.Function):
     torch would add it up row by row."""
 
     @staticmethod
-    def forward(ctx, steps: Tensor, positions: Tensor) -> Tensor:
+    def forward(ctx: Any, steps: Tensor, positions: Tensor) -> Tensor:
         ctx.save_for_backward(positions)
         return take(steps, positions)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return take(gradient, ctx.saved_tensors[0]), None

@@ -1,5 +1,7 @@
 """Segments of utterances, which are convolved one behind the other instead of padded to one length."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,7 +82,7 @@ class Activation(torch.autograd.Function):
     would turn maps whose channels come last, and their gradients, round in memory. slope: below 0."""
 
     @staticmethod
-    def forward(ctx, maps: Tensor, between: Tensor, slope: float) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, between: Tensor, slope: float) -> Tensor:
         F.leaky_relu(maps, slope, inplace=True).index_fill_(2, between, 0)
         ctx.mark_dirty(maps)
         ctx.save_for_backward(maps, between)
@@ -88,7 +90,7 @@ class Activation(torch.autograd.Function):
         return maps
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         maps, between = ctx.saved_tensors
         gradient = torch.ops.aten.leaky_relu_backward(gradient, maps, ctx.slope, True)  # quicker than torch.where
         return gradient.index_fill_(2, between, 0), None, None

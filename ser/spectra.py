@@ -5,6 +5,7 @@ takes a second, and needs a folder that numba may write to.
 """
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -117,7 +118,7 @@ def contrast_bands(sample_rate: int, n_fft: int) -> list[tuple[int, int, int]]:
     frequencies = np.fft.rfftfreq(n_fft, 1 / sample_rate)
     edges = [0, *(FIRST_OCTAVE * 2**octave for octave in range(OCTAVES + 1))]
     found = []
-    for number, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (low, high) in enumerate(pairwise(edges)):
         (inside,) = np.nonzero((frequencies >= low) & (frequencies <= high))
         first = inside[0] - (number > 0)
         end = len(frequencies) if number == OCTAVES else inside[-1] + 1

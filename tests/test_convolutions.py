@@ -47,9 +47,9 @@ class TestSingleChannelConvNorm:
             torch.testing.assert_close(output, expected)
             upstream = torch.randn_like(expected)
             leaves = [maps, ours.conv.weight, ours.norm.weight, ours.norm.bias]
-            gradients = torch.autograd.grad((output * upstream).sum(), leaves + [ours.conv.bias], allow_unused=True)
+            gradients = torch.autograd.grad((output * upstream).sum(), [*leaves, ours.conv.bias], allow_unused=True)
             leaves = [maps, theirs[0].weight, theirs[1].weight, theirs[1].bias]
-            expected_gradients = torch.autograd.grad((expected * upstream).sum(), leaves + [theirs[0].bias])
+            expected_gradients = torch.autograd.grad((expected * upstream).sum(), [*leaves, theirs[0].bias])
             bias, expected_bias = gradients[-1], expected_gradients[-1]
             if bias is None:  # in training the normalisation takes the bias out again
                 assert training

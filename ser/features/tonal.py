@@ -89,7 +89,7 @@ def medians(rows: np.ndarray) -> np.ndarray:
     """Running median of MEDIAN values along each row of (N, T), mirrored at its ends.
 
     The rows are filtered as one, for which SciPy has a way that takes a tenth of the time of its two-dimensional one;
-    what stands between two of them keeps them apart.
+    the mirrored ends between two rows keep their medians separate.
     """
     half = MEDIAN // 2
     mirrored = np.pad(rows, ((0, 0), (half, half)), mode="symmetric")

@@ -4,7 +4,7 @@ one, which learns who speaks, joined to it by self speaker attention.
 
 An utterance is cut into segments, each of which becomes an embedding; the mean of these, a segment counting by
 its length, is the utterance's. The output layer being linear, its score is the mean of the segments' scores, and
-the class of highest score is the one of highest mean log-posterior. (Chen et al. score segments apart and take
+the class of highest score is the one of highest mean log-posterior. (Chen et al. score each segment by itself and take
 the maximum.)
 """
 

@@ -19,7 +19,6 @@ from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import as_dict, feature_name, read_system
 from ser.inputs import speakers
-from ser.reading import read_run_fold
 from ser.models.lemoine import (
     GAP,
     POOL,
@@ -30,6 +29,7 @@ from ser.models.lemoine import (
     SelfAttention,
     SpeakerAttention,
 )
+from ser.reading import read_run_fold
 from ser.runs import read_run
 from ser.scores import read_scores
 from ser.segments import Segments
