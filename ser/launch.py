@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import InWork, is_in_work, whole
+from ser.files import InUse, is_in_use, whole
 from ser.jobs import job_name
 from ser.worker import State, read_state
 
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         for run in row:
             try:
                 write_run(run, shared)
-            except InWork:
+            except InUse:
                 pass  # it has its own run.yaml, and is looked at again when it is taken
             except OtherRun as error:
                 others.setdefault(error.reason, []).append(run.folder)
@@ -138,7 +138,7 @@ def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], 
         if progress.count("waiting") in (0, waiting) or process.returncode < 0:
             break
     left = [folder for folder in folders if not (folder / "done").exists()]
-    elsewhere = [folder for folder in left if is_in_work(folder / "lock")]
+    elsewhere = [folder for folder in left if is_in_use(folder / "lock")]
     failed = [folder for folder in left if folder not in elsewhere]
     if progress.count("waiting") == len(folders) and process.returncode and len(failed) == len(folders):
         raise UserError(
@@ -180,7 +180,7 @@ def wait_for(folders: list[Path]) -> None:
     told = f"{some(folders)} ({holder})"
     print(f"waiting for {len(folders)} runs, which other processes train: {told}", flush=True)
     for folder in folders:
-        while is_in_work(folder / "lock"):
+        while is_in_use(folder / "lock"):
             time.sleep(WAIT_SECONDS)
 
 
@@ -225,7 +225,7 @@ class Progress:
                     killed = State("failed", more="its process ended before it did: killed?")
                     alive = State("elsewhere", more="the job runner ended, and left its process running")
                     self.states = [
-                        state if state.name != "running" else alive if is_in_work(folder / "lock") else killed
+                        state if state.name != "running" else alive if is_in_use(folder / "lock") else killed
                         for folder, state in zip(self.folders, self.states, strict=True)
                     ]
                 for folder, before, now in zip(self.folders, old, self.states, strict=True):

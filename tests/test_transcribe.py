@@ -13,7 +13,7 @@ import soundfile
 
 from ser import audio, download, transcribe, validate_data
 from ser.cli import UserError
-from ser.files import InWork, alone
+from ser.files import InUse, alone
 
 RATE = 8000  # of the recordings; the recogniser's is 16000
 UTTS = ("a-1", "a-2", "a-3", "b-1", "b-2")
@@ -276,7 +276,7 @@ def test_what_was_heard_otherwise_is_heard_anew(data, weights, heard, other):
 
 
 def test_two_calls_at_once(data, weights):
-    with alone(data / ".text_asr.lock", "it"), pytest.raises(InWork, match="data/text_asr is in work by process"):
+    with alone(data / ".text_asr.lock", "it"), pytest.raises(InUse, match="data/text_asr is in work by process"):
         call(data, "--weights", weights)
 
 

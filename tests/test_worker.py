@@ -10,7 +10,7 @@ import pytest
 from ser import runs as runs_module
 from ser import train, worker
 from ser.cli import UserError
-from ser.files import InWork
+from ser.files import InUse
 
 ROOT = Path(worker.__file__).parents[1]
 
@@ -54,7 +54,7 @@ def test_a_run_that_fails_does_not_stop_the_others(runs, capsys):
 def test_a_run_that_another_process_has_is_no_failure(runs, capsys):
     def taken(folder):
         if folder.name == "2":
-            raise InWork("exp/2 is in work by process 7 on there; left alone")
+            raise InUse("exp/2 is in work by process 7 on there; left alone")
 
     worker.work(runs, taken)
     assert worker.read_state(runs, 2)[::2] == ("elsewhere", "exp/2 is in work by process 7 on there; left alone")
