@@ -7,7 +7,8 @@ from ser import cli
 from ser.download import fetch, unpack
 
 # Pennington et al. 2014, https://nlp.stanford.edu/projects/glove/: trained on Wikipedia 2014 and Gigaword 5,
-# 400,000 lower-case words (public domain, PDDL). The authors publish no checksum; many public scripts use this one.
+# 400,000 lower-case words (public domain, PDDL). The authors publish no checksum; many public scripts use
+# this one.
 URL = "https://nlp.stanford.edu/data/glove.6B.zip"
 SIZE = 862182613  # bytes
 MD5 = "056ea991adb4740ac6bf1b6d9b50408b"

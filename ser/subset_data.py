@@ -51,7 +51,7 @@ def asked(path: Path, known: Collection[str], src: Path) -> set[str]:
     unknown = [key for key in keys if key not in known]
     if unknown:
         raise UserError(
-            f"{path}: {len(unknown)} not in {src / 'utt2spk'}, starting with {unknown[0]}; remove them from the list"
+            f"{path}: {len(unknown)} not in {src / 'utt2spk'}, first {unknown[0]}; remove them from the list"
         )
     if not keys:
         raise UserError(f"{path}: empty list; write one line for each to keep")
