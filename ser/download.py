@@ -84,7 +84,7 @@ def _fetch(url: str, dest: Path, size: int | None, md5: str | None) -> None:
     if md5 is not None and (found := _md5(part)) != md5:
         part.unlink()
         raise UserError(
-            f"{url}: MD5 is {found}, not {md5}: damaged in transfer, or another file; it was removed: "
+            f"{url}: its MD5 is {found}, not {md5}: damaged in transfer, or another file; it was removed: "
             "run the same command again"
         )
     os.replace(part, dest)

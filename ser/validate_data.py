@@ -258,7 +258,7 @@ def wrong_archives(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
 
 def _seen_from(path: str) -> str:
     """The folder that a relative path is relative to; "" for an absolute one."""
-    return "" if Path(path).is_absolute() else f", relative to {Path.cwd()}"
+    return "" if Path(path).is_absolute() else f" (relative to {Path.cwd()})"
 
 
 def wrong_audio(

@@ -178,7 +178,7 @@ def share_gpus(wanted, at_once):
         return [""] * at_once
     gpus = list_gpus()
     if len(gpus) < wanted:
-        print(f"run.py: --gpu {wanted}, but there are only {len(gpus)}; continuing", file=sys.stderr)
+        print(f"run.py: --gpu {wanted}, but {len(gpus)} found; continuing", file=sys.stderr)
         wanted = len(gpus)
     whole = len(gpus) // wanted if wanted else 0
     return [",".join(gpus[i * wanted : (i + 1) * wanted]) for i in range(min(whole, at_once))]

@@ -7,7 +7,7 @@ usage: slurm.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
   slurm.py --gpu 1 --max-jobs-run 8 JOB=1:20 exp/log/train.JOB.log python -m ser.train --job JOB runs.list
 
 JOB (or any other name before =1:N that occurs in no path) is replaced by 1, 2, ... N in the log's name and
-in the arguments. The command is run without a shell: quotes, $ and | in its arguments have no meaning. Its
+in the arguments. The command is run as it is: quotes, $ and | in its arguments have no special meaning. Its
 output goes into the log. slurm.py waits for all jobs (`sbatch --array --wait`), and exits
 with status 1 if one failed. Ctrl-C cancels them. The log, the command and the current folder
 must be visible on every machine of the cluster.
