@@ -261,7 +261,7 @@ RECORDINGS = {
     "an infinite sample": (record(np.where(np.arange(RATE) == 7, np.inf, NOISE), subtype="FLOAT"), ("infinite or undefined", AGAIN)),
     "a web page for a recording": (change(lambda content: b"<html>not found</html>"), ("cannot be read as a recording", AGAIN)),
     "a sampling rate of 0": (change(lambda content: content[:24] + bytes(4) + content[28:]), ("sampling rate of 0 Hz", AGAIN)),
-    "no file": (lambda recipe: WAV.unlink(), ("No such file", "; mend the path")),
+    "no file": (lambda recipe: WAV.unlink(), ("No such file", "; check the path")),
 }
 IN_HEADERS = {"an empty recording", "a recording cut short", "a recording without samples", "a sampling rate of 0", "no file"}
 CASES = [
@@ -286,7 +286,7 @@ CASES = [
         ("corpus: no recording of speech", "such as"),
     ),
     Case("no corpus", PREPARE, lambda recipe: shutil.rmtree("corpus"), ("corpus: no such folder", "; give the folder")),
-    Case("a duplicate id", VALIDATE, edits(TABLES / "text", f"{UTT} ", f"{UTT} x\n{UTT} "), ("text:2", UTT, "twice", "; take one line out")),
+    Case("a duplicate id", VALIDATE, edits(TABLES / "text", f"{UTT} ", f"{UTT} x\n{UTT} "), ("text:2", UTT, "duplicate", "; remove one of the lines")),
     Case("a duplicate id", FOLDS, edits(TABLES / "utt2emo", f"{UTT} ", f"{UTT} x\n{UTT} "), ("utt2emo:2", UTT, "twice", "; remove one")),
     Case(
         "unsorted ids",
