@@ -362,7 +362,7 @@ def test_weights_are_fetched_once(data, server, tmp_path):
 def test_no_network(data, server, monkeypatch, tmp_path):
     monkeypatch.setattr(transcribe, "URL", "http://127.0.0.1:1/")
     place = tmp_path / "cache/hub/checkpoints/tiny.pt"
-    remedy = f"run the same command again .* fetch the file by hand to {place}, or give it by --weights FILE"
+    remedy = f"run the same command again .* download the file by hand to {place}, or give it by --weights FILE"
     with pytest.raises(UserError, match=f"http://127.0.0.1:1/tiny.pt: interrupted .*no connection: .*; {remedy}"):
         call(data)
     assert not (data / "text_asr").exists()
