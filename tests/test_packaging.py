@@ -2,9 +2,12 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 import ser
@@ -66,3 +69,24 @@ def test_oldest_and_newest_python():
     """The workflow's matrix begins with what the package asks for."""
     (job,) = yaml.safe_load(read(".github/workflows/tests.yml"))["jobs"].values()
     assert PROJECT["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "called"),
+    [
+        ([], 0, ["rules", "-m pytest"]),
+        (["-q", "-x"], 0, ["rules", "-m pytest -q -x"]),
+        ([], 1, ["rules"]),
+        (["-q", "tests/test_a.py::test_b"], 0, ["-m pytest -q tests/test_a.py::test_b"]),
+        (["-k", "word"], 0, ["-m pytest -k word"]),
+    ],
+)
+def test_the_rules_come_before_all_tests_and_not_before_some(tmp_path, arguments, status, called):
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / "tests/run.sh", tmp_path / "tests")
+    (tmp_path / "path.sh").write_text('python() { echo "$@"; }\nexec() { "$@"; }\n')
+    (tmp_path / "tests/test_a.py").touch()
+    (tmp_path / "tests/rules.sh").write_text(f"#!/bin/sh\necho rules\nexit {status}\n")
+    (tmp_path / "tests/rules.sh").chmod(0o755)
+    done = subprocess.run([tmp_path / "tests/run.sh", *arguments], capture_output=True, text=True)
+    assert (done.stdout.splitlines(), done.returncode, done.stderr) == (called, status, "")
