@@ -7,9 +7,11 @@ import json
 import os
 import pkgutil
 import re
+import sys
 from collections import Counter
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -73,13 +75,18 @@ class System:
     feature: Any
     model: Any
     normalisation: Literal["none", "global", "neutral", "cell", "speaker"]  # see ser/normalisation.py
-    training: Training | None  # None: not a network
+    training: Training | None  # None: a classical model, which has no epochs
     augment: list[Noise] = field(default_factory=list)
 
     @property
     def extras(self) -> tuple[str, ...]:
         """What the model reads beside frames; see ser/inputs.py."""
         return getattr(self.model, "extras", ())
+
+    @property
+    def learner(self) -> str:
+        """The module of ser/learners that trains the model: "network" or "classical"."""
+        return learner_of(sys.modules[type(self.model).__module__])
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -281,11 +288,22 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
         section = dict(section)
         module = load_kind(part, section.pop("kind"), path)
         system = replace(system, **{part: check(module.Config, section, path, f"{part}.")})
-    is_network = hasattr(load_kind("model", kind_of(system.model), path), "Network")
+    is_network = system.learner == "network"
     if is_network != (system.training is not None):
         fault = "missing: a network needs it" if is_network else "remove it: this model has no epochs"
         raise UserError(f"{path}: training: {fault}")
     return system
+
+
+def learner_of(module: ModuleType) -> str:
+    """What trains a model of ser/models: "network" or "classical". Raises UserError where the module has neither a
+    Network nor an estimator."""
+    for learner, name in (("network", "Network"), ("classical", "estimator")):
+        if hasattr(module, name):
+            return learner
+    raise UserError(
+        f"{module.__file__}: has neither Network nor estimator; ser/models/__init__.py says what a model needs"
+    )
 
 
 def read_protocol(path: str | Path) -> Protocol:

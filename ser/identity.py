@@ -83,7 +83,8 @@ def sources(*modules: str) -> Mapping[str, str]:
 
 
 def _path(module: str) -> Path:
-    return ROOT / f"{module.replace('.', '/')}.py"
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _parse(module: str) -> ast.Module:

@@ -21,7 +21,7 @@ from ser.jobs import job_name
 from ser.worker import State, read_state
 
 WAIT_SECONDS = 2.0  # between looks at a run that another process trains
-COMMANDS = {"svm": "ser.train_svm", "network": "ser.train"}
+LEARNERS = ("classical", "network")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m ser.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--trainer", choices=COMMANDS, required=True, help="which of the systems: the SVMs or the networks"
+        "--learner", choices=LEARNERS, required=True, help="which of the systems: classical models or networks"
     )
     parser.add_argument(
         "--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it"
@@ -45,13 +45,14 @@ def main(argv: list[str] | None = None) -> None:
 
     from ser.config import read_protocol, read_system
     from ser.folds import fold_numbers
+    from ser.reading import read_run_fold, refuse_other_features
     from ser.runs import OtherRun, Run, provenance, refuse_other_protocol, shared_part, write_run
 
     made = provenance(shlex.join(["python", "-m", "ser.launch", *(argv or sys.argv[1:])]))
     systems = [
         system
         for system in map(read_system, args.systems)
-        if (system.training is not None) == (args.trainer == "network")
+        if system.learner == args.learner
     ]
     rows: list[list[Run]] = []  # of one system under one protocol
     for protocol in map(read_protocol, args.protocols):
@@ -99,17 +100,17 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(refusal)
     missing = [run for run in runs if not run.is_done]
     print(
-        f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True
+        f"{args.learner}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True
     )
     for row in rows:
         if not all(run.is_done for run in row):
-            row[0].refuse_other_features()
+            refuse_other_features(row[0], read_run_fold(row[0]))
     if missing:
         threads = ["--num-threads", str(args.num_threads)]  # said twice: Kaldi's runners do not tell the jobs
         cmd = [*args.cmd.split(), *threads, "--max-jobs-run", str(args.nj)]
-        trainer = [sys.executable, "-m", COMMANDS[args.trainer], *threads]
+        trainer = [sys.executable, "-m", "ser.train", *threads]
         folders = [run.folder for run in missing]
-        log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
+        log = Path("exp/log") / f"{args.learner}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
         run_all(trainer, folders, log, cmd, args.nj)
     if refused:
         raise UserError(refusal)

@@ -17,6 +17,7 @@ import yaml
 from ser import launch, runs, train
 from ser.cli import UserError
 from ser.files import alone
+from ser.reading import read_run_fold
 from ser.worker import State
 
 ROOT = Path(runs.__file__).parents[1]
@@ -39,10 +40,10 @@ def place(recipe, monkeypatch):
     return recipe
 
 
-def start(*options, trainer="network", protocols=("dev", "test"), cmd="./runner --queue long"):
+def start(*options, learner="network", protocols=("dev", "test"), cmd="./runner --queue long"):
     """Launch; return the runs that the runner was given, or None where it was not called."""
     Path("called").unlink(missing_ok=True)
-    arguments = ["--trainer", trainer, "--corpus", "toy", "--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml"]
+    arguments = ["--learner", learner, "--corpus", "toy", "--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml"]
     launch.main([*arguments, "--protocols", *(f"conf/protocols/selects_on_{name}.yaml" for name in protocols), "--cmd", cmd, *options])
     return handed() if Path("called").exists() else None
 
@@ -64,7 +65,7 @@ def test_all_runs_of_the_networks(place):
 
 
 def test_all_runs_of_the_svms(place):
-    assert set(start(trainer="svm")) == places("svm", ["dev", "test"], [1, 2], [1])
+    assert set(start(learner="classical")) == places("svm", ["dev", "test"], [1, 2], [1])
 
 
 def test_what_the_runner_is_told(place):
@@ -139,7 +140,7 @@ def test_a_failing_job_of_run_py(place, monkeypatch, capfd):
     next(Path("dump").glob("*/feats.ark")).unlink()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(UserError, match="1 of 1 runs failed: exp/svm/selects_on_dev/fold2_seed1; mend "):
-        start("--folds", "2", trainer="svm", protocols=["dev"], cmd=f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py")
+        start("--folds", "2", learner="classical", protocols=["dev"], cmd=f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py")
     shown = capfd.readouterr().err
     assert "cannot read the features of " in shown
     assert "Traceback" not in shown
@@ -344,7 +345,7 @@ def test_a_run_is_read_as_it_was_laid_out(place):
     other = replace(run, folder=Path("exp/other"))
     runs.write_run(other)
     assert runs.read_run("exp/other") == other
-    assert list(run.read_fold().train) == place.part("train")
+    assert list(read_run_fold(run).train) == place.part("train")
 
 
 @pytest.mark.parametrize("commit", ["123e45", "12345678e012", "0123456789ab", "1e5", "45fee67-dirty", "null", "1_000", "12:30:45"])

@@ -76,12 +76,12 @@ if at_stage 2 "features"; then
     $pipes data/all dump
 fi
 
-if at_stage 3 "SVM baselines"; then
-  python -m ser.launch --trainer svm "${runs[@]}"
+if at_stage 3 "classical baselines"; then
+  python -m ser.launch --learner classical "${runs[@]}"
 fi
 
 if at_stage 4 "training of the networks"; then
-  python -m ser.launch --trainer network "${runs[@]}"
+  python -m ser.launch --learner network "${runs[@]}"
 fi
 
 if at_stage 5 "scoring"; then
