@@ -1,6 +1,6 @@
 """What a run reads from disk: its fold, its features, and its inputs beside frames."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +54,7 @@ class Matrices(dict[str, "np.ndarray"]):
         """Values a frame."""
         return next(iter(self.values())).shape[1]
 
-    def lengths_of(self, utts: Sequence[str]) -> dict[str, int]:
+    def lengths_of(self, utts: Iterable[str]) -> dict[str, int]:
         """Number of frames of each of `utts`."""
         return {utt: len(self[utt]) for utt in utts}
 

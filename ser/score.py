@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:
                         score(folder, Path("results", place, f"{folder.name}.txt"), args.device, args.replace)
                     else:
                         print(f"{folder}: not done, left out")
-                except UserError as error:  # a run that cannot be scored does not stop the others
-                    failed.append(error)
+                except UserError as fault:  # a run that cannot be scored does not stop the others
+                    failed.append(fault)
     if len(failed) == 1:
         raise failed[0]
     if failed:
@@ -126,8 +126,8 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
         posteriors,
     )
     before = read_or_none(result)
-    others = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
-    if others and not replace and is_committed(result):
+    is_other = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
+    if before and is_other and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
         print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is: give run.sh --replace true to replace it")
         result = own

@@ -53,7 +53,7 @@ class Model:
         something that the system reads is not given.
         """
         is_many = isinstance(recording, list | tuple)
-        recordings = list(recording) if is_many else [recording]
+        recordings: list[Any] = list(recording) if isinstance(recording, list | tuple) else [recording]
         names = [str(number) for number in range(len(recordings))]
         if not names:
             return []
