@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -148,7 +148,7 @@ class Loader(yaml.SafeLoader):
     refused: with them a short file can stand for one without end.
     """
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         first: [
             (tag, pattern) for tag, pattern in some if tag.endswith((":null", ":bool", ":int", ":float"))
         ]

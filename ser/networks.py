@@ -121,7 +121,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, "pt") as stream:
             notes = json.loads((stream.metadata() or {}).get("notes", "{}"))
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
             md5 = notes.pop("md5", None)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run stage 4") from None

@@ -100,9 +100,9 @@ def main(argv: list[str] | None = None) -> None:
     if tables.get("utt2spk"):  # without it the right keys are unknown
         faults += wrong_keys(directory, tables)
         faults += wrong_speakers(tables["utt2spk"], tables["spk2utt"])
-    for name in tables:
+    for name, table in tables.items():
         if name.endswith(".scp") and name != "wav.scp":
-            faults += wrong_archives(name, tables[name])
+            faults += wrong_archives(name, table)
     faults += wrong_audio(tables["wav.scp"], tables["utt2dur"], args.allow_pipes)
     if faults:
         _print(faults)

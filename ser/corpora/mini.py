@@ -172,7 +172,7 @@ def all_utts() -> list[str]:
 
 def wav_path(root: Path, utt: str) -> Path:
     """Where the recording of `utt` lies under `root`."""
-    return root / "wav" / utt.split("-")[0] / f"{utt}.wav"
+    return root / "wav" / utt.split("-", maxsplit=1)[0] / f"{utt}.wav"
 
 
 def make(root: Path, utts: Iterable[str] | None = None) -> None:

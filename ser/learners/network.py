@@ -11,9 +11,9 @@ import torch
 from tqdm import tqdm
 
 from ser import batches, metrics, networks
+from ser.archive import Features
 from ser.batches import Batch
 from ser.cli import UserError
-from ser.archive import Features
 from ser.config import Training
 from ser.files import whole
 from ser.folds import Fold
