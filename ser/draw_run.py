@@ -131,17 +131,17 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
                 *({name: of_all[row, :length] for name, of_all in one.items()} for one in both),
                 {name: {one: of_all[row] for one, of_all in both.items()} for name, both in beside.items()},
             ]
-    predictions, sums, frames, weights, even, others = zip(*(found[utt] for utt in utts), strict=True)
+    predicted, vectors, frames, weights, even, besides = zip(*(found[utt] for utt in utts), strict=True)
     true = np.array([inputs.targets[utt] for utt in utts])
     return Seen(
         utts,
         true,
-        np.array(predictions),
+        np.array(predicted),
         list(frames),
-        np.stack(sums),
+        np.stack(vectors),
         by_name(weights),
         by_name(even),
-        {name: by_name([of_utt[name] for of_utt in others]) for name in others[0]},
+        {name: by_name([of_utt[name] for of_utt in besides]) for name in besides[0]},
     )
 
 
@@ -364,8 +364,8 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
         ],
     }
     lines = [
-        (f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
-        "utterances' frames), and of the others:")
+        f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
+        "utterances' frames), and of the others:"
     ]
     for condition, of_all in rows.items():
         silence, rest = silence_and_rest(of_all, quiet)

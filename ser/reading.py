@@ -1,6 +1,7 @@
 """What a run reads from disk: its fold, its features, and its inputs beside frames."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,8 @@ class Inputs:
 
 class Matrices(dict[str, "np.ndarray"]):
     """The frames (T, D) of some utterances in memory, with what Features can be asked for."""
+
+    scp = Path("recordings")  # where they are from, for errors
 
     @property
     def dimension(self) -> int:

@@ -56,13 +56,13 @@ def main(argv: list[str] | None = None) -> None:
                         score(folder, Path("results", place, f"{folder.name}.txt"), args.device, args.replace)
                     else:
                         print(f"{folder}: not done, left out")
-                except UserError as fault:  # a run that cannot be scored does not stop the others
-                    failed.append(fault)
+                except UserError as error:  # a run that cannot be scored does not stop the others
+                    failed.append(error)
     if len(failed) == 1:
         raise failed[0]
     if failed:
-        for error in failed:
-            print(f"error: {cli.plain(str(error))}", file=sys.stderr, flush=True)
+        for one in failed:
+            print(f"error: {cli.plain(str(one))}", file=sys.stderr, flush=True)
         raise UserError(f"{len(failed)} runs could not be scored, as said above")
 
 
@@ -84,10 +84,10 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     own = result.parent / "own" / result.name
     for place in (result,) if replace else (result, own):
         scores = read_or_none(place)
-        is_known = scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer"))
-        if is_known and (not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl"))):
-            tell(place, scores)
-            return
+        if scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer")):
+            if not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl")):
+                tell(place, scores)
+                return
     fold = read_run_fold(run)
     inputs = read_inputs(run, fold)
     utts = sorted(fold.test)
@@ -126,8 +126,8 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
         posteriors,
     )
     before = read_or_none(result)
-    is_other = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
-    if before and is_other and not replace and is_committed(result):
+    others = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
+    if before and others and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
         print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is: give run.sh --replace true to replace it")
         result = own

@@ -11,7 +11,6 @@ import torch
 from tqdm import tqdm
 
 from ser import batches, metrics, networks
-from ser.archive import Features
 from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import Training
@@ -36,7 +35,6 @@ def fit(run: Run, resources: Resources) -> None:
     dev_lengths = inputs.features.lengths_of(fold.dev if run.protocol.select == "dev" else fold.test)
     dev_batches = batches.sorted_batches(dev_lengths, settings.batch_size)
 
-    assert isinstance(inputs.features, Features)  # an archive, and not recordings that were given
     statistics = train_statistics(run.system.normalisation, inputs.features, fold.train)
     networks.save(
         folder / "normalisation.safetensors",
@@ -119,7 +117,7 @@ def fit(run: Run, resources: Resources) -> None:
 
 def settings_of(run: Run) -> Training:
     """How the network of a run is trained."""
-    assert run.system.training is not None  # ser.config refuses a network without
+    assert run.system.training  # a network's system has it: ser.config
     return run.system.training
 
 
