@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -26,7 +26,7 @@ from ser.settings import Noise, Positive, PositiveFloat, strict
 if TYPE_CHECKING:  # a type checker knows no literals that are computed
     Monitor = str
 else:
-    Monitor = Literal[("dev_loss", *(f"dev_{name}" for name in METRICS))]
+    Monitor = Literal[tuple(["dev_loss", *(f"dev_{name}" for name in METRICS)])]
 
 LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, and ours have some thousands
 LONGEST_NUMBER = 40  # characters
@@ -148,7 +148,7 @@ class Loader(yaml.SafeLoader):
     refused: with them a short file can stand for one without end.
     """
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [
             (tag, pattern) for tag, pattern in some if tag.endswith((":null", ":bool", ":int", ":float"))
         ]
