@@ -356,7 +356,7 @@ def test_the_interval_is_scipys(number):
 
 
 def test_the_command_makes_as_many_seeds(place):
-    answers = list(RUNS)[0]
+    answers = next(iter(RUNS))
     for seed in (1, 3):
         write_scores("alpha", "apart", f"fold1_seed{seed}", answers, seed=seed)
     assert rows()["alpha"]["command"] == '`./run.sh --systems conf/a/alpha.yaml --protocol "paper apart" --seeds 3`'
