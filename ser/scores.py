@@ -52,7 +52,7 @@ class Scores:
 
 
 def identity_lines(run: "Run") -> dict[str, str]:
-    """What a run's scores say of what they follow from."""
+    """What a run's scores record of what they follow from."""
     stored = read_yaml(run.folder / "run.yaml")  # as it was trained
     return {
         "run": fingerprint(stored["parts"]),
@@ -81,7 +81,7 @@ def read_log(path: Path, needed: Iterable[str] = ()) -> list[dict[str, float]]:
         except (ValueError, TypeError, AttributeError, RecursionError):
             log = []
         if not log or log[-1].get("epoch") != number or not {*needed} <= log[-1].keys():
-            raise UserError(f"{path}:{number}: not the line of an epoch; remove the run's folder and run stage 4 again")
+            raise UserError(f"{path}:{number}: not a line of an epoch's log; remove the run's folder and run stage 4 again")
     if not log:
         raise UserError(f"{path}: no epochs in it; remove the run's folder and run stage 4 again")
     return log
@@ -132,9 +132,9 @@ def read_scores(path: Path) -> Scores:
         except (ValueError, KeyError):
             raise _no_scores(path, place) from None
     if not utts:
-        raise UserError(f"{path}: holds no scores; run stage 5 again")
+        raise UserError(f"{path}: has no scores in it; run stage 5 again")
     if about.get("utterances", str(len(utts))) != str(len(utts)):
-        raise UserError(f"{path}: {len(utts)} utterances, and there were {about['utterances']}; run stage 5 again")
+        raise UserError(f"{path}: {len(utts)} utterances instead of {about['utterances']}; run stage 5 again")
     try:
         shares = np.array(values, float)
     except ValueError:
@@ -144,7 +144,7 @@ def read_scores(path: Path) -> Scores:
         raise _no_scores(path, places[int(wrong.argmax())])
     if len(set(utts)) < len(utts):
         twice = next(utt for utt in utts if utts.count(utt) > 1)
-        raise UserError(f"{path}: {twice} stands twice; run stage 5 again")
+        raise UserError(f"{path}: {twice} appears twice; run stage 5 again")
     return Scores(about, list(numbers), utts, np.array(true), np.array(predicted), shares)
 
 
