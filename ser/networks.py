@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ def build(system: System, sizes: Mapping[str, int]) -> nn.Module:
     return module.Network(system.model, **sizes)
 
 
-def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module, Statistics]:
-    """The network of a run that has ended, as its protocol selects it, and its normalisation; on the CPU,
-    for evaluation. The run's folder has all that this takes.
+def trained(
+    run: Run, sizes: Mapping[str, int] | None = None
+) -> tuple[nn.Module, Statistics, dict[str, int]]:
+    """The network of a run that has ended, as its protocol selects it, on the CPU, for evaluation; its normalisation;
+    and the sizes that its constructor took. The run's folder has all that this takes.
 
     Raises UserError where the network is not for inputs of `sizes`.
     """
@@ -52,7 +54,7 @@ def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module
     network = build(run.system, notes["sizes"])
     fill(network, weights, path)
     statistics = load(run.folder / "normalisation.safetensors")[0]
-    return network.eval(), {name: value.numpy() for name, value in statistics.items()}
+    return network.eval(), {name: value.numpy() for name, value in statistics.items()}, notes["sizes"]
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -89,9 +91,15 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
     return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty
 
 
-def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:
-    """The first of the best epochs, by "dev_loss" (lowest) or a metric, such as "dev_ua" (highest)."""
-    return min(log, key=lambda line: line[monitor] if monitor == "dev_loss" else -line[monitor])
+def evaluate(
+    network: nn.Module, batches: Iterable[Batch], precision: str
+) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Batches in, each with its log-posteriors and penalty out, as `forward` gives them in evaluation."""
+    network.eval()
+    for batch in batches:
+        with torch.inference_mode():
+            logs, penalty = forward(network, batch, precision)
+        yield batch, logs, penalty
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> None:
@@ -108,7 +116,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, "pt") as stream:
             notes = json.loads((stream.metadata() or {}).get("notes", "{}"))
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
             md5 = notes.pop("md5", None)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run stage 4") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ser
-from ser import cli, make_folds, score, train, train_svm
+from ser import cli, make_folds, score, train
 from ser.cli import UserError
 
 PACKAGE = Path(ser.__file__).parent
@@ -34,7 +34,7 @@ def python(*arguments, folder=None):
 
 def test_the_commands_are_those_of_the_stages():
     assert set(COMMANDS) >= {
-        "get_corpus", "prepare_data", "validate_data", "make_folds", "dump_features", "launch", "train", "train_svm", "score", "report",
+        "get_corpus", "prepare_data", "validate_data", "make_folds", "dump_features", "launch", "train", "score", "report",
     }  # fmt: skip
 
 
@@ -111,9 +111,8 @@ def run(main):
     return stop.value.code
 
 
-@pytest.mark.parametrize("module", [train, train_svm])
-def test_a_run_that_is_not_there(tmp_path, module):
-    assert run(lambda: module.main([str(tmp_path / "no")])) == f"error: {tmp_path}/no/run.yaml: no such file"
+def test_a_run_that_is_not_there(tmp_path):
+    assert run(lambda: train.main([str(tmp_path / "no")])) == f"error: {tmp_path}/no/run.yaml: no such file"
 
 
 def test_nothing_to_score_is_no_fault(tmp_path, monkeypatch, capsys):
@@ -141,7 +140,7 @@ def test_what_becomes_of_errors():
     assert run(fails(KeyboardInterrupt())) == 130
     assert run(fails(BrokenPipeError())) == 141
     assert run(fails(PermissionError(errno.EACCES, "Permission denied", "/x"))) == (
-        "error: /x: Permission denied; mend its rights or take another place"
+        "error: /x: Permission denied; check permissions or use another location"
     )
     full = "error: No space left on device; free some space and run the same command again"
     assert run(fails(OSError(errno.ENOSPC, "No space left on device"))) == full
