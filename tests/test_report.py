@@ -704,5 +704,5 @@ def test_the_same_scores_give_the_same_bytes(place):
 
 def test_results_of_another_corpus_are_refused(place):
     write_scores("alpha", "paper", "fold1_seed1", "llhh lllh", corpus="other")
-    with pytest.raises(UserError, match=r"fold1_seed1\.txt: of other, not toy; remove results/"):
+    with pytest.raises(UserError, match=r"fold1_seed1\.txt: scores of other, not toy; remove results/"):
         report.main(["--corpus", "toy"])
