@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ser.config import Protocol
 
 
+SHARED_SPEAKERS = re.compile(r"train and test share (\d+) of (\d+) speakers")  # of an overlap
+
+
 @dataclass(frozen=True)
 class Fold:
     """One split: each part maps utterances to classes; `classes` in the protocol's order.
@@ -118,3 +121,20 @@ def fold_numbers(folder: str | Path) -> list[int]:
     if not numbers:
         raise UserError(f"{folder}: no folds here; run stage 1")
     return numbers
+
+
+def in_words(number: int, overlaps: Iterable[str]) -> str:
+    """How many folds a protocol has, and what they test, as counted by stage 1: "6 folds, each with 4 test speakers,
+    of whom 0 are in the training part". overlaps: of some or all of the folds, as Fold has it and scores keep it."""
+    found = [match for match in map(SHARED_SPEAKERS.search, overlaps) if match]
+    words = f"{number} fold{'s' * (number > 1)}"
+    if not found:
+        return words
+    shared, tested = (span(int(match[group]) for match in found) for group in (1, 2))
+    return f"{words}, each with {tested} test speakers, of whom {shared} are in the training part"
+
+
+def span(counts: Iterable[int]) -> str:
+    """The least and the greatest of some numbers: "15 to 16", or "16" where all are the same."""
+    least, *_, greatest = sorted(counts) * 2
+    return f"{least}" if least == greatest else f"{least} to {greatest}"

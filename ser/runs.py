@@ -9,6 +9,7 @@ laid out, the run is refused. Its row is what is the same for all runs that a ta
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -44,10 +45,10 @@ REMEDY = "remove or rename the folder to run it anew"
 
 
 class OtherRun(UserError):
-    """The folder of a run holds one that was made otherwise; reason: what differs, and the remedy."""
+    """The folder of a run holds one that was made otherwise; reason: what differs."""
 
-    def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"{folder}: {reason}")
+    def __init__(self, folder: Path, reason: str, remedy: str = REMEDY) -> None:
+        super().__init__(f"{folder}: {reason}; {remedy}")
         self.reason = reason
 
 
@@ -167,14 +168,14 @@ class Run:
         changed = changes(then, self)
         told = [line for part, line in changed.items() if part not in but]
         if told:
-            raise OtherRun(self.folder, f"made with other {', '.join(told)}; {REMEDY}, or put that back")
+            raise OtherRun(self.folder, f"made with other {', '.join(told)}", f"{REMEDY}, or put that back")
 
     def refuse_other_code(self) -> None:
         """Raise OtherRun where feature or model are computed by other code now than when the run was laid out. This
         needs the run's folder alone."""
         told = other_modules(read_run_yaml(self.folder / "run.yaml"), "code", self.code)
         if told:
-            raise OtherRun(self.folder, f"trained with other {told}; put that code back, or train anew")
+            raise OtherRun(self.folder, f"trained with other {told}", "put that code back, or train anew")
 
 
 KEYS = {  # of run.yaml, with what each holds
@@ -215,8 +216,9 @@ def read_run_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_run(run: Run, shared: str | None = None) -> None:
-    """Write run.yaml; where the folder holds a run made otherwise that has begun, raise OtherRun.
+def write_run(run: Run, shared: str | None = None, overwrite: bool = False) -> None:
+    """Write run.yaml; where the folder holds a run made otherwise that has begun, raise OtherRun, or, to overwrite
+    it, remove all that it has. Raises InWork where another process works there.
 
     shared: what `shared_part` gives, for many runs of one system under one protocol.
     """
@@ -227,14 +229,26 @@ def write_run(run: Run, shared: str | None = None) -> None:
         return
     # a run that is just beginning has nothing yet that shows it: its lock does
     with alone(run.folder / "lock", str(run.folder)) if run.folder.exists() else nullcontext():
-        if any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl")):
+        has_begun = any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl"))
+        if has_begun and overwrite:
+            empty(run.folder)
+        elif has_begun:
             if not path.exists():
-                raise OtherRun(run.folder, f"no run.yaml says what was trained here; {REMEDY}")
+                raise OtherRun(run.folder, "no run.yaml says what was trained here")
             told = ", ".join(changes(read_run_yaml(path), run).values()) or "run.yaml, which was changed by hand"
-            raise OtherRun(run.folder, f"made with other {told}; {REMEDY}")
+            raise OtherRun(run.folder, f"made with other {told}")
         (run.folder / "vocabulary").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         with whole(path) as stream:
             stream.writelines([*lines, shared or shared_part(run)])
+
+
+def empty(folder: Path) -> None:
+    """Remove all that a run's folder has, but for the lock. `done` goes first: a kill leaves no run that looks whole."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != "done"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
 
 
 def shared_part(run: Run) -> str:

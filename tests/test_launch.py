@@ -310,7 +310,7 @@ def test_progress(tmp_path, monkeypatch):
     assert str(progress) == "2 done, 2 running, 1 failed, 3 left; about 0:02:55 to go"
 
 
-def test_a_folder_made_with_other_settings_is_refused(place):
+def test_a_folder_made_with_other_settings_is_refused(place, capsys):
     for folder in start():
         (Path(folder) / "done").touch()
     file = Path("conf/toy/tiny.yaml")
@@ -319,21 +319,82 @@ def test_a_folder_made_with_other_settings_is_refused(place):
     assert start() is None  # words change no result
 
     place.write_yaml(str(file), **content | {"training": content["training"] | {"epochs": 4}})
+    capsys.readouterr()
     with pytest.raises(UserError) as error:
         start()
     assert str(error.value) == (
-        f"4 of 4 runs cannot go on: {' '.join(sorted(places('tiny', ['dev', 'test'], [1, 2], [1])))}: made with other system "
-        "(training.epochs 3, not 4); remove or rename the folder to run it anew"
+        "4 of 4 runs cannot go on, as listed above; put back what differs, or give run.sh --overwrite true to remove these "
+        "runs and train them again"
     )
+    assert capsys.readouterr().out.splitlines() == [
+        f"exp/tiny/selects_on_{name}/{{fold1_seed1,fold2_seed1}}: made with other system (training.epochs 3, not 4)" for name in ("dev", "test")
+    ]
     place.write_yaml(str(file), **content)
 
     file = Path("conf/protocols/selects_on_dev.yaml")
     content = yaml.safe_load(file.read_text())
     place.write_yaml(str(file), **content | {"classes": {"low": ["calm", "sad"], "high": ["angry"]}})
-    with pytest.raises(UserError, match=r"2 of 4 runs cannot go on: .*: made with other protocol \(classes.low"):
+    with pytest.raises(UserError, match="2 of 4 runs cannot go on, as listed above"):
         start()
+    assert "fold2_seed1}: made with other protocol (classes.low" in capsys.readouterr().out
     place.write_yaml(str(file), **content)
     assert start() is None
+
+
+def change_epochs(place, epochs):
+    content = yaml.safe_load(Path("conf/toy/tiny.yaml").read_text())
+    place.write_yaml("conf/toy/tiny.yaml", **content | {"training": content["training"] | {"epochs": epochs}})
+
+
+def test_overwrite_replaces_the_runs_that_were_made_otherwise_alone(place, capsys):
+    for folder in start("--seeds", "2"):
+        (Path(folder) / "best.safetensors").write_text("weights")
+        (Path(folder) / "done").touch()
+    same = yaml.safe_load(Path("exp/tiny/selects_on_dev/fold1_seed1/run.yaml").read_text())
+    change_epochs(place, 4)
+    capsys.readouterr()
+    given = start("--overwrite", protocols=["dev"])  # of seed 1 alone
+    assert set(given) == places("tiny", ["dev"], [1, 2], [1])
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "removed exp/tiny/selects_on_dev/{fold1_seed1,fold2_seed1}: made with other system (training.epochs 3, not 4)",
+        "network: 2 runs, 0 done, 2 to do",
+    ]
+    for folder in given:
+        assert sorted(os.listdir(folder)) == ["done", "run.yaml"]  # the runner's
+        assert runs.read_run(folder).system.training.epochs == 4
+    for folder in places("tiny", ["dev"], [1, 2], [2]) | places("tiny", ["test"], [1, 2], [1, 2]):
+        assert (Path(folder) / "best.safetensors").exists() and runs.read_run(folder).system.training.epochs == 3
+    assert start("--overwrite", protocols=["dev"]) is None  # what is as it should be stays
+    change_epochs(place, 3)
+    start("--overwrite", protocols=["dev"])
+    assert yaml.safe_load(Path("exp/tiny/selects_on_dev/fold1_seed1/run.yaml").read_text())["parts"] == same["parts"]
+
+
+def test_overwrite_leaves_what_another_process_works_on(place, capsys):
+    for folder in start(protocols=["dev"]):
+        (Path(folder) / "epochs.jsonl").write_text("{}")
+    for done in Path("exp").rglob("done"):
+        done.unlink()
+    change_epochs(place, 4)
+    first = Path("exp/tiny/selects_on_dev/fold1_seed1")
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    with alone(first / "lock", str(first)), pytest.raises(UserError) as error:
+        start("--overwrite", protocols=["dev"])
+    assert str(error.value).startswith("1 of 2 runs cannot go on, as listed above; wait until the other process has ended")
+    assert f"{first}: another process works on it\n" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert handed() == ["exp/tiny/selects_on_dev/fold2_seed1"]
+    assert not Path("exp/tiny/selects_on_dev/fold2_seed1/epochs.jsonl").exists()
+
+
+def test_overwrite_removes_nothing_where_the_features_are_not_there(place):
+    for folder in start(protocols=["dev"]):
+        (Path(folder) / "best.safetensors").write_text("weights")
+    change_epochs(place, 4)
+    shutil.rmtree("dump")
+    with pytest.raises(UserError, match="no features here"):
+        start("--overwrite", protocols=["dev"])
+    assert len(list(Path("exp").rglob("best.safetensors"))) == len(list(Path("exp").rglob("done"))) == 2
 
 
 def test_a_run_is_read_as_it_was_laid_out(place):

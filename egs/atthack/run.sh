@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Att-HACK: four social attitudes, as Le Moine et al., "Speaker attentive speech emotion recognition", have it,
-# beside what protocols with the phrases, or the speakers, apart give.
+# Att-HACK: four social attitudes, as in Le Moine et al., "Speaker attentive speech emotion recognition",
+# beside phrase-independent and speaker-independent protocols.
 #
 #   ./run.sh                                  all of it
 #   ./run.sh --corpus /data/Att-HACK          a corpus that is on disk already
@@ -14,13 +14,15 @@ corpus=               # folder of the corpus; empty: downloads/, which stage -1 
 strict=false          # true: a missing or unreadable recording is an error
 allow_pipes=false     # true: run the shell commands that stand in wav.scp
 systems="conf/baseline/*.yaml conf/lemoine/*.yaml"  # system files, seen from here or from the recipe: the table's rows
+set=                  # settings to try, as "training.epochs=2 model.dropout=0": each system is run with them under a name of its own
 protocol="linguistic phrases speakers"  # names of conf/protocols/<name>.yaml: its columns
 folds=all             # numbers of the folds to run, as 1,2 or 1-3
 seeds=1               # number of seeds of each run
 nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
 main=ssa_crnn_r  # system that the others are tested against, and whose network is drawn
-replace=false         # true: stage 5 replaces scores of another commit or machine, as those that came along
+overwrite=false       # true: stages 3 and 4 remove runs in exp/ that were made with other settings, code or data, and train them again
+replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
 
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`
 set -euo pipefail

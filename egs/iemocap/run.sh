@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# IEMOCAP: four emotions, with a session, or a speaker, apart, and as papers that split at random have it.
+# IEMOCAP: four emotions, session-independent, speaker-independent, and split at random as in some papers.
 #
 #   ./run.sh --corpus /data/IEMOCAP_full_release         all of it (see README.md; the corpus has to be asked for)
 #   ./run.sh --corpus /data/IEMOCAP_full_release --stop-stage 1    the data directory and the folds
@@ -13,6 +13,7 @@ corpus=               # folder of the corpus; empty: downloads/iemocap
 strict=false          # true: a missing or unreadable recording is an error
 allow_pipes=false     # true: run the shell commands that stand in wav.scp
 systems="conf/baseline/*.yaml conf/mirsamadi/lld_attention.yaml"  # system files, seen from here or from the recipe: the table's rows
+set=                  # settings to try, as "training.epochs=2 model.dropout=0": each system is run with them under a name of its own
 protocol="sessions sessions_dev"  # names of conf/protocols/<name>.yaml: its columns
 folds=all             # numbers of the folds to run, as 1,2 or 1-3
 seeds=1               # number of seeds of each run
@@ -20,7 +21,8 @@ nj=2                  # jobs side by side
 num_threads=1         # threads of each job of stages 3 and 4
 glove=                # word vectors: a file as glove.6B.300d.txt; fetch: that one, by stage -1; empty: they are learned
 main=lld_attention  # system that the others are tested against, and whose network is drawn
-replace=false         # true: stage 5 replaces scores of another commit or machine, as those that came along
+overwrite=false       # true: stages 3 and 4 remove runs in exp/ that were made with other settings, code or data, and train them again
+replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
 
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`
 set -euo pipefail
