@@ -27,7 +27,7 @@ def fit(run: Run, resources: Resources) -> None:
     """Train the network of a run, from where it stopped if it did, and write what becomes of it into its folder."""
     if resources.num_threads:
         torch.set_num_threads(resources.num_threads)
-    folder, settings, selects = run.folder, run.system.training, run.protocol.select != "last"
+    folder, settings, selects = run.folder, settings_of(run), run.protocol.select != "last"
     device = networks.device(resources.device)
     fold = read_run_fold(run)
     inputs = read_inputs(run, fold)
@@ -113,6 +113,12 @@ def fit(run: Run, resources: Resources) -> None:
     networks.save(folder / "last.safetensors", network.state_dict(), {"sizes": inputs.sizes})
     (folder / "done").touch()
     checkpoint.unlink(missing_ok=True)
+
+
+def settings_of(run: Run) -> Training:
+    """How the network of a run is trained."""
+    assert run.system.training  # a network's system has it: ser.config
+    return run.system.training
 
 
 def loss_of(settings: Training, targets: list[int], n_classes: int, device: torch.device) -> torch.nn.NLLLoss:
@@ -228,7 +234,7 @@ class Learned:
 
     def answers(self, inputs: Inputs, utts: Sequence[str]) -> Iterator[tuple[Batch, torch.Tensor]]:
         """Batches of utterances, the longest first, each with its log-posteriors (B, classes)."""
-        settings = self.run.system.training
+        settings = settings_of(self.run)
         order = batches.sorted_batches(inputs.features.lengths_of(utts), settings.batch_size)
         read = (inputs.batch(chosen, self.statistics) for chosen in order)
         for batch, logs, _ in networks.evaluate(self.network, read, settings.precision):
@@ -244,7 +250,7 @@ class Learned:
 
     def about(self) -> dict[str, object]:
         """Number of trained values, epochs, and the seconds of training."""
-        settings = self.run.system.training
+        settings = settings_of(self.run)
         log = read_log(self.run.folder / "epochs.jsonl", ("seconds", "dev_loss", settings.monitor))
         best = networks.best_line(log, settings.monitor) if self.run.protocol.select != "last" else log[-1]
         return {
