@@ -1,4 +1,4 @@
-"""Recordings, files on disk or what a command prints, -> samples."""
+"""Read recordings, from files or from the output of commands, into samples."""
 
 import hashlib
 import io
@@ -13,30 +13,30 @@ from ser.cli import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-# Hz. From 1000 telephone speech is far, and 1 is what damaged headers come to: resampled, a second of
-# such a recording would fill the memory.
+# Hz. Even telephone speech is far above 1000. Damaged headers may say 1, and resampling one second of such
+# a recording would fill the memory.
 RATES = range(1000, 1_000_000)
-CHANNELS = 32  # at most; damaged headers come to hundreds
-# In a byte of a file, at most: FLAC packs digital silence so. Damaged headers come to any number.
+CHANNELS = 32  # at most; damaged headers claim hundreds
+# At most, per byte of a file: FLAC compresses digital silence this well. Damaged headers claim any number.
 SAMPLES_PER_BYTE = 10_000
-BLOCK = 2**20  # samples read at a time: memory follows what is in the file, not what its header claims
-# Of full scale. Float samples may pass 1 a little; on the scale of integers they pass this even where quiet.
+BLOCK = 2**20  # samples read at a time, so that memory depends on the file's content and not on its header
+# Of full scale. Float samples may slightly exceed 1; samples on an integer scale exceed this even when quiet.
 LOUDEST = 10
-# The mean of the channels has at least this share of the loudest one's energy (-10 dB). So it has if one of
-# two is dead, or each has its own; not if they cancel, or one of six is live.
+# The mean of the channels must keep this share of the loudest channel's energy (-10 dB). It does if one
+# channel of two is dead, or if the two are independent; not if they cancel, or if one of six is live.
 KEPT_ENERGY = 0.1
-# A clipped stretch is flat: so many neighbours, at least, at the very maximum or minimum of the
-# recording. A loud recording that is not clipped comes to its extreme at one sample: speech curves so
-# much there that with 16 bits even the next sample lies lower (a sine of full scale and 100 Hz at
-# 48 kHz by 3 steps; only below 60 Hz would three be equal).
+# Clipping leaves flat stretches: at least this many consecutive samples at the exact maximum or minimum of
+# the recording. A loud recording that is not clipped reaches its extreme at a single sample: speech curves
+# so much there that even the next 16-bit sample is lower (by 3 steps for a full-scale sine of 100 Hz at
+# 48 kHz; only below 60 Hz would three samples be equal).
 CLIPPED_RUN = 3
-# Of full scale, -1 dB: quiet recordings have flat extremes too, since few steps make them up. Below
-# full scale also, since what clipped is often turned down a little, or mixed to one channel, later.
+# Of full scale (-1 dB). Quieter recordings have flat extremes without clipping, since they span few
+# quantisation steps. Not full scale itself: clipped audio is often turned down or mixed to mono later.
 CLIPPED_LEVEL = 0.89
 
 
 class Header(NamedTuple):
-    """rate: Hz; channels; frames: samples a channel, at least 1."""
+    """rate: Hz; channels; frames: samples per channel, at least 1."""
 
     rate: int
     channels: int
@@ -44,7 +44,7 @@ class Header(NamedTuple):
 
 
 class Output(io.BytesIO):
-    """What a command printed; in messages it is named as wav.scp names it."""
+    """The output of a command, named in messages as in wav.scp."""
 
     def __init__(self, content: bytes, command: str) -> None:
         super().__init__(content)
@@ -55,26 +55,26 @@ class Output(io.BytesIO):
 
 
 def is_pipe(place: str) -> bool:
-    """Whether a place in wav.scp is, as Kaldi has it, a shell command that prints a recording."""
+    """Whether a path in wav.scp is a shell command that prints a recording, as in Kaldi."""
     return place.endswith("|")
 
 
 def run(command: str) -> Output:
-    """Run such a command in bash; what it prints is a recording for `header` and `read`.
+    """Run such a command in bash and return its output, a recording for `header` and `read`.
 
-    Raises UserError where the command, or a part of a pipeline, fails.
+    Raises UserError if the command, or a part of a pipeline, fails.
     """
-    # pipefail: else a decoder that breaks off in a pipeline would leave a shorter recording
+    # pipefail: without it a decoder that fails within a pipeline would leave a shorter recording
     shell = ["bash", "-o", "pipefail", "-c", command.removesuffix("|")]
     done = subprocess.run(shell, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode:
-        told = " ".join(done.stderr.decode(errors="replace").split())[-200:]
-        raise UserError(f"{command}: exit status {done.returncode} ({told}); mend the command")
+        reason = " ".join(done.stderr.decode(errors="replace").split())[-200:]
+        raise UserError(f"{command}: exit status {done.returncode} ({reason}); fix the command")
     return Output(done.stdout, command)
 
 
 def recording(place: str, entry: str) -> str | Output:
-    """The recording at a place in wav.scp, whose command runs if it is one.
+    """The recording for a path in wav.scp; a command is run.
 
     Raises UserError as `run` does, naming the `entry` (table and utterance).
     """
@@ -85,12 +85,12 @@ def recording(place: str, entry: str) -> str | Output:
 
 
 def header(recording: str | Path | Output) -> Header:
-    """Read what a recording says of itself, without decoding it.
+    """Read the header of a recording, without decoding the samples.
 
-    Those formats are taken that are seen to be whole (ser/containers.py): WAV (RF64 and W64 too), FLAC, AIFF,
-    AU, CAF, IFF (8SVX, 16SV), NIST SPHERE, Ogg and MP3, told by content, not by suffix. Raises UserError
-    naming the file where it is missing, empty, of another format, or shorter than it says, and where its
-    sampling rate, or its number of channels or samples, cannot be.
+    Only formats that can be checked for completeness are accepted (ser/containers.py): WAV (also RF64 and
+    W64), FLAC, AIFF, AU, CAF, IFF (8SVX, 16SV), NIST SPHERE, Ogg and MP3, recognised by content, not by
+    suffix. Raises UserError naming the file if it is missing, empty, in another format or shorter than its
+    header says, or if its sampling rate, channels or number of samples are impossible.
     """
     import soundfile
 
@@ -101,12 +101,12 @@ def header(recording: str | Path | Output) -> Header:
             with open(recording, "rb") as stream:
                 size, promise = stream.seek(0, 2), containers.promise(stream)
     except OSError as error:
-        raise UserError(f"{recording}: {error.strerror}; mend the path or its rights") from None
+        raise UserError(f"{recording}: {error.strerror}; check the path and its permissions") from None
     except ValueError as error:
         raise UserError(f"{recording}: {error}") from None
     if size == 0:
         raise UserError(f"{recording}: empty file; fetch it again")
-    if promise and promise.end > size:  # libsndfile would make it shorter and say nothing
+    if promise and promise.end > size:  # libsndfile would silently shorten it
         raise UserError(f"{recording}: cut short: {promise.end - size} bytes are missing; fetch it again")
     rate = promise and promise.rate
     if rate is None or rate in RATES:
@@ -116,7 +116,7 @@ def header(recording: str | Path | Output) -> Header:
             raise _undecodable(recording, error) from None
         if not promise and info.format != "FLAC":
             raise UserError(
-                f"{recording}: nobody can tell whether a file of this format, {info.format_info}, is whole; "
+                f"{recording}: cannot check that a file of this format, {info.format_info}, is complete; "
                 "convert the original to WAV or FLAC"
             )
         rate = info.samplerate
@@ -126,7 +126,7 @@ def header(recording: str | Path | Output) -> Header:
         raise UserError(f"{recording}: {info.channels} channels in its header; fetch it again")
     if info.frames == 0:
         raise UserError(f"{recording}: no samples in it; fetch it again")
-    if info.frames * info.channels > SAMPLES_PER_BYTE * size:  # FLAC from a pipe has the most that there are
+    if info.frames * info.channels > SAMPLES_PER_BYTE * size:  # FLAC from a pipe claims the maximum
         raise UserError(
             f"{recording}: its header says {info.frames} samples in {size} bytes: it is damaged, or was written "
             "to a pipe; fetch it again, or convert it to WAV"
@@ -139,9 +139,9 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
 
     rate: sampling rate in Hz to resample to (soxr, high quality); None keeps the recording's own.
     Returns the samples, float32 (N,), full scale at +-1, channels mixed down to their mean, and
-    their rate in Hz. Raises UserError as `header` does, and where the recording cannot be decoded
-    to its end, holds infinities or NaN, is not on the scale of +-1 (passes LOUDEST), is silent (all samples
-    are equal), or where the mean loses what the channels hold (KEPT_ENERGY).
+    their rate in Hz. Raises UserError as `header` does, and if the recording cannot be decoded to
+    its end, contains infinities or NaN, is not scaled to +-1 (exceeds LOUDEST), is silent (all
+    samples are equal), or loses too much energy when mixed down (KEPT_ENERGY).
     """
     import numpy as np
     import soundfile
@@ -161,10 +161,10 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
     if not np.isfinite(samples).all():
         raise UserError(f"{recording}: infinite or undefined samples; fetch it again")
     loudest = max(samples.max(), -samples.min())
-    if loudest > LOUDEST:  # resampled, the largest would be infinite
+    if loudest > LOUDEST:  # resampling could make the largest infinite
         raise UserError(
-            f"{recording}: samples up to {loudest:g}, where full scale is 1; divide them by their own full "
-            "scale (32768 of 16 bits), or fetch it again"
+            f"{recording}: samples up to {loudest:g}, where full scale is 1; divide them by their full "
+            "scale (32768 for 16 bits), or fetch it again"
         )
     mono = samples.mean(axis=1) if promised.channels > 1 else samples[:, 0]
     if promised.channels > 1:
@@ -174,8 +174,8 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
         if kept < KEPT_ENERGY * energies[best]:
             raise UserError(
                 f"{recording}: the mean of its {promised.channels} channels has {kept / energies[best]:.1%} of "
-                f"the energy of channel {best + 1}: they cancel, or the others are dead; write that channel to "
-                "a file of its own"
+                f"the energy of channel {best + 1}: they cancel, or the others are dead; extract that channel "
+                "to a file of its own"
             )
     if mono.min() == mono.max():
         raise UserError(f"{recording}: silent: every sample is {mono[0]:g}; fetch it again or leave it out")
@@ -187,23 +187,23 @@ def read(recording: str | Path | Output, rate: int | None = None) -> tuple["np.n
 
 
 def md5(samples: "np.ndarray") -> str:
-    """MD5 of samples as `read` gives them at the recording's own rate: what utt2md5 has of a recording."""
+    """MD5 of samples as `read` returns them at the recording's own rate; utt2md5 holds it."""
     return hashlib.md5(samples.tobytes(), usedforsecurity=False).hexdigest()
 
 
 def is_clipped(samples: "np.ndarray") -> bool:
-    """Whether samples (N,), full scale at +-1, are flat at their loudest, as an overloaded input leaves them."""
+    """Whether samples (N,), full scale at +-1, are flat at their extremes, as clipping leaves them."""
     for extreme in (samples.max(), samples.min()):
         if abs(extreme) >= CLIPPED_LEVEL:
             places = (samples == extreme).nonzero()[0]
-            # the last of a run lies this far behind its first
+            # distance between the first and the last sample of a flat run
             if (places[CLIPPED_RUN - 1 :] - places[: 1 - CLIPPED_RUN] == CLIPPED_RUN - 1).any():
                 return True
     return False
 
 
 def _source(recording: str | Path | Output) -> bytes | Output:
-    """What soundfile is to open."""
+    """The recording in a form that soundfile opens."""
     if isinstance(recording, Output):
         recording.seek(0)
         return recording
@@ -212,4 +212,4 @@ def _source(recording: str | Path | Output) -> bytes | Output:
 
 def _undecodable(recording: str | Path | Output, error: Exception) -> UserError:
     reason = getattr(error, "error_string", str(error)).rstrip(".")
-    return UserError(f"{recording}: not a recording that can be read ({reason}); fetch it again")
+    return UserError(f"{recording}: cannot be read as a recording ({reason}); fetch it again")

@@ -1,4 +1,4 @@
-"""How every command ends: quietly, or with one line that names what is wrong and what to do."""
+"""What every command shares: common options, and errors as one line that says what is wrong and what to do."""
 
 import argparse
 import errno
@@ -10,7 +10,7 @@ ALLOW_PIPES = "--allow-pipes"
 
 
 class UserError(Exception):
-    """Something the user can mend; the message names file, place and remedy in one line."""
+    """An error that the user can fix; the message names file, place and remedy in one line."""
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         default="auto",
         choices=("auto", "cpu", "cuda"),
-        help="auto: a GPU where there is one (default)",
+        help="auto: a GPU if there is one (default)",
     )
 
 
@@ -28,12 +28,12 @@ def add_allow_pipes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         ALLOW_PIPES,
         action="store_true",
-        help="run the shell commands that stand in wav.scp, as `sox a.mp3 -t wav - |`",
+        help="run the shell commands in wav.scp, such as `sox a.mp3 -t wav - |`",
     )
 
 
 def explain(error: BaseException) -> str | None:
-    """The line that says what the user can mend; None for a fault of ours."""
+    """The line to show for an error that the user can fix; None for a bug of ours."""
     line = None
     if isinstance(error, UserError):
         line = str(error)
@@ -42,18 +42,18 @@ def explain(error: BaseException) -> str | None:
         line = f"{place}{error.strerror}; free some space and run the same command again"
     elif isinstance(error, OSError) and error.filename is not None:
         refused = error.errno in (errno.EROFS, errno.EACCES)
-        line = f"{error.filename}: {error.strerror}{'; mend its rights or take another place' * refused}"
+        line = f"{error.filename}: {error.strerror}{'; check permissions or use another location' * refused}"
     return line and plain(line)
 
 
 def plain(text: str) -> str:
-    """Text with what would end a line, or what a terminal would act on, written out: names of files may hold it."""
+    """Escape line breaks and terminal control characters, which file names may contain."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; turn what a user can mend into one line on standard error and exit status 1."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as Ctrl-C: tidily
+    """Call `main`; show an error that the user can fix as one line on standard error, with exit status 1."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # clean up, as after Ctrl-C
     try:
         main()
     except KeyboardInterrupt:

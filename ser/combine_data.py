@@ -1,5 +1,5 @@
-"""Make one data directory of some others (of one, a copy), with all tables that each of them has
-(utils/combine_data.sh and utils/copy_data_dir.sh of Kaldi lose utt2emo and the corpus's own)."""
+"""Combine data directories into one (or copy one), keeping every table that all of them have. Unlike Kaldi's
+utils/combine_data.sh and utils/copy_data_dir.sh, it keeps utt2emo and the corpus's own tables."""
 
 import argparse
 from collections import Counter
@@ -27,20 +27,20 @@ def main(argv: list[str] | None = None) -> None:
     of_sources = Counter(spk for own in sources.values() for spk in set(own["utt2spk"].values()))
     twice = sorted(spk for spk, count in of_sources.items() if count > 1)
     if twice:
-        print(f"NOTE: taken for one person, as their names are the same: {', '.join(twice)}")
+        print(f"NOTE: speakers with the same id are treated as one person: {', '.join(twice)}")
     n_utts = len(tables["utt2spk"])
     print(f"{args.dest}: {n_utts} utterances, {len(of_sources)} speakers, {len(tables)} tables")
 
 
 def united(name: str, sources: dict[Path, dict[str, dict[str, str]]]) -> dict[str, str]:
-    """The lines of a table of all data directories. Raises UserError where two differ in a key's value."""
+    """The lines of one table from all data directories. Raises UserError if two differ in a key's value."""
     lines: dict[str, str] = {}
     place: dict[str, Path] = {}
     for src, tables in sources.items():
         for key, value in tables[name].items():
             if lines.setdefault(key, value) != value:
                 other = f"{lines[key]!r} in {place[key] / name}"
-                raise UserError(f"{src / name}: {key} has {value!r}, and {other}; rename one of them")
+                raise UserError(f"{src / name}: {key} has {value!r}, but {other}; rename one of them")
             place.setdefault(key, src)
     return lines
 

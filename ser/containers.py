@@ -1,9 +1,9 @@
-"""Where the samples of a recording should end, by its own header.
+"""Where the samples of a recording should end, according to its header.
 
-libsndfile makes a file that was cut short shorter and says nothing, so each container is read here too: WAV,
-RF64, W64, AIFF, AU, CAF, IFF (8SVX, 16SV), NIST SPHERE, Ogg, and MP3 with the count of frames that encoders
-write. FLAC is not: its decoder tells. Of the others that libsndfile reads (VOC, PAF, IRCAM, MAT, AVR, PVF, XI,
-WVE, MPC ...) most could be cut unnoticed.
+libsndfile silently shortens truncated files, so each container is parsed here too: WAV, RF64, W64, AIFF, AU,
+CAF, IFF (8SVX, 16SV), NIST SPHERE, Ogg, and MP3 with the frame count that encoders write. FLAC is not: its
+decoder reports truncation. Most other formats that libsndfile reads (VOC, PAF, IRCAM, MAT, AVR, PVF, XI, WVE,
+MPC ...) could be truncated unnoticed.
 """
 
 import re
@@ -11,19 +11,19 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-# Programs that write to a pipe cannot know the length, and put one from here up into the header.
+# Programs that write to a pipe cannot know the length, and put a value of at least this into the header.
 LENGTH_UNKNOWN = 0x7FFF0000
-FARTHEST = 2**40  # bytes: no chunk is so long, and not every system can seek there
-RF64_ELSEWHERE = 0xFFFFFFFF  # the length stands in the chunk ds64
+FARTHEST = 2**40  # bytes: no chunk is that long, and not every system can seek there
+RF64_ELSEWHERE = 0xFFFFFFFF  # the length is in the chunk ds64
 W64_RIFF = bytes.fromhex("72696666 2e91cf11 a5d628db 04c10000")
 W64_DATA = bytes.fromhex("64617461 f3acd311 8cd100c0 4f8edb8a")
-OGG_FIRST, OGG_LAST = 2, 4  # bits of a page's flags: of a stream
-XING_FRAMES, XING_BYTES = 1, 2  # bits of its flags: which counts it has
+OGG_FIRST, OGG_LAST = 2, 4  # bits of a page's flags: first and last page of a stream
+XING_FRAMES, XING_BYTES = 1, 2  # bits of its flags: which counts are present
 
 
 class Promise(NamedTuple):
-    """end: the byte at which the samples should end, 0 where the header leaves it open; rate: the sampling
-    rate in Hz of a WAV file, None for others: libsndfile has no words for a rate of 0."""
+    """end: the byte at which the samples should end, 0 if the header leaves it open; rate: the sampling
+    rate in Hz of a WAV file, None for others (libsndfile's error for a rate of 0 does not name it)."""
 
     end: int
     rate: int | None = None
@@ -32,8 +32,8 @@ class Promise(NamedTuple):
 def promise(stream: BinaryIO) -> Promise | None:
     """Read what a recording's header promises.
 
-    None where it is none of the containers above, or its samples are not found. Raises ValueError, with the
-    reason, where it shows that the recording is not whole, or cannot be checked.
+    None if it is none of the containers above, or its samples are not found. Raises ValueError with the
+    reason if the recording is incomplete or cannot be checked.
     """
     stream.seek(0)
     head = stream.read(12).ljust(12, b"\0")
@@ -61,8 +61,8 @@ def promise(stream: BinaryIO) -> Promise | None:
 def _chunks(
     stream: BinaryIO, start: int, head: str, align: int, own: int = 0
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and length of each chunk from `start` on. `head`: how name and length are written,
-    and `own`: how much of its head the length counts."""
+    """Yield name, start and length of each chunk from `start` on. `head`: struct format of name and length;
+    `own`: bytes of the chunk's head that its length includes."""
     size = struct.calcsize(head)
     stream.seek(start)
     while len(chunk := stream.read(size)) == size:
@@ -98,7 +98,7 @@ def _iff(stream: BinaryIO, samples: bytes) -> Promise | None:
 
 
 def _caf(stream: BinaryIO) -> Promise | None:
-    """The samples, and, where they are compressed, the table of their packets, which may come after."""
+    """The end of the samples or, if compressed, of the packet table, whichever is later."""
     ends = [
         start + length for name, start, length in _chunks(stream, 8, ">4sq", 1) if name in (b"data", b"pakt")
     ]
@@ -144,7 +144,7 @@ def _ogg(stream: BinaryIO) -> Promise:
             raise ValueError("cut short: its last page is missing; fetch it again")
         if count != struct.unpack("<18xI5x", head)[0] or (count and head[5] & OGG_FIRST):
             raise ValueError(
-                "pages are missing in it, or it holds several streams; fetch it again, or convert it to WAV"
+                "pages are missing, or it holds several streams; fetch it again, or convert it to WAV"
             )
         flags, count = head[5], count + 1
         lengths = stream.read(head[26])
@@ -152,7 +152,7 @@ def _ogg(stream: BinaryIO) -> Promise:
 
 
 def _mp3(stream: BinaryIO) -> Promise | None:
-    """By the frame that encoders put in front, Xing's: else nobody knows how many frames there should be."""
+    """From the Xing frame that encoders put first; without it the number of frames is unknown."""
     stream.seek(0)
     head = stream.read(10).ljust(10, b"\0")
     start = 0

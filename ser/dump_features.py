@@ -113,18 +113,19 @@ def dump(
                 done.unlink(missing_ok=True)
                 write_table(parts / name, part)
 
-    number = job_name(sys.executable, str(data), str(folder))
+    name_of_number = job_name(sys.executable, str(data), str(folder))
     job = [
         sys.executable,
         "-m",
         "ser.dump_features",
         "--job",
-        number,
+        name_of_number,
         *[cli.ALLOW_PIPES] * allow_pipes,
         str(data),
         str(parts),
     ]
-    command = [*cmd.split(), f"{number}=1:{nj}", str(folder / "log" / f"dump.{number}.log"), *job]
+    log = str(folder / "log" / f"dump.{name_of_number}.log")
+    command = [*cmd.split(), f"{name_of_number}=1:{nj}", log, *job]
     if subprocess.run(command).returncode:
         raise UserError(f"{folder}: a job failed; fix what its log names and run the same command again")
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and work that one process does at a time."""
+"""Atomic writes, and locks for work that one process may do at a time."""
 
 import errno
 import fcntl
@@ -15,17 +15,17 @@ from typing import IO
 from ser.cli import UserError
 
 
-class InWork(UserError):
-    """Another process does the work already."""
+class InUse(UserError):
+    """Another process is already doing the work."""
 
 
 @contextmanager
 def whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
-    """Open a new file that takes the name `path` only when the block ends without an error.
+    """Open a temporary file that is renamed to `path` when the block ends without an error.
 
-    mode: "w" (UTF-8 text) or "wb". Folders on the way are made. A reader sees the old file or the
-    new one, never a part, even where the machine loses its power. A killed writer leaves at most a
-    hidden temporary file beside it, which the next writer of `path` removes.
+    mode: "w" (UTF-8 text) or "wb". Parent folders are created. A reader sees either the old file or the
+    new one, never a partial one, even after a power failure. A killed writer leaves at most a hidden
+    temporary file beside it, which the next writer of `path` removes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,11 +48,11 @@ def whole(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 
 @contextmanager
 def alone(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Let one process at a time do the work that the file `path` stands for.
+    """Hold the lock file `path` while the block runs, so that one process at a time does the work.
 
-    The lock goes with the process that has it, however that ends. Where another process has it, a line says that
-    `what` is in work and by whom: the one of InWork, which is raised, or with `wait` one on standard output
-    before its end is waited for. The work may be done then.
+    The lock is released when its process ends, for whatever reason. If another process holds it, InUse is
+    raised, saying who uses `what`. With `wait` that is printed instead, and the lock is waited for; by then
+    the work may have been done.
     """
     while True:
         is_new = not path.parent.exists()
@@ -62,11 +62,11 @@ def alone(path: Path, what: str, wait: bool = False) -> Iterator[None]:
                 stream.seek(0)
                 holder = stream.read().decode().strip() or "another process"
                 if not wait:
-                    raise InWork(f"{what} is in work by {holder}; left alone")
-                print(f"{what} is in work by {holder}; waiting for its end", flush=True)
+                    raise InUse(f"{what} is in use by {holder}; skipped")
+                print(f"{what} is in use by {holder}; waiting for it to finish", flush=True)
                 _lock(stream.fileno(), wait=True)
             if not os.fstat(stream.fileno()).st_nlink:
-                continue  # the process that had it removed it before it was locked here
+                continue  # its holder removed the file before we locked it
             try:
                 with named(path):
                     stream.truncate(0)
@@ -75,13 +75,14 @@ def alone(path: Path, what: str, wait: bool = False) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
                 if is_new:
-                    with suppress(OSError):  # work that was refused leaves no empty folder
+                    with suppress(OSError):  # leave no empty folder behind
                         path.parent.rmdir()
             return
 
 
-def is_in_work(path: Path) -> bool:
-    """Whether a process is in `alone` with this path. Call it where none will begin: it looks by locking."""
+def is_in_use(path: Path) -> bool:
+    """Whether a process holds `alone` on this path. It tests by locking, so call it only when no process can
+    be about to start."""
     try:
         with open(path, "rb") as stream:
             return not _lock(stream.fileno())
@@ -91,13 +92,13 @@ def is_in_work(path: Path) -> bool:
 
 @contextmanager
 def workplace(dest: Path) -> Iterator[Path]:
-    """An empty folder beside `dest`, to make there what is then moved to it; gone at the end.
+    """An empty folder beside `dest`, to build in before moving the result to `dest`; removed at the end.
 
-    Waits where another process makes `dest` now: it may be there then.
+    Waits while another process is making `dest`, which may then exist already.
     """
     with alone(dest.with_name(f".{dest.name}.lock"), str(dest), wait=True):
         folder = dest.with_name(f".{dest.name}.partial")
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         folder.mkdir()
         try:
             yield folder
@@ -106,7 +107,7 @@ def workplace(dest: Path) -> Iterator[Path]:
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Whether two files, or two folders with all below them, hold the same bytes; False where one is not there."""
+    """Whether two files, or two folders (recursively), hold the same bytes; False if either is missing."""
     if path.is_dir() and other.is_dir():
         names = {below.name for below in path.iterdir()}
         return names == {below.name for below in other.iterdir()} and all(
@@ -117,7 +118,7 @@ def is_same(path: Path, other: Path) -> bool:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Put the file's name into the error of a full disk: write() does not know what it writes to."""
+    """Add the file's name to a disk-full error, since write() reports none."""
     try:
         yield
     except OSError as error:
@@ -127,8 +128,8 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _lock(handle: int, wait: bool = False) -> bool:
-    """Lock an open file; False where another process has it, unless that is waited for. Some network file
-    systems know no locks."""
+    """Lock an open file, or wait for the lock with `wait`; False if another process holds it. Some network
+    file systems have no locks: there it is True."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -139,21 +140,30 @@ def _lock(handle: int, wait: bool = False) -> bool:
 
 
 def _partial(path: Path) -> tuple[int, str]:
-    """A new file beside `path`, open and locked: the lock says that its writer lives."""
+    """A new file beside `path`, open and locked; the lock shows that its writer is alive."""
     while True:
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
         _lock(handle)
-        if os.fstat(handle).st_nlink:  # 0: another process took it for a leftover before it was locked
+        if os.fstat(handle).st_nlink:  # 0: another process removed it as a leftover before it was locked
             return handle, partial
         os.close(handle)
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what killed writers of `path` left: files that nobody has locked."""
+    """Remove temporary files of killed writers of `path`: those that nobody has locked."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         try:
             with open(leftover, "ab") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 leftover.unlink()
-        except OSError:  # its writer lives, or has just ended, or locks are not known here
+        except OSError:  # its writer is alive, or has just ended, or there are no locks here
             continue
+
+
+def read_text(path: Path) -> str:
+    """The content of a run's text file. Raises UserError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{number}: not UTF-8 text; remove the file and run its stage again") from None

@@ -1,4 +1,4 @@
-"""Stage -1: make a corpus appear under a folder; the last line printed is the corpus's folder."""
+"""Stage -1: download a corpus; the last line printed is its folder."""
 
 import argparse
 from pathlib import Path
@@ -11,10 +11,10 @@ def main(argv: list[str] | None = None) -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(
         prog="python -m ser.get_corpus",
-        description="Fetch and unpack a corpus, or say where to ask for it. What is there already is "
-        "not fetched again. The last line printed is the corpus's folder.",
+        description="Download and unpack a corpus, or say where to request it. Nothing is downloaded "
+        "twice. The last line printed is the corpus's folder.",
     )
-    parser.add_argument("corpus", help="name of a module of ser/corpora, such as ravdess")
+    parser.add_argument("corpus", help="name of a module in ser/corpora, such as ravdess")
     parser.add_argument("downloads", type=Path, help="folder to put it in")
     arguments = parser.parse_args(argv)
     print(corpus_module(arguments.corpus).get(arguments.downloads))

@@ -1,10 +1,10 @@
-"""What the job runners, Kaldi's and ours, ask of those who call them."""
+"""Calling the job runners, Kaldi's and ours."""
 
 
 def job_name(*words: str) -> str:
-    """The name that stands for a job's number beside these words: JOB, or one that none of them has.
+    """A placeholder for the job's number that occurs in none of these words: JOB, JOB_, ...
 
-    A runner puts the number wherever the name stands, be it in a folder's name or the path of Python itself.
+    A runner replaces it wherever it occurs, even within a folder's name or the path of Python itself.
     """
     name = "JOB"
     while any(name in word for word in words):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import InWork, is_in_work, whole
+from ser.files import InUse, is_in_use, whole
 from ser.jobs import job_name
 from ser.worker import State, read_state
 
@@ -124,7 +124,7 @@ def write_all(rows: list[list["Run"]], overwrite: bool = False) -> tuple[dict[Pa
         for run in row:
             try:
                 write_run(run, shared, overwrite)
-            except InWork:  # without --overwrite it is waited for, and looked at again when it is taken
+            except InUse:  # without --overwrite it is waited for, and looked at again when it is taken
                 in_use[run.folder] = "another process works on it"
             except OtherRun as error:
                 others[run.folder] = error.reason
@@ -203,7 +203,7 @@ def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], 
         if progress.count("waiting") in (0, waiting) or process.returncode < 0:
             break
     left = [folder for folder in folders if not (folder / "done").exists()]
-    elsewhere = [folder for folder in left if is_in_work(folder / "lock")]
+    elsewhere = [folder for folder in left if is_in_use(folder / "lock")]
     failed = [folder for folder in left if folder not in elsewhere]
     if progress.count("waiting") == len(folders) and process.returncode and len(failed) == len(folders):
         raise UserError(
@@ -245,7 +245,7 @@ def wait_for(folders: list[Path]) -> None:
     told = f"{some(folders)} ({holder})"
     print(f"waiting for {len(folders)} runs, which other processes train: {told}", flush=True)
     for folder in folders:
-        while is_in_work(folder / "lock"):
+        while is_in_use(folder / "lock"):
             time.sleep(WAIT_SECONDS)
 
 
@@ -290,7 +290,7 @@ class Progress:
                     killed = State("failed", more="its process ended before it did: killed?")
                     alive = State("elsewhere", more="the job runner ended, and left its process running")
                     self.states = [
-                        state if state.name != "running" else alive if is_in_work(folder / "lock") else killed
+                        state if state.name != "running" else alive if is_in_use(folder / "lock") else killed
                         for folder, state in zip(self.folders, self.states, strict=True)
                     ]
                 for folder, before, now in zip(self.folders, old, self.states, strict=True):

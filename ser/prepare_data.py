@@ -1,4 +1,4 @@
-"""Stage 0: the recordings of a corpus -> data directory, and a report of what is and is not in it."""
+"""Stage 0: write the data directory of a corpus, and a report of what it contains and what is missing."""
 
 import argparse
 import math
@@ -17,17 +17,16 @@ from ser.corpus import Found, Utterance
 from ser.datadir import TABLE, read_table, write_table
 from ser.files import is_same, whole, workplace
 
-LONGEST_LIST = 20  # lines of each list on the screen; report.txt has all
-SHORTEST = 0.025  # seconds: a recording that is shorter has not one frame of the usual length
-# A sampling rate goes with a class where its share in the class is more than in the rest by so much, and by so
-# many standard errors. One odd recording, or a speaker with all classes, does not come to it.
+LONGEST_LIST = 20  # lines of each list on the screen; report.txt has them all
+SHORTEST = 0.025  # seconds: a shorter recording has less than one frame of the usual length
+# A sampling rate is tied to a class if its share in the class exceeds its share in the rest by this much, and
+# by this many standard errors. One odd recording, or a speaker with all classes, is not enough.
 LEAST_DIFFERENCE = 0.2
 STANDARD_ERRORS = 4
 
 
 class Recording(NamedTuple):
-    """What decoding a recording tells: seconds, sampling rate in Hz, channels, whether it is clipped,
-    MD5 of the samples."""
+    """A decoded recording: seconds, sampling rate in Hz, channels, whether it is clipped, MD5 of the samples."""
 
     seconds: float
     rate: int
@@ -41,15 +40,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ser.prepare_data",
         description="Write the data directory DEST (Kaldi tables and report.txt) of the corpus in ROOT. "
-        f"Every recording is decoded; what cannot be read, or is shorter than {SHORTEST} s, is left out and "
-        "listed.",
+        f"Every recording is decoded; those that cannot be read, or are shorter than {SHORTEST} s, are left "
+        "out and listed.",
     )
     parser.add_argument("--strict", action="store_true", help="a missing or unreadable recording is an error")
-    parser.add_argument("--nj", type=int, default=2, help="recordings decoded side by side (default: 2)")
+    parser.add_argument("--nj", type=int, default=2, help="recordings decoded in parallel (default: 2)")
     parser.add_argument(
-        "--leave-out", type=Path, metavar="FILE", help="leave out the utterances of this list, an id a line"
+        "--leave-out", type=Path, metavar="FILE", help="leave out the utterances in this list, one id per line"
     )
-    parser.add_argument("corpus", help="name of a module of ser/corpora, such as ravdess")
+    parser.add_argument("corpus", help="name of a module in ser/corpora, such as ravdess")
     parser.add_argument("root", type=Path, help="the folder that holds the corpus")
     parser.add_argument("dest", type=Path, help="folder for the tables")
     arguments = parser.parse_args(argv)
@@ -92,27 +91,27 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.strict and (number_missing or unreadable):
         raise UserError(
             f"{arguments.root}: {number_missing} recordings missing and {len(unreadable)} unreadable, listed "
-            "above; fetch them again, or go without them: leave --strict out, or call run.sh with --strict false. "
-            "Nothing was written"
+            "above, so nothing was written; fetch them again, or do without them: omit --strict, or call run.sh "
+            "with --strict false"
         )
     if not utterances:
         raise UserError(f"{arguments.root}: no recording can be read, see above; nothing was written")
-    # where dest is a link, as to another disk, the tables are made and moved beside its target
+    # if dest is a link, perhaps to another disk, the tables are written and moved beside its target
     write_tables(arguments.dest.resolve(), tables(utterances, recordings), f"{summary}\n{listed(lists)}\n")
 
 
 def refuse_others(dest: Path) -> None:
-    """Raise UserError where `dest` has tables that stage 0 did not write: it would replace or remove them."""
+    """Raise UserError if `dest` has tables that stage 0 did not write, since it would replace or remove them."""
     names = {path.name for path in dest.iterdir()} if dest.is_dir() else set()
     if any(map(TABLE.fullmatch, names)) and "report.txt" not in names:
         raise UserError(
-            f"{dest}: a data directory that stage 0 did not write, since it has no report.txt; give another "
+            f"{dest}: a data directory that stage 0 did not write (it has no report.txt); use another "
             "folder, or move it away"
         )
 
 
 def decode(utterances: Sequence[Utterance], nj: int) -> tuple[dict[str, Recording], list[str]]:
-    """Decode each recording whole, `nj` at a time, with a progress bar on a terminal.
+    """Decode each recording to its end, `nj` at a time, with a progress bar on a terminal.
 
     Returns the recordings by utterance, sorted, and one line for each that cannot be read.
     """
@@ -120,7 +119,7 @@ def decode(utterances: Sequence[Utterance], nj: int) -> tuple[dict[str, Recordin
 
     utterances = sorted(utterances, key=lambda utterance: utterance.utt.encode())
     recordings, unreadable = {}, []
-    # Threads are enough: decoding and hashing let go of Python's lock.
+    # Threads are enough: decoding and hashing release the GIL.
     with ThreadPoolExecutor(nj) as pool:
         results = pool.map(_decode, [utterance.path for utterance in utterances])
         for utterance, result in zip(
@@ -141,12 +140,12 @@ def _decode(path: Path) -> Recording | UserError:
         return error
     if len(samples) < SHORTEST * rate:
         seconds = len(samples) / rate
-        return UserError(f"{path}: {seconds:.4f} s long, less than a frame of {SHORTEST} s; fetch it again")
+        return UserError(f"{path}: {seconds:.4f} s long, shorter than a frame of {SHORTEST} s; fetch it again")
     return Recording(len(samples) / rate, rate, channels, audio.is_clipped(samples), audio.md5(samples))
 
 
 def identical(recordings: Mapping[str, Recording]) -> list[list[str]]:
-    """Return the groups, two or more each, of utterances whose samples are the same."""
+    """Return the groups of two or more utterances with identical samples."""
     groups = defaultdict(list)
     for utt, recording in recordings.items():
         groups[recording.md5].append(utt)
@@ -154,7 +153,7 @@ def identical(recordings: Mapping[str, Recording]) -> list[list[str]]:
 
 
 def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recording]) -> str:
-    """Return a few lines on durations and rates, and the table of counts per speaker and class."""
+    """Return a few lines on durations and sampling rates, and a table of counts per speaker and class."""
     if not utterances:
         return "0 utterances"
     seconds = [recordings[utterance.utt].seconds for utterance in utterances]
@@ -163,7 +162,7 @@ def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recordin
     channels = [recordings[utterance.utt].channels for utterance in utterances]
     emotions = [utterance.emo for utterance in utterances]
     warnings = "".join(
-        f"warning: the {name} goes with the class: {tie}; a system may learn it in place of the emotion\n"
+        f"warning: the {name} depends on the class: {tie}; a system may learn it instead of the emotion\n"
         for name, tie in (
             ("sampling rate", tied(rates, emotions, "Hz")),
             ("number of channels", tied(channels, emotions, "channels")),
@@ -183,9 +182,9 @@ def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recordin
 
 
 def tied(values: Sequence[int], classes: Sequence[str], unit: str) -> str | None:
-    """Say which value goes most with a class; both are given for each utterance, in the same order.
+    """Describe the value that is most tied to a class; `values` and `classes` have one entry per utterance.
 
-    None where none does (LEAST_DIFFERENCE, STANDARD_ERRORS: of two proportions, pooled).
+    None if none is (LEAST_DIFFERENCE, STANDARD_ERRORS: pooled, of two proportions).
     """
     both, of_value, of_class = Counter(zip(values, classes, strict=True)), Counter(values), Counter(classes)
     largest, said = LEAST_DIFFERENCE, None
@@ -203,7 +202,7 @@ def tied(values: Sequence[int], classes: Sequence[str], unit: str) -> str | None
 
 
 def _counts(utterances: Sequence[Utterance]) -> str:
-    """Return a table of recordings: a row for each speaker, a column for each class."""
+    """Return a table of counts: a row per speaker, a column per class."""
     counts = Counter((utterance.spk, utterance.emo) for utterance in utterances)
     of_speaker = Counter(utterance.spk for utterance in utterances)
     of_class = Counter(utterance.emo for utterance in utterances)
@@ -252,22 +251,22 @@ def tables(utterances: Sequence[Utterance], recordings: Mapping[str, Recording])
 
 
 def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: str) -> None:
-    """Write the tables and report.txt into `dest` all together.
+    """Write the tables and report.txt into `dest`, all or nothing.
 
-    Other files in `dest` (the folds of stage 1) are left alone, so the folder cannot be swapped as
-    a whole. wav.scp is the seal instead: it goes before the first table changes and comes back
-    after the last, and without it nothing takes `dest` for a data directory. Where `dest` holds the same
-    already nothing changes: another process may read it.
+    Other files in `dest` are kept, so the folder cannot be replaced as a whole. wav.scp marks it as complete
+    instead: it is removed before the first table changes and put back after the last, and without it `dest`
+    does not count as a data directory. If `dest` already holds the same content, nothing is touched, since
+    another process may be reading it.
     """
     if os.path.ismount(dest):
-        raise UserError(f"{dest}: the root of a disk; give a folder in it")
+        raise UserError(f"{dest}: a mount point; use a folder in it")
     with workplace(dest) as new:
         for name, table in tables.items():
             write_table(new / name, table)
         with whole(new / "report.txt") as stream:
             stream.write(report)
         dest.mkdir(exist_ok=True)
-        stale = [  # of another corpus or an older call
+        stale = [  # from another corpus or an earlier call
             path for path in [*dest.glob("utt2*"), *dest.glob("spk2*")] if path.name not in tables
         ]
         if not stale and all(is_same(path, dest / path.name) for path in new.iterdir()):
@@ -275,19 +274,19 @@ def write_tables(dest: Path, tables: Mapping[str, Mapping[str, str]], report: st
         (dest / "wav.scp").unlink(missing_ok=True)
         for path in stale:
             path.unlink()
-        # report.txt comes first: it says that stage 0 wrote the tables
+        # report.txt first: it shows that stage 0 wrote the tables
         for name in ["report.txt", *sorted(tables, key=lambda name: name == "wav.scp")]:
             os.replace(new / name, dest / name)
 
 
 def _unwanted(path: Path | None, found: Found) -> set[str]:
-    """The utterances that the list names. Raises UserError for one that the corpus has not."""
+    """The utterances in the list. Raises UserError for one that is not in the corpus."""
     if path is None:
         return set()
     unwanted = set(read_table(path, mend=True))
     unknown = sorted(unwanted - {utterance.utt for utterance in found.utterances} - set(found.expected))
     if unknown:
-        raise UserError(f"{path}: {unknown[0]} is no utterance of the corpus; take it out of the list")
+        raise UserError(f"{path}: {unknown[0]} is not an utterance of the corpus; remove it from the list")
     return unwanted
 
 
@@ -297,7 +296,7 @@ def _refuse_same_ids(utterances: Sequence[Utterance]) -> None:
         other = paths.setdefault(utterance.utt, utterance.path)
         if other != utterance.path:
             raise UserError(
-                f"{utterance.path}: has the utterance id {utterance.utt}, as {other} has; remove one of them"
+                f"{utterance.path}: has the same utterance id, {utterance.utt}, as {other}; remove one of them"
             )
 
 

@@ -218,7 +218,7 @@ def read_run_yaml(path: Path) -> dict[str, Any]:
 
 def write_run(run: Run, shared: str | None = None, overwrite: bool = False) -> None:
     """Write run.yaml; where the folder holds a run made otherwise that has begun, raise OtherRun, or, to overwrite
-    it, remove all that it has. Raises InWork where another process works there.
+    it, remove all that it has. Raises InUse where another process works there.
 
     shared: what `shared_part` gives, for many runs of one system under one protocol.
     """

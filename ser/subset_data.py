@@ -1,5 +1,5 @@
-"""Make a data directory of some utterances of another, with all of its tables (utils/subset_data_dir.sh of
-Kaldi loses utt2emo and the corpus's own)."""
+"""Copy some utterances of a data directory, with all of its tables. Unlike Kaldi's utils/subset_data_dir.sh, it
+keeps utt2emo and the corpus's own tables."""
 
 import argparse
 from collections.abc import Collection
@@ -14,15 +14,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ser.subset_data", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--utts", type=Path, metavar="FILE", help="the utterances that stand first in the lines of FILE"
+        "--utts", type=Path, metavar="FILE", help="the utterances named by the first word of each line of FILE"
     )
     which.add_argument(
         "--speakers",
         type=Path,
         metavar="FILE",
-        help="those of the speakers that stand first in the lines of FILE",
+        help="the utterances of the speakers named by the first word of each line of FILE",
     )
-    which.add_argument("--first", type=int, metavar="N", help="the first N")
+    which.add_argument("--first", type=int, metavar="N", help="the first N utterances")
     parser.add_argument("src", type=Path, metavar="SRC", help="data directory")
     parser.add_argument("dest", type=Path, metavar="DEST", help="new folder")
     args = parser.parse_args(argv)
@@ -46,15 +46,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def asked(path: Path, known: Collection[str], src: Path) -> set[str]:
-    """The keys of a table, all of which have to be known. Raises UserError for others, and for none."""
+    """The keys of a table, all of which must be known. Raises UserError for an unknown key or an empty table."""
     keys = read_table(path).keys()
     unknown = [key for key in keys if key not in known]
     if unknown:
         raise UserError(
-            f"{path}: {len(unknown)} not in {src / 'utt2spk'}, {unknown[0]} first; take them out of the list"
+            f"{path}: {len(unknown)} not in {src / 'utt2spk'}, first {unknown[0]}; remove them from the list"
         )
     if not keys:
-        raise UserError(f"{path}: empty list; write a line for each that is wanted")
+        raise UserError(f"{path}: empty list; write one line for each to keep")
     return set(keys)
 
 

@@ -1,7 +1,7 @@
-"""Check a data directory before anything trains on it: tables, keys, values, and the audio headers.
+"""Check a data directory before training: tables, keys, values, and the headers of the recordings.
 
-What Kaldi's utils/validate_data_dir.sh checks, and more: all faults are told, each with file and
-line, and any fault gives a non-zero exit.
+Checks what Kaldi's utils/validate_data_dir.sh checks, and more. All faults are reported, each with file
+and line, and any fault gives a non-zero exit status.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 from ser import audio, cli
 from ser.cli import UserError
-from ser.datadir import BOM, CONTROL, PARTIAL, TABLE, is_of_speakers, parted, wrong_form
+from ser.datadir import BOM, CONTROL, TABLE, is_of_speakers, may_lack, parted, wrong_form
 
 REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur", "spk2gender")
 MOST_OF_A_KIND = 20  # lines
 FRAME = 0.01  # seconds by which utt2dur and the recording may differ
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more than Kaldi
-NOT_WORDS = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)")  # Kaldi keeps them for its language models
-FOREIGN_SPACE = re.compile(r"[^\S \t\n\r]")  # white space that Kaldi does not take for such
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() accepts more than Kaldi
+NOT_WORDS = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)")  # reserved for Kaldi's language models
+FOREIGN_SPACE = re.compile(r"[^\S \t\n\r]")  # white space that Kaldi does not split at
 BY_FIX = ", as python -m ser.fix_data does"
-INVERT = f"make it utt2spk inverted{BY_FIX}"
+INVERT = f"make it the inverse of utt2spk{BY_FIX}"
 
 
 class Fault(NamedTuple):
@@ -37,7 +37,7 @@ class Fault(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of a table: where it stands (file:line) and what follows its key."""
+    """A line of a table: its place (file:line) and what follows its key."""
 
     place: str
     value: str
@@ -52,14 +52,13 @@ def _is_number(text: str, above: float, below: float = math.inf) -> bool:
 
 
 WORDS = (
-    lambda value: not NOT_WORDS.search(value),  # and none where nothing is said, or heard
-    "words; <s>, </s> and #0 are kept for Kaldi's own use",
+    lambda value: not NOT_WORDS.search(value),  # may be empty: nothing said or recognised
+    "words; <s>, </s> and #0 are reserved by Kaldi",
 )
-# For each table: a test of what follows the key, and what it should be.
+# For each table: a test of the value that follows the key, and what it should be.
 VALUES = {
-    "wav.scp": (lambda value: value and value[0] != "~", "the path of a file, no ~"),
+    "wav.scp": (lambda value: value and value[0] != "~", "the path of a file, without ~"),
     "text": WORDS,
-    "text_asr": WORDS,
     "utt2spk": (_is_word, "one speaker"),
     "utt2emo": (_is_word, "one class"),
     "utt2lang": (_is_word, "one language"),
@@ -80,24 +79,24 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ser.validate_data",
         description="Check the data directory DIR: everything that Kaldi's validate_data_dir.sh checks, and "
-        "the headers of the recordings. Prints every fault as file:line: what is wrong; what to do.",
+        "the headers of the recordings. Reports every fault as file:line: what is wrong; what to do.",
     )
     parser.add_argument("dir", type=Path, metavar="DIR", help="data directory, as stage 0 writes it")
     parser.add_argument(
         "--allow-pipes",
         action="store_true",
-        help="run the shell commands that stand in wav.scp, and check what they print",
+        help="run the shell commands in wav.scp, and check their output",
     )
     args = parser.parse_args(argv)
     directory = args.dir
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; run stage 0, which writes it")
+        raise UserError(f"{directory}: no such folder; run stage 0 to create it")
 
     faults: list[Fault] = []
     tables = {name: read(directory / name, faults) for name in _names(directory)}
     for name, table in tables.items():
         faults += wrong_values(name, table)
-    if tables.get("utt2spk"):  # without it nobody can say what the keys should be
+    if tables.get("utt2spk"):  # without it the right keys are unknown
         faults += wrong_keys(directory, tables)
         faults += wrong_speakers(tables["utt2spk"], tables["spk2utt"])
     for name in tables:
@@ -106,11 +105,11 @@ def main(argv: list[str] | None = None) -> None:
     faults += wrong_audio(tables["wav.scp"], tables["utt2dur"], args.allow_pipes)
     if faults:
         _print(faults)
-        raise UserError(f"{directory}: faults found: {len(faults)}; mend them as said above")
+        raise UserError(f"{directory}: faults found: {len(faults)}; fix them as said above")
 
     speakers = len(tables["spk2utt"])
     if speakers == 1:
-        print(f"warning: {directory}: only one speaker, so no fold can keep speakers apart", file=sys.stderr)
+        print(f"warning: {directory}: only one speaker, so no fold can be speaker-independent", file=sys.stderr)
     hours = sum(float(line.value) for line in tables["utt2dur"].values()) / 3600
     classes = len({line.value for line in tables["utt2emo"].values()})
     print(
@@ -125,7 +124,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
-    """Read a table as far as that can be done; append to `faults` what is wrong with its form."""
+    """Read as much of a table as possible; append to `faults` what is wrong with its format."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -136,7 +135,7 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
         return {}
     lines = content.split(b"\n")
     if lines.pop():
-        faults.append(Fault(f"{path}:{len(lines) + 1}", "the last line has no line end", "add it"))
+        faults.append(Fault(f"{path}:{len(lines) + 1}", "the last line has no newline at its end", "add it"))
         lines = content.split(b"\n")
     table: dict[str, Line] = {}
     previous = b""
@@ -147,19 +146,19 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
         except UnicodeDecodeError:
             faults.append(Fault(place, "not UTF-8", "convert the table to UTF-8"))
             text = raw.decode(errors="replace")
-        mended = (text.removeprefix(BOM) if number == 1 else text).rstrip("\r")
+        fixed = (text.removeprefix(BOM) if number == 1 else text).rstrip("\r")
         if fault := wrong_form(text, number):
             what, remedy = fault
-            faults.append(Fault(place, what, remedy + BY_FIX * (wrong_form(mended, number) is None)))
-        elif path.suffix != ".scp" and FOREIGN_SPACE.search(text):  # names of files may have them
-            faults.append(Fault(place, "white space other than space and tab", "put a space for it"))
-        key, value = parted(mended)
+            faults.append(Fault(place, what, remedy + BY_FIX * (wrong_form(fixed, number) is None)))
+        elif path.suffix != ".scp" and FOREIGN_SPACE.search(text):  # file names may contain it
+            faults.append(Fault(place, "white space other than space and tab", "replace it by a space"))
+        key, value = parted(fixed)
         if not key:
-            faults.append(Fault(place, "blank line", f"take it out{BY_FIX}"))
+            faults.append(Fault(place, "blank line", f"remove it{BY_FIX}"))
             continue
         if key in table:
             faults.append(
-                Fault(place, f"{key} stands twice, first at {table[key].place}", "take one line out")
+                Fault(place, f"duplicate key {key}, first at {table[key].place}", "remove one of the lines")
             )
             continue
         if key.encode() < previous:
@@ -175,16 +174,16 @@ def _by_stage_0(data: Path) -> bool:
 
 
 def _remedy(path: Path) -> str:
-    """Where a table that is missing is to come from: of a data directory that stage 0 did not write, it would
-    replace the whole."""
+    """How to get a missing table. Stage 0 only helps if it wrote the data directory: it would replace all of
+    another one."""
     data, name = path.parent, path.name
     if _by_stage_0(data) and (name in REQUIRED or name.startswith(("utt2", "spk2"))):
         return "run stage 0 again"
     if name not in REQUIRED:
-        return "make it anew, or remove it"
+        return "make it again, or remove it"
     if name in ("spk2utt", "utt2dur"):
         return f"run python -m ser.fix_data {data}, which makes it"
-    return "add it; python -m ser.subset_data makes a part of a data directory with all of its tables"
+    return "add it (python -m ser.subset_data copies a part of a data directory with all of its tables)"
 
 
 def wrong_values(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
@@ -192,9 +191,9 @@ def wrong_values(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
     if name == "segments":
         first = next(iter(table.values()), Line(name, ""))
         yield Fault(
-            first.place, "parts of recordings", "cut them into one file an utterance; no stage reads segments"
+            first.place, "segments of recordings", "cut them into one file per utterance; no stage reads segments"
         )
-    is_right, wanted = VALUES.get(name, ANYTHING)
+    is_right, wanted = VALUES.get("text" if name.startswith("text_") else name, ANYTHING)
     for key, line in table.items():
         if not is_right(line.value):
             yield Fault(line.place, f"{key} has {line.value!r}", f"it should be {wanted}")
@@ -209,27 +208,27 @@ def wrong_keys(directory: Path, tables: Mapping[str, Mapping[str, Line]]) -> Ite
     for name, table in tables.items():
         wanted = speakers if is_of_speakers(name) else utterances
         for key, line in wanted.items():
-            # an empty table was told already; of a partial one training asks for what it needs
-            if table and key not in table and name not in PARTIAL:
-                yield Fault(f"{directory / name}", f"no line for {key}, which is at {line.place}", "add it")
+            # an empty table has been reported; a partial one is checked by training
+            if table and key not in table and not may_lack(name):
+                yield Fault(f"{directory / name}", f"no line for {key} (see {line.place})", "add it")
         for key, line in table.items():
             if key not in wanted:
-                yield Fault(line.place, f"{key} is not in utt2spk", "take the line out, or add it there")
+                yield Fault(line.place, f"{key} is not in utt2spk", "remove the line, or add it there")
 
 
 def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> Iterator[Fault]:
-    """Check that utterances are also sorted by speaker, and that spk2utt is utt2spk inverted."""
+    """Check that utterances are also sorted by speaker, and that spk2utt is the inverse of utt2spk."""
     utts_of = defaultdict(list)
     previous = ""
     for utt, line in utt2spk.items():
         utts_of[line.value].append(utt)
         if not utt.startswith(line.value):
             yield Fault(
-                line.place, f"{utt} does not start with {line.value}", "start ids with the speaker's id"
+                line.place, f"{utt} does not start with {line.value}", "prefix utterance ids with the speaker's id"
             )
         if line.value.encode() < previous.encode():
             yield Fault(
-                line.place, f"{line.value} comes after {previous}", "sort by speaker too; see to the ids"
+                line.place, f"{line.value} comes after {previous}", "choose ids that sort by speaker too"
             )
         previous = line.value
     for spk, line in spk2utt.items():
@@ -240,7 +239,7 @@ def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> 
                 yield Fault(line.place, f"{spk} lacks {utt}", INVERT)
         for utt in utts:
             if utt not in own:
-                yield Fault(line.place, f"{spk} has {utt}, which utt2spk does not say", INVERT)
+                yield Fault(line.place, f"{spk} has {utt}, unlike in utt2spk", INVERT)
         if len(there) < len(utts):
             yield Fault(line.place, f"{spk} has an utterance twice", INVERT)
         elif utts != sorted(utts, key=str.encode):
@@ -248,7 +247,7 @@ def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> 
 
 
 def wrong_archives(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
-    """Check that the archives that feats.scp and its like point into are there."""
+    """Check that the archives exist that feats.scp and similar tables refer to."""
     for key, line in table.items():
         archive = re.sub(r":\d+(\[.*\])?$", "", line.value)  # path:offset[rows]
         if archive and not CONTROL.search(archive) and not os.path.isfile(archive):
@@ -257,8 +256,8 @@ def wrong_archives(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
 
 
 def _seen_from(path: str) -> str:
-    """The folder that a relative path is looked up in; "" for an absolute one."""
-    return "" if Path(path).is_absolute() else f", as seen from {Path.cwd()}"
+    """The folder that a relative path is relative to; "" for an absolute one."""
+    return "" if Path(path).is_absolute() else f" (relative to {Path.cwd()})"
 
 
 def wrong_audio(
@@ -270,11 +269,11 @@ def wrong_audio(
     is_path, _ = VALUES["wav.scp"]
     is_duration, _ = VALUES["utt2dur"]
     for utt, line in tqdm(wav_scp.items(), "audio headers", disable=None):
-        if not is_path(line.value) or CONTROL.search(line.value):  # told already
+        if not is_path(line.value) or CONTROL.search(line.value):  # reported already
             continue
         is_pipe = audio.is_pipe(line.value)
         if is_pipe and not allow_pipes:
-            remedy = "put a file in its place, or let it run with --allow-pipes"
+            remedy = "replace it by a file, or allow commands with --allow-pipes"
             yield Fault(line.place, f"{utt} is a shell command, {line.value!r}", remedy)
             continue
         try:
@@ -289,8 +288,8 @@ def wrong_audio(
         if said and is_duration(said.value) and abs(float(said.value) - seconds) > FRAME:
             what = f"{utt} has {said.value} s, its recording {seconds:.3f} s ({line.value})"
             data = Path(said.place).parent
-            anew = f"take the line out and run python -m ser.fix_data {data}, which makes it"
-            yield Fault(said.place, what, "run stage 0 again" if _by_stage_0(data) else anew)
+            by_fix = f"remove the line and run python -m ser.fix_data {data}, which computes it"
+            yield Fault(said.place, what, "run stage 0 again" if _by_stage_0(data) else by_fix)
 
 
 def _print(faults: Iterable[Fault]) -> None:

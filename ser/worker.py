@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import InWork, alone, whole
+from ser.files import InUse, alone, whole
 
 if TYPE_CHECKING:
     from ser.runs import Run
@@ -62,7 +62,7 @@ def work(runs: Path, train: Callable[[Path], None]) -> None:
         try:
             train(Path(folder))
             outcome = f"done {time.monotonic() - started:.1f}"
-        except InWork as error:
+        except InUse as error:
             print(error, flush=True)
             outcome = f"elsewhere {error}"
         except Exception as error:

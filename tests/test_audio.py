@@ -170,7 +170,7 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path, value):
 @pytest.mark.parametrize(("peak", "said"), [(1e38, "1e\\+38"), (16384, "16384"), (-300, "300"), (10.5, "10.5")])
 def test_samples_on_another_scale_are_refused(tmp_path, peak, said, rate):
     path = written(tmp_path / "a.wav", TONE * (2 * peak), subtype="FLOAT")
-    with pytest.raises(UserError, match=f"a.wav: samples up to {said}, where full scale is 1; divide them by their own full"):
+    with pytest.raises(UserError, match=f"a.wav: samples up to {said}, where full scale is 1; divide them by their full"):
         audio.read(path, rate)
 
 
@@ -196,7 +196,7 @@ def test_channels_whose_mean_loses_the_sound_are_refused(tmp_path, channels, sha
     path = written(tmp_path / "a.wav", np.stack(channels, axis=1), subtype="FLOAT")
     message = (
         f"{path}: the mean of its {len(channels)} channels has {share} of the energy of channel {best}: they cancel, or "
-        "the others are dead; write that channel to a file of its own"
+        "the others are dead; extract that channel to a file of its own"
     )
     with pytest.raises(UserError) as error:
         audio.read(path)
@@ -222,9 +222,9 @@ def test_channels_whose_mean_keeps_the_sound_are_mixed(tmp_path, channels):
     ("content", "message"),
     [
         (b"", "empty file"),
-        (b"RIFF", "not a recording"),
-        (b"RIFF\x04\0\0\0WAVE", "not a recording"),
-        (b"<html>not found</html>" * 10, "not a recording"),
+        (b"RIFF", "cannot be read as a recording"),
+        (b"RIFF\x04\0\0\0WAVE", "cannot be read as a recording"),
+        (b"<html>not found</html>" * 10, "cannot be read as a recording"),
     ],
 )
 def test_what_is_no_recording_is_refused(tmp_path, content, message):
@@ -330,12 +330,12 @@ def test_what_a_command_prints_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("echo one >&2; echo two >&2; exit 3 |", "echo one >&2; echo two >&2; exit 3 |: exit status 3 (one two); mend the command"),
-        ("(cat a.wav; exit 5) | cat |", "(cat a.wav; exit 5) | cat |: exit status 5 (); mend the command"),
+        ("echo one >&2; echo two >&2; exit 3 |", "echo one >&2; echo two >&2; exit 3 |: exit status 3 (one two); fix the command"),
+        ("(cat a.wav; exit 5) | cat |", "(cat a.wav; exit 5) | cat |: exit status 5 (); fix the command"),
         ("true |", "true |: empty file; fetch it again"),
         ("head -c 1000 a.wav |", "head -c 1000 a.wav |: cut short: 31044 bytes are missing; fetch it again"),
         ("head -c 1000 a.flac |", "head -c 1000 a.flac |: "),
-        ("echo words |", "echo words |: not a recording that can be read (Format not recognised); fetch it again"),
+        ("echo words |", "echo words |: cannot be read as a recording (Format not recognised); fetch it again"),
     ],
 )
 def test_a_command_that_does_not_print_a_recording(tmp_path, monkeypatch, command, message):

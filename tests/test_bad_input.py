@@ -250,7 +250,7 @@ NOISE = 0.1 * np.random.default_rng(1).standard_normal(RATE)
 RECORDINGS = {
     "an empty recording": (change(lambda content: b""), ("empty file", AGAIN)),
     "a recording cut short": (change(lambda content: content[:-100]), ("cut short: 100 bytes are missing", AGAIN)),
-    "a recording cut short in its header": (change(lambda content: content[:30]), ("not a recording that can be read", AGAIN)),
+    "a recording cut short in its header": (change(lambda content: content[:30]), ("cannot be read as a recording", AGAIN)),
     "a flac cut short": (
         lambda recipe: (record(NOISE, format="FLAC")(recipe), change(lambda content: content[: len(content) // 2])(recipe)),
         (AGAIN,),
@@ -259,9 +259,9 @@ RECORDINGS = {
     "a silent recording": (record(0 * NOISE), ("silent: every sample is 0", AGAIN)),
     "an undefined sample": (record(np.where(np.arange(RATE) == 7, np.nan, NOISE), subtype="FLOAT"), ("infinite or undefined", AGAIN)),
     "an infinite sample": (record(np.where(np.arange(RATE) == 7, np.inf, NOISE), subtype="FLOAT"), ("infinite or undefined", AGAIN)),
-    "a web page for a recording": (change(lambda content: b"<html>not found</html>"), ("not a recording that can be read", AGAIN)),
+    "a web page for a recording": (change(lambda content: b"<html>not found</html>"), ("cannot be read as a recording", AGAIN)),
     "a sampling rate of 0": (change(lambda content: content[:24] + bytes(4) + content[28:]), ("sampling rate of 0 Hz", AGAIN)),
-    "no file": (lambda recipe: WAV.unlink(), ("No such file", "; mend the path")),
+    "no file": (lambda recipe: WAV.unlink(), ("No such file", "; check the path")),
 }
 IN_HEADERS = {"an empty recording", "a recording cut short", "a recording without samples", "a sampling rate of 0", "no file"}
 CASES = [
@@ -286,7 +286,7 @@ CASES = [
         ("corpus: no recording of speech", "such as"),
     ),
     Case("no corpus", PREPARE, lambda recipe: shutil.rmtree("corpus"), ("corpus: no such folder", "; give the folder")),
-    Case("a duplicate id", VALIDATE, edits(TABLES / "text", f"{UTT} ", f"{UTT} x\n{UTT} "), ("text:2", UTT, "twice", "; take one line out")),
+    Case("a duplicate id", VALIDATE, edits(TABLES / "text", f"{UTT} ", f"{UTT} x\n{UTT} "), ("text:2", UTT, "duplicate", "; remove one of the lines")),
     Case("a duplicate id", FOLDS, edits(TABLES / "utt2emo", f"{UTT} ", f"{UTT} x\n{UTT} "), ("utt2emo:2", UTT, "twice", "; remove one")),
     Case(
         "unsorted ids",
@@ -329,7 +329,7 @@ CASES = [
     Case("scores cut short", REPORT, lambda recipe: (scored(recipe), edit(SCORES, "\nd-02 ", "\nd-02")), (f"{SCORES}:", "not a line of scores", "; run stage 5 again")),
     Case("a command in wav.scp", DUMP, piped, ("data/small/wav.scp:1", UTT, PIPE, "--allow-pipes")),
     Case("a command in wav.scp", VALIDATE, piped, ("data/small/wav.scp:1", UTT, PIPE, "--allow-pipes")),
-    Case("a command that fails", JOB.replace("--job", "--allow-pipes --job"), failing_pipe, ("split1/wav.1.scp", UTT, "false |", "exit status 1 (no such file)", "; mend the command")),
+    Case("a command that fails", JOB.replace("--job", "--allow-pipes --job"), failing_pipe, ("split1/wav.1.scp", UTT, "false |", "exit status 1 (no such file)", "; fix the command")),
     Case("no word vectors", VECTORS, lambda recipe: None, ("glove.txt: no such file", "; give one")),
     Case("word vectors of two sizes", VECTORS, vectors("kids 1 2 3\ndoor 1 2\n"), ("glove.txt:2", "2 values in place of 3", "; give a file")),
     Case("a word vector that is none", VECTORS, vectors("kids 1 2 3\ndoor 1 2 x\n"), ("glove.txt:2", "'x' is not a number", "; give a file")),
@@ -429,7 +429,7 @@ def test_bad_input_in_a_process_of_its_own(place, case):
     assert ended.returncode == 1
     first, *others = ended.stderr.splitlines()
     assert all(word in first for word in case.words)
-    assert others == (["error: data/small: faults found: 1; mend them as said above"] if module == "validate_data" else [])
+    assert others == (["error: data/small: faults found: 1; fix them as said above"] if module == "validate_data" else [])
     assert files() == before
 
 

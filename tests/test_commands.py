@@ -140,7 +140,7 @@ def test_what_becomes_of_errors():
     assert run(fails(KeyboardInterrupt())) == 130
     assert run(fails(BrokenPipeError())) == 141
     assert run(fails(PermissionError(errno.EACCES, "Permission denied", "/x"))) == (
-        "error: /x: Permission denied; mend its rights or take another place"
+        "error: /x: Permission denied; check permissions or use another location"
     )
     full = "error: No space left on device; free some space and run the same command again"
     assert run(fails(OSError(errno.ENOSPC, "No space left on device"))) == full

@@ -161,7 +161,7 @@ def test_a_server_that_sends_another_part_is_not_believed(server, dest):
 def test_connections_that_bring_nothing_new_are_given_up(server, dest):
     server.breaks_after = [300_000] + [0] * 100
     with pytest.raises(
-        UserError, match=f"broke off at 300000 of {SIZE} bytes, 5 times in a row.*run the same"
+        UserError, match=f"interrupted at 300000 of {SIZE} bytes, 5 times in a row.*run the same"
     ):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1 + download.TRIES
@@ -172,7 +172,7 @@ def test_connections_that_bring_nothing_new_are_given_up(server, dest):
 def test_a_server_that_ignores_range_and_always_breaks_is_given_up(server, dest):
     server.knows_range = False
     server.breaks_after = [300_000] * 100
-    with pytest.raises(UserError, match="broke off"):
+    with pytest.raises(UserError, match="interrupted"):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1 + download.TRIES
 
@@ -193,7 +193,7 @@ def test_a_connection_that_falls_silent_is_given_up(server, dest, monkeypatch, c
 
 def test_no_server_at_all(server, dest):
     url = server.url.replace(str(server.server_port), "1")  # a port that nobody listens at
-    with pytest.raises(UserError, match=f"{url}: broke off at 0 .*no connection: .*refused"):
+    with pytest.raises(UserError, match=f"{url}: interrupted at 0 .*no connection: .*refused"):
         fetch(url, dest, SIZE, MD5)
 
 
@@ -230,7 +230,7 @@ def test_a_file_that_has_moved_is_not_asked_for_again(server, dest):
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"!"])
 def test_a_file_of_another_size_is_refused(server, dest, content):
     server.content = content
-    with pytest.raises(UserError, match=f"{server.url}: the file there has {len(content)} bytes, not {SIZE}"):
+    with pytest.raises(UserError, match=f"{server.url}: the file has {len(content)} bytes, not {SIZE}"):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1
     assert not dest.parent.exists()
@@ -239,7 +239,7 @@ def test_a_file_of_another_size_is_refused(server, dest, content):
 @pytest.mark.parametrize("tells_length", [True, False])
 def test_a_web_page_in_place_of_the_file_is_refused(server, dest, tells_length):
     server.content, server.kind, server.tells_length = b"<html>please log in</html>", "text/html; charset=utf-8", tells_length
-    with pytest.raises(UserError, match=f"{server.url}: a web page came in place of the file.*open the address.*{dest}"):
+    with pytest.raises(UserError, match=f"{server.url}: a web page instead of the file.*open the address.*{dest}"):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1
     assert not dest.parent.exists()
@@ -327,13 +327,13 @@ def test_a_busy_server_is_asked_for_the_size_again(server, dest, capsys):
 
 def test_no_server_to_ask_for_the_size(server, dest):
     url = server.url.replace(str(server.server_port), "1")
-    with pytest.raises(UserError, match=f"{url}: broke off at 0 of unknown bytes, 5 times in a row .no connection: .*refused"):
+    with pytest.raises(UserError, match=f"{url}: interrupted at 0 of unknown bytes, 5 times in a row .no connection: .*refused"):
         fetch(url, dest, None, None)
 
 
 def test_a_server_that_does_not_tell_the_size_that_is_asked_for(server, dest):
     server.tells_length = False
-    with pytest.raises(UserError, match=f"{server.url}: the server does not say how long the file is; fetch it by hand to {dest}$"):
+    with pytest.raises(UserError, match=f"{server.url}: the server does not report the file's size; download it by hand to {dest}$"):
         fetch(server.url, dest, None, None)
     fetch(server.url, dest, SIZE, None)  # a size alone will do
     assert dest.read_bytes() == CONTENT
@@ -535,7 +535,7 @@ def test_a_hard_link(tmp_path):
     assert (tmp_path / "corpus/b").read_bytes() == b"one"
     (tmp_path / "alone").mkdir()
     dangling = tarred(tmp_path / "alone/b.tgz", ("a", b"one"), special("b", tarfile.LNKTYPE, "none"))
-    cannot_be_unpacked(dangling, "'b' is a link to 'none', which it lacks")
+    cannot_be_unpacked(dangling, "'b' is a link to 'none', which is not in the archive")
 
 
 def plain(path, number=3):
@@ -553,7 +553,7 @@ def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path):
             archive.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
             cannot_be_unpacked(archive, "header" if header else "could not be opened")
     archive.write_bytes(content[:1024] + bytes(512) + content[1536:])  # a block of zeros is the end
-    cannot_be_unpacked(archive, "more data behind its end")
+    cannot_be_unpacked(archive, "more data after its end")
 
 
 def test_a_tar_cut_short_anywhere(tmp_path):
@@ -595,7 +595,7 @@ def test_an_archive_that_unpacks_to_too_much(tmp_path, monkeypatch):
         with pytest.raises(UserError) as error:
             unpack(archive, tmp_path / "inside/corpus")
         assert str(error.value) == (
-            f"{archive}: has {size / 1e6:.3g} MB and unpacks to more than 1 MB, which no corpus does; it was not unpacked: fetch it "
+            f"{archive}: has {size / 1e6:.3g} MB and unpacks to more than 1 MB, too much for a corpus, so it was not unpacked; download it "
             "from its publisher"
         )
         assert names(tmp_path / "inside") == []
@@ -612,7 +612,7 @@ def test_an_archive_that_the_disk_has_no_room_for(tmp_path, monkeypatch):
         with pytest.raises(UserError) as error:
             unpack(archive, tmp_path / "inside/corpus")
         assert str(error.value) == (
-            f"{archive}: unpacks to more than the 10 MB that are free in {tmp_path}/inside; free some space and run the same command "
+            f"{archive}: unpacks to more than the 10 MB free in {tmp_path}/inside; free some space and run the same command "
             "again"
         )
         assert names(tmp_path / "inside") == []
@@ -662,7 +662,7 @@ def test_word_vectors_are_fetched_and_unpacked(server, tmp_path, monkeypatch, ca
 
 def test_word_vectors_that_are_another_file_are_refused(server, tmp_path, monkeypatch):
     monkeypatch.setattr(get_vectors, "URL", server.url)
-    with pytest.raises(UserError, match=f"{server.url}: the file there has {SIZE} bytes, not 862182613"):
+    with pytest.raises(UserError, match=f"{server.url}: the file has {SIZE} bytes, not 862182613"):
         get_vectors.main([str(tmp_path / "downloads")])
     assert not (tmp_path / "downloads").exists()
 

@@ -336,7 +336,7 @@ class TestRefused:
     def test_a_recording_that_is_gone(self, toy):
         run = lay_out(toy)
         Path("d-03.wav").unlink()
-        self.refuse(run, "d-03.wav: No such file or directory; mend the path or its rights")
+        self.refuse(run, "d-03.wav: No such file or directory; check the path and its permissions")
 
     def test_a_recording_without_a_line(self, toy):
         run = lay_out(toy)

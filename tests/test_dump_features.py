@@ -330,7 +330,7 @@ def test_a_command_that_fails(place):
         dump_features.main(["--systems", "conf/a.yaml", "--cmd", "false", "--allow-pipes", "data", "dump"])
     with pytest.raises(UserError) as error:
         dump_features.main(["--job", "1", "--allow-pipes", "data", str(folder_of() / "split1")])
-    assert str(error.value) == f"{folder_of()}/split1/wav.1.scp: a-3: echo no such thing >&2; false |: exit status 1 (no such thing); mend the command"
+    assert str(error.value) == f"{folder_of()}/split1/wav.1.scp: a-3: echo no such thing >&2; false |: exit status 1 (no such thing); fix the command"
 
 
 @pytest.mark.parametrize(
@@ -371,9 +371,9 @@ def test_another_call_is_waited_for(place, capsys):
         with alone(folder_of().with_name(f".{folder_of().name}.lock"), "the other call"):
             call = pool.submit(dump)
             said = ""
-            while "; waiting for its end\n" not in said and not call.done():
+            while "; waiting for it to finish\n" not in said and not call.done():
                 said += capsys.readouterr().out
-            assert said.startswith(f"{folder_of()} is in work by process {os.getpid()} on ")
+            assert said.startswith(f"{folder_of()} is in use by process {os.getpid()} on ")
             assert not folder_of().exists()
         call.result()
     assert is_right(folder_of())

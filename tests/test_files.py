@@ -111,8 +111,8 @@ def test_one_process_at_a_time(tmp_path, start):
     for _ in range(2):
         with pytest.raises(UserError) as error, alone(path, "the work"):
             pytest.fail("let in")
-        assert str(error.value).startswith(f"the work is in work by process {process.pid} on ")
-        assert str(error.value).endswith("; left alone")
+        assert str(error.value).startswith(f"the work is in use by process {process.pid} on ")
+        assert str(error.value).endswith("; skipped")
     process.kill()
     process.wait()
     with alone(path, "the work"):
@@ -144,7 +144,7 @@ def test_the_end_of_another_is_waited_for(tmp_path, start, killed):
     ]
     for waiter in waiters:
         line = waiter.stdout.readline()
-        assert line.startswith(f"the work is in work by process {process.pid} on ") and line.endswith("; waiting for its end\n")
+        assert line.startswith(f"the work is in use by process {process.pid} on ") and line.endswith("; waiting for it to finish\n")
     assert all(waiter.poll() is None for waiter in waiters)
     if killed:
         process.kill()

@@ -258,7 +258,7 @@ class TestRefused:
         folder = trained(place, "tiny")
         Path("none").mkdir()
         self.refuse("none: no recordings in it (.wav, .flac, .ogg, .mp3, .aiff, .aif); give another folder", folder, "none")
-        self.refuse("heard/z.wav: No such file or directory; mend the path or its rights", folder, "heard/z.wav")
+        self.refuse("heard/z.wav: No such file or directory; check the path and its permissions", folder, "heard/z.wav")
         soundfile.write("heard/d.wav", 0.1 * np.arange(50) % 3 / 9, RATE)
         self.refuse("heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out", folder, "heard/d.wav")
         Path("more").mkdir()

@@ -176,7 +176,7 @@ def test_a_recording_without_a_frame_is_left_out_and_listed(corpus, data, capsys
     record(corpus, NAMES[1], frames=200)
     prepare(corpus, data)
     assert (
-        f"unreadable: 1\n  {UTTS[0]}: {short}: 0.0249 s long, less than a frame of 0.025 s; fetch it again\n"
+        f"unreadable: 1\n  {UTTS[0]}: {short}: 0.0249 s long, shorter than a frame of 0.025 s; fetch it again\n"
         in capsys.readouterr().out
     )
     assert list(read_table(data / "wav.scp")) == UTTS[1:]
@@ -206,7 +206,7 @@ def test_utterances_of_a_list_are_left_out(corpus, data, tmp_path, capsys, monke
     assert "6 utterances, of which 0 are missing\n3 utterances" in out and "unreadable: 0\n" in out
     validate_data.main([str(data)])
     unwanted.write_text("actor99-1\n")
-    with pytest.raises(UserError, match=f"{unwanted}: actor99-1 is no utterance of the corpus; take it out of the list"):
+    with pytest.raises(UserError, match=f"{unwanted}: actor99-1 is not an utterance of the corpus; remove it from the list"):
         prepare(corpus, data, "--leave-out", str(unwanted))
     with pytest.raises(UserError, match="/nowhere: no such"):
         prepare(corpus, data, "--leave-out", str(tmp_path / "nowhere"))
@@ -273,7 +273,7 @@ def test_a_data_directory_of_another_make_is_left_alone(corpus, data):
     data.mkdir(parents=True)
     for name in ("wav.scp", "utt2own", "text"):
         (data / name).write_text("a mine\n")
-    with pytest.raises(UserError, match=f"{data}: a data directory that stage 0 did not write, .*; give another folder"):
+    with pytest.raises(UserError, match=f"{data}: a data directory that stage 0 did not write .*; use another folder"):
         prepare(corpus, data)
     assert {path.name: path.read_text() for path in data.iterdir()} == dict.fromkeys(("wav.scp", "utt2own", "text"), "a mine\n")
     for path in data.iterdir():
@@ -343,7 +343,7 @@ def test_two_recordings_of_one_id_are_refused(corpus, data, monkeypatch):
     twins = [Utterance("a-1", "a", "f", "sad", "", corpus / name) for name in ("one.wav", "two.wav")]
     monkeypatch.setattr(ravdess, "utterances", lambda root: Found(twins))
     with pytest.raises(
-        UserError, match=f"{corpus}/two.wav: has the utterance id a-1, as {corpus}/one.wav has"
+        UserError, match=f"{corpus}/two.wav: has the same utterance id, a-1, as {corpus}/one.wav"
     ):
         prepare(corpus, data)
 
@@ -408,7 +408,7 @@ def test_the_root_of_a_disk_is_refused_before_anything_is_removed(corpus, data, 
     prepare(corpus, data)
     before = {path.name: path.read_bytes() for path in data.iterdir()}
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == data)
-    with pytest.raises(UserError, match=f"{data}: the root of a disk; give a folder in it"):
+    with pytest.raises(UserError, match=f"{data}: a mount point; use a folder in it"):
         prepare(corpus, data)
     assert {path.name: path.read_bytes() for path in data.iterdir()} == before
 
@@ -432,17 +432,17 @@ def test_a_rate_that_tells_the_class_is_said(corpus, data, capsys):
         assert out == [line for line in (data / "report.txt").read_text().splitlines() if line.startswith("warning")]
         return out
 
-    end = "; a system may learn it in place of the emotion"
+    end = "; a system may learn it instead of the emotion"
     for path in corpus.rglob("*.wav"):
         path.unlink()
     assert warnings(lambda name: name[6:8] == "05", rate=16000) == [
-        "warning: the sampling rate goes with the class: 100% of angry and 0% of the others have 16000 Hz" + end
+        "warning: the sampling rate depends on the class: 100% of angry and 0% of the others have 16000 Hz" + end
     ]
     assert warnings(lambda name: name[6:8] != "05", rate=16000) == [
-        "warning: the sampling rate goes with the class: 100% of angry and 0% of the others have 8000 Hz" + end
+        "warning: the sampling rate depends on the class: 100% of angry and 0% of the others have 8000 Hz" + end
     ]
     assert warnings(lambda name: name[6:8] == "03" and name[-1] != "1", channels=2) == [
-        "warning: the number of channels goes with the class: 75% of happy and 0% of the others have 2 channels" + end
+        "warning: the number of channels depends on the class: 75% of happy and 0% of the others have 2 channels" + end
     ]
     assert warnings(lambda name: name[-1] == "1", rate=16000) == []
     assert warnings(lambda name: name == names[0], rate=16000, channels=2) == []

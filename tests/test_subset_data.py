@@ -1,4 +1,4 @@
-"""Data directories cut, put together and mended, with all of their tables: subset_data, combine_data, fix_data."""
+"""Data directories cut, combined and fixed, with all of their tables: subset_data, combine_data, fix_data."""
 
 import hashlib
 
@@ -91,7 +91,7 @@ def test_a_part_has_every_table(data, capsys, options, utts):
 def test_a_part_of_what_is_not_there(data):
     (data.parent / "list").write_text("a-1\nz-1\nz-2\n")
     arguments = (data.parent / "list", data, data.parent / "part")
-    told = f"{data.parent}/list: 2 not in {data}/utt2spk, z-1 first; take them out of the list"
+    told = f"{data.parent}/list: 2 not in {data}/utt2spk, first z-1; remove them from the list"
     assert fails(subset_data, "--utts", *arguments) == told
     assert "list: 3 not in" in fails(subset_data, "--speakers", *arguments)
     (data.parent / "list").write_text("")
@@ -135,13 +135,13 @@ def test_parts_put_together_are_the_whole_again(data, capsys):
     ]
 
 
-def test_speakers_of_one_name_are_told(data, capsys):
-    """Whether they are one person, nobody but the user knows."""
+def test_speakers_with_the_same_id_are_reported(data, capsys):
+    """Only the user knows whether they are one person."""
     other = write(data.parent / "other", "bcd", more=["utt2sent"], start=3)
     combine_data.main([str(data.parent / "both"), str(data), str(other)])
     assert capsys.readouterr().out.splitlines() == [
         f"left out: utt2own, which is not in {other}",
-        "NOTE: taken for one person, as their names are the same: b, c",
+        "NOTE: speakers with the same id are treated as one person: b, c",
         f"{data.parent}/both: 12 utterances, 4 speakers, 13 tables",
     ]
     assert (data.parent / "both/spk2utt").read_text() == "a a-1 a-2\nb b-1 b-2 b-3 b-4\nc c-1 c-2 c-3 c-4\nd d-3 d-4\n"
@@ -158,14 +158,14 @@ def test_two_lines_of_one_key_are_refused(data, name, old, new):
     assert not (data.parent / "both").exists()
 
 
-def test_mending_what_needs_none_changes_nothing(data, capsys):
+def test_fixing_a_valid_directory_changes_nothing(data, capsys):
     before = {path: path.stat().st_mtime_ns for path in data.iterdir()}
     fix_data.main([str(data)])
     assert {path: path.stat().st_mtime_ns for path in data.iterdir()} == before
-    assert capsys.readouterr().out == f"{data}: 6 utterances; python -m ser.validate_data {data} tells what is left to mend\n"
+    assert capsys.readouterr().out == f"{data}: 6 utterances; check it with python -m ser.validate_data {data}\n"
 
 
-def test_a_directory_is_mended(data, capsys):
+def test_a_directory_is_fixed(data, capsys):
     """Unsorted, from DOS, without spk2utt, and with tables that follow from the recordings gone or in part."""
     whole = tables(data)
     (data / "utt2spk").write_text("".join(reversed(whole["utt2spk"].splitlines(True))))
@@ -179,10 +179,10 @@ def test_a_directory_is_mended(data, capsys):
     fix_data.main([str(data)])
     assert tables(data) == whole
     assert capsys.readouterr().out.splitlines() == [
-        f"mended: spk2gender spk2utt text utt2emo utt2spk; what they were: {data}/.backup",
+        f"fixed: spk2gender spk2utt text utt2emo utt2spk; originals: {data}/.backup",
         f"{data}/utt2dur: computed from the recordings, 6 of 6 lines",
         f"{data}/utt2md5: computed from the recordings, 4 of 6 lines",
-        f"{data}: 6 utterances; python -m ser.validate_data {data} tells what is left to mend",
+        f"{data}: 6 utterances; check it with python -m ser.validate_data {data}",
     ]
     assert tables(data / ".backup") == {name: broken[name] for name in ("spk2gender", "text", "utt2emo", "utt2spk")}
     validate_data.main([str(data)])
@@ -193,7 +193,7 @@ def test_utterances_that_some_table_lacks_are_left_out_of_all(data, capsys):
     (data / "utt2emo").write_text(lines(whole["utt2emo"], "a-1", "a-2", "b-1", "b-2", "x-1"))
     (data / "utt2own").write_text(lines(whole["utt2own"], "a-2", "b-1", "b-2", "c-1", "c-2"))
     fix_data.main([str(data)])
-    assert capsys.readouterr().out.startswith("left out: 3 utterances; utt2emo lacks 2 (c-1, c-2), utt2own lacks 1 (a-1)\nmended: ")
+    assert capsys.readouterr().out.startswith("dropped: 3 utterances; utt2emo lacks 2 (c-1, c-2), utt2own lacks 1 (a-1)\nfixed: ")
     wanted = {name: lines(content, "a-2", "b-1", "b-2", "a", "b") for name, content in whole.items()}
     assert wanted.pop("xvector.scp") == ""  # of which nothing is left
     assert tables(data) == {**wanted, "spk2utt": "a a-2\nb b-1 b-2\n"}
@@ -212,7 +212,7 @@ def test_utterances_that_some_table_lacks_are_left_out_of_all(data, capsys):
         ("segments", b"", "segments: parts of recordings; cut them into one file an utterance; no stage reads segments"),
     ],
 )
-def test_what_cannot_be_mended_is_told_and_nothing_changes(data, name, content, message):
+def test_what_cannot_be_fixed_is_reported_and_nothing_changes(data, name, content, message):
     (data / name).write_bytes(content)
     (data / "spk2utt").unlink()
     before = tables(data)

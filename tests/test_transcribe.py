@@ -13,7 +13,7 @@ import soundfile
 
 from ser import audio, download, transcribe, validate_data
 from ser.cli import UserError
-from ser.files import InWork, alone
+from ser.files import InUse, alone
 
 RATE = 8000  # of the recordings; the recogniser's is 16000
 UTTS = ("a-1", "a-2", "a-3", "b-1", "b-2")
@@ -296,7 +296,7 @@ def test_what_was_heard_otherwise_is_heard_anew(data, weights, heard, other):
 
 
 def test_two_calls_at_once(data, weights):
-    with alone(data / ".text_asr.lock", "it"), pytest.raises(InWork, match="data/text_asr is in work by process"):
+    with alone(data / ".text_asr.lock", "it"), pytest.raises(InUse, match="data/text_asr is in use by process"):
         call(data, "--weights", weights)
 
 
@@ -382,8 +382,8 @@ def test_weights_are_fetched_once(data, server, tmp_path):
 def test_no_network(data, server, monkeypatch, tmp_path):
     monkeypatch.setattr(transcribe, "URL", "http://127.0.0.1:1/")
     place = tmp_path / "cache/hub/checkpoints/tiny.pt"
-    remedy = f"run the same command again .* fetch the file by hand to {place}, or give it by --weights FILE"
-    with pytest.raises(UserError, match=f"http://127.0.0.1:1/tiny.pt: broke off .*no connection: .*; {remedy}"):
+    remedy = f"run the same command again .* download the file by hand to {place}, or give it by --weights FILE"
+    with pytest.raises(UserError, match=f"http://127.0.0.1:1/tiny.pt: interrupted .*no connection: .*; {remedy}"):
         call(data)
     assert not (data / "text_asr").exists()
 

@@ -76,8 +76,8 @@ def test_what_a_recogniser_heard_is_a_table_of_words_too(data, capsys):
     assert "9 tables" in capsys.readouterr().out
     (data / "text_asr").write_text("a-1 SOME <s> WORDS\nb-1 SUM WORDS\nb-2 SOME\n")
     assert faults(data, capsys) == [
-        "text_asr:1: a-1 has 'SOME <s> WORDS'; it should be words; <s>, </s> and #0 are kept for Kaldi's own use",
-        "text_asr: no line for a-2, which is at utt2spk:2; add it",
+        "text_asr:1: a-1 has 'SOME <s> WORDS'; it should be words; <s>, </s> and #0 are reserved by Kaldi",
+        "text_asr: no line for a-2 (see utt2spk:2); add it",
     ]
 
 
@@ -97,24 +97,24 @@ def test_one_speaker_is_worth_a_warning(data, capsys):
     assert f"warning: {data}: only one speaker" in capsys.readouterr().err
 
 
-ADD = "take the line out, or add it there"
+ADD = "remove the line, or add it there"
 FIX = ", as python -m ser.fix_data does"
-INVERT = f"make it utt2spk inverted{FIX}"
+INVERT = f"make it the inverse of utt2spk{FIX}"
 SECONDS = "it should be seconds, a number above 0"
 FAULTS = {
     # name: (table, old, new, faults)
-    "blank line": ("text", b"a-2 ", b"\na-2 ", [f"text:2: blank line; take it out{FIX}"]),
+    "blank line": ("text", b"a-2 ", b"\na-2 ", [f"text:2: blank line; remove it{FIX}"]),
     "twice": (
         "text",
         b"b-1 ",
         b"a-2 x\nb-1 ",
-        ["text:3: a-2 stands twice, first at text:2; take one line out"],
+        ["text:3: duplicate key a-2, first at text:2; remove one of the lines"],
     ),
     "twice, further down": (
         "utt2emo",
         b"b-2 angry",
         b"b-2 angry\na-1 sad",
-        ["utt2emo:5: a-1 stands twice, first at utt2emo:1; take one line out"],
+        ["utt2emo:5: duplicate key a-1, first at utt2emo:1; remove one of the lines"],
     ),
     "out of order": (
         "utt2emo",
@@ -135,7 +135,7 @@ FAULTS = {
         "text",
         b"b-2 some words\n",
         b"b-2 some words",
-        ["text:4: the last line has no line end; add it"],
+        ["text:4: the last line has no newline at its end; add it"],
     ),
     "DOS": (
         "utt2emo",
@@ -178,35 +178,35 @@ FAULTS = {
         "text",
         b"a-2 some ",
         "a-2 some\N{NO-BREAK SPACE}".encode(),
-        ["text:2: white space other than space and tab; put a space for it"],
+        ["text:2: white space other than space and tab; replace it by a space"],
     ),
     "odd space in a label": (
         "utt2emo",
         b"a-2 angry",
         "a-2 angry\N{NO-BREAK SPACE}".encode(),
-        ["utt2emo:2: white space other than space and tab; put a space for it"],
+        ["utt2emo:2: white space other than space and tab; replace it by a space"],
     ),
     "empty": (
         "utt2sent",
         b"a-1 1\na-2 2\nb-1 1\nb-2 2\n",
         b"",
-        ["utt2sent: empty table; make it anew, or remove it"],
+        ["utt2sent: empty table; make it again, or remove it"],
     ),
-    "key gone": ("utt2sent", b"b-1 1\n", b"", ["utt2sent: no line for b-1, which is at utt2spk:3; add it"]),
+    "key gone": ("utt2sent", b"b-1 1\n", b"", ["utt2sent: no line for b-1 (see utt2spk:3); add it"]),
     "key too many": (
         "utt2sent",
         b"b-1 1\n",
         b"b-1 1\nb-11 1\n",
         [f"utt2sent:4: b-11 is not in utt2spk; {ADD}"],
     ),
-    "text gone": ("text", b"b-1 some words\n", b"", ["text: no line for b-1, which is at utt2spk:3; add it"]),
+    "text gone": ("text", b"b-1 some words\n", b"", ["text: no line for b-1 (see utt2spk:3); add it"]),
     "no value": ("utt2sent", b"b-1 1\n", b"b-1\n", ["utt2sent:3: b-1 has ''; it should be not empty"]),
     "two speakers": ("spk2gender", b"b m\n", b"b m\nc m\n", [f"spk2gender:3: c is not in utt2spk; {ADD}"]),
     "gender gone": (
         "spk2gender",
         b"b m\n",
         b"",
-        ["spk2gender: no line for b, which is at utt2spk:3; add it"],
+        ["spk2gender: no line for b (see utt2spk:3); add it"],
     ),
     "gender": ("spk2gender", b"b m", b"b male", ["spk2gender:2: b has 'male'; it should be f or m"]),
     "two classes": (
@@ -221,14 +221,14 @@ FAULTS = {
         b"a-2 some words",
         b"a-2 some <s> words",
         [
-            "text:2: a-2 has 'some <s> words'; it should be words; <s>, </s> and #0 are kept for Kaldi's own use"
+            "text:2: a-2 has 'some <s> words'; it should be words; <s>, </s> and #0 are reserved by Kaldi"
         ],
     ),
     "symbol in brackets": (
         "text",
         b"a-2 some words",
         b"a-2 (#0)",
-        ["text:2: a-2 has '(#0)'; it should be words; <s>, </s> and #0 are kept for Kaldi's own use"],
+        ["text:2: a-2 has '(#0)'; it should be words; <s>, </s> and #0 are reserved by Kaldi"],
     ),
     "speaker has another": (
         "spk2utt",
@@ -236,7 +236,7 @@ FAULTS = {
         b"a a-1 b-1",
         [
             f"spk2utt:1: a lacks a-2; {INVERT}",
-            f"spk2utt:1: a has b-1, which utt2spk does not say; {INVERT}",
+            f"spk2utt:1: a has b-1, unlike in utt2spk; {INVERT}",
         ],
     ),
     "speaker has one twice": (
@@ -255,7 +255,7 @@ FAULTS = {
         "spk2utt",
         b"b b-1 b-2\n",
         b"",
-        ["spk2utt: no line for b, which is at utt2spk:3; add it"],
+        ["spk2utt: no line for b (see utt2spk:3); add it"],
     ),
     "speaker without utterances": (
         "spk2utt",
@@ -275,34 +275,34 @@ FAULTS = {
         b"a-2 0.1",
         b"a-2 0.12",
         [
-            "utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); take the line out and run python -m "
-            "ser.fix_data data, which makes it"
+            "utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); remove the line and run python -m "
+            "ser.fix_data data, which computes it"
         ],
     ),
     "tilde": (
         "wav.scp",
         b"a-2 ",
         b"a-2 ~",
-        ["wav.scp:2: a-2 has '~a-2.wav'; it should be the path of a file, no ~"],
+        ["wav.scp:2: a-2 has '~a-2.wav'; it should be the path of a file, without ~"],
     ),
     "pipe": (
         "wav.scp",
         b"a-2.wav",
         b"a-2.wav |",
-        ["wav.scp:2: a-2 is a shell command, 'a-2.wav |'; put a file in its place, or let it run with --allow-pipes"],
+        ["wav.scp:2: a-2 is a shell command, 'a-2.wav |'; replace it by a file, or allow commands with --allow-pipes"],
     ),
     "no recording": (
         "wav.scp",
         b"a-2.wav",
         b"nowhere.wav",
-        ["wav.scp:2: a-2: nowhere.wav: No such file or directory; mend the path or its rights"],
+        ["wav.scp:2: a-2: nowhere.wav: No such file or directory; check the path and its permissions"],
     ),
     "no path": (
         "wav.scp",
         b"b-1 ",
         b"b-1\nb-11 ",
         [
-            "wav.scp:3: b-1 has ''; it should be the path of a file, no ~",
+            "wav.scp:3: b-1 has ''; it should be the path of a file, without ~",
             f"wav.scp:4: b-11 is not in utt2spk; {ADD}",
         ],
     ),
@@ -317,7 +317,7 @@ def test_a_fault_is_told_with_file_and_line_and_nothing_else_is(data, capsys, fa
 
 
 MADE = "run python -m ser.fix_data data, which makes it"
-PART = "add it; python -m ser.subset_data makes a part of a data directory with all of its tables"
+PART = "add it (python -m ser.subset_data copies a part of a data directory with all of its tables)"
 
 
 @pytest.mark.parametrize("name", validate_data.REQUIRED)
@@ -342,15 +342,15 @@ def test_relative_paths_are_told_with_the_folder_they_are_looked_up_in(data, cap
     edit(data / "wav.scp", f"a-2 {data.parent}/".encode(), b"a-2 sub/")
     (data / "feats.scp").write_text("".join(f"{utt} dump/feats.ark:3\n" for utt in UTTS))
     told = faults(data, capsys)
-    assert told[0] == "feats.scp:1: a-1: no such archive dump/feats.ark, as seen from data; run the stage that writes feats.scp"
-    assert told[-1] == "wav.scp:2: a-2: sub/a-2.wav: No such file or directory, as seen from data; mend the path or its rights"
+    assert told[0] == "feats.scp:1: a-1: no such archive dump/feats.ark (relative to data); run the stage that writes feats.scp"
+    assert told[-1] == "wav.scp:2: a-2: sub/a-2.wav: No such file or directory (relative to data); check the path and its permissions"
     assert len(told) == 5
 
 
 def test_control_characters_of_a_key_are_not_printed_as_such(data, capsys):
     edit(data / "text", b"a-2 ", b"a-2\x1b[2J ")
     told = faults(data, capsys)
-    assert "text:2: a-2\\x1b[2J is not in utt2spk; take the line out, or add it there" in told
+    assert "text:2: a-2\\x1b[2J is not in utt2spk; remove the line, or add it there" in told
     assert "\x1b" not in "".join(told)
 
 
@@ -371,7 +371,7 @@ def test_a_speaker_field_that_is_missing(data, capsys):
 def test_ids_start_with_their_speaker(data, capsys):
     edit(data / "utt2spk", b"b-1 b", b"b-1 a")
     edit(data / "spk2utt", b"a a-1 a-2\nb b-1", b"a a-1 a-2 b-1\nb")
-    assert faults(data, capsys) == ["utt2spk:3: b-1 does not start with a; start ids with the speaker's id"]
+    assert faults(data, capsys) == ["utt2spk:3: b-1 does not start with a; prefix utterance ids with the speaker's id"]
 
 
 def test_utterances_sorted_otherwise_than_their_speakers(data, capsys):
@@ -379,14 +379,14 @@ def test_utterances_sorted_otherwise_than_their_speakers(data, capsys):
     edit(data / "utt2spk", b"a-2 a", b"a-2 b")
     edit(data / "utt2spk", b"b-1 b", b"b-1 a")
     told = faults(data, capsys)
-    assert "utt2spk:3: a comes after b; sort by speaker too; see to the ids" in told
+    assert "utt2spk:3: a comes after b; choose ids that sort by speaker too" in told
 
 
 OPTIONAL = {
     "feats.scp": (
         b"here.ark:5",
         b"nowhere.ark:5",
-        "a-2: no such archive nowhere.ark, as seen from data; run the stage that writes feats.scp",
+        "a-2: no such archive nowhere.ark (relative to data); run the stage that writes feats.scp",
     ),
     "vad.scp": (b"here.ark:5", b"", "a-2 has ''; it should be not empty"),
     "reco2dur": (b"0.1", b"-1", f"a-2 has '-1'; {SECONDS}"),
@@ -409,7 +409,7 @@ def test_tables_that_need_not_be_there_are_checked_where_they_are(data, capsys, 
     capsys.readouterr()
     lines[1] = b"a-2 " + bad + b"\n"
     (data / name).write_bytes(b"".join(lines[:3]))
-    told = [f"{name}: no line for b-2, which is at utt2spk:4; add it", f"{name}:2: {what}"]
+    told = [f"{name}: no line for b-2 (see utt2spk:4); add it", f"{name}:2: {what}"]
     assert sorted(faults(data, capsys)) == told
 
 
@@ -421,13 +421,13 @@ def test_tables_of_speakers_have_the_speakers_for_keys(data, capsys, monkeypatch
     validate_data.main([str(data)])
     (data / name).write_text(f"a {good}\n")
     capsys.readouterr()
-    assert faults(data, capsys) == [f"{name}: no line for b, which is at utt2spk:3; add it"]
+    assert faults(data, capsys) == [f"{name}: no line for b (see utt2spk:3); add it"]
 
 
 def test_segments_are_refused_since_no_stage_reads_them(data, capsys):
     (data / "segments").write_text("".join(f"{utt} {utt} 0 0.05\n" for utt in UTTS))
     assert faults(data, capsys) == [
-        "segments:1: parts of recordings; cut them into one file an utterance; no stage reads segments"
+        "segments:1: segments of recordings; cut them into one file per utterance; no stage reads segments"
     ]
 
 
@@ -436,7 +436,7 @@ def test_segments_are_refused_since_no_stage_reads_them(data, capsys):
     [
         (lambda whole: b"", "empty file"),
         (lambda whole: whole[:44], "cut short: 1600 bytes are missing"),
-        (lambda whole: b"<html>", "not a recording that can be read"),
+        (lambda whole: b"<html>", "cannot be read as a recording"),
     ],
 )
 def test_recordings_are_opened(data, capsys, content, what):
@@ -453,10 +453,10 @@ def test_all_faults_are_told_but_not_without_end(data, capsys):
     with pytest.raises(UserError, match="faults found: 31"):
         validate_data.main([str(data)])
     told = capsys.readouterr().err.replace(f"{data}/", "").splitlines()
-    blank = [f"text:{number}: blank line; take it out{FIX}" for number in range(1, 21)]
+    blank = [f"text:{number}: blank line; remove it{FIX}" for number in range(1, 21)]
     assert told == [
         *blank,
-        f"text: ... and 10 more; take it out{FIX}",
+        f"text: ... and 10 more; remove it{FIX}",
         "spk2gender:2: b has 'x'; it should be f or m",
     ]
 
@@ -469,13 +469,13 @@ def test_pipes_are_run_where_they_are_allowed(data, capsys):
     edit(data / "wav.scp", b">&1 |", b">&2; exit 4 |")
     with pytest.raises(UserError):
         validate_data.main(["--allow-pipes", str(data)])
-    assert "wav.scp:2: a-2: cat " in (told := capsys.readouterr().err) and "; mend the command\n" in told
+    assert "wav.scp:2: a-2: cat " in (told := capsys.readouterr().err) and "; fix the command\n" in told
 
 
 def test_a_command_in_place_of_an_archive_is_refused(data, capsys):
     (data / "feats.scp").write_text("".join(f"{utt} cat feats.ark |\n" for utt in UTTS))
     assert faults(data, capsys)[0] == (
-        f"feats.scp:1: a-1: no such archive cat feats.ark |, as seen from {Path.cwd()}; run the stage that writes feats.scp"
+        f"feats.scp:1: a-1: no such archive cat feats.ark | (relative to {Path.cwd()}); run the stage that writes feats.scp"
     )
 
 
@@ -493,7 +493,7 @@ def test_the_exit_status(data):
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
         f"{data}/text: no such table; {PART}",
-        f"error: {data}: faults found: 1; mend them as said above",
+        f"error: {data}: faults found: 1; fix them as said above",
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from ser import runs as runs_module
 from ser import train, worker
 from ser.cli import UserError
-from ser.files import InWork
+from ser.files import InUse
 
 ROOT = Path(worker.__file__).parents[1]
 
@@ -54,11 +54,11 @@ def test_a_run_that_fails_does_not_stop_the_others(runs, capsys):
 def test_a_run_that_another_process_has_is_no_failure(runs, capsys):
     def taken(folder):
         if folder.name == "2":
-            raise InWork("exp/2 is in work by process 7 on there; left alone")
+            raise InUse("exp/2 is in use by process 7 on there; skipped")
 
     worker.work(runs, taken)
-    assert worker.read_state(runs, 2)[::2] == ("elsewhere", "exp/2 is in work by process 7 on there; left alone")
-    assert "exp/2 is in work by process 7 on there; left alone\n" in capsys.readouterr().out
+    assert worker.read_state(runs, 2)[::2] == ("elsewhere", "exp/2 is in use by process 7 on there; skipped")
+    assert "exp/2 is in use by process 7 on there; skipped\n" in capsys.readouterr().out
 
 
 def test_states(runs):
@@ -90,7 +90,7 @@ def test_two_copies_of_a_run(recipe):
     works, leaves = (one, other) if one.returncode == 0 else (other, one)
     assert said[[one, other].index(works)] == ""
     error = said[[one, other].index(leaves)]
-    assert error.startswith(f"error: {folder} is in work by process {works.pid} on ") and error.endswith("; left alone\n")
+    assert error.startswith(f"error: {folder} is in use by process {works.pid} on ") and error.endswith("; skipped\n")
     undisturbed = recipe.lay_out("undisturbed", epochs=40)
     train.train(undisturbed, "cpu")
     assert (folder / "last.safetensors").read_bytes() == (undisturbed / "last.safetensors").read_bytes()

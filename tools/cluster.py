@@ -1,16 +1,16 @@
-"""What the runners for clusters share: a site's options, the script of a job, and the logs it left.
+"""What the cluster runners share: the site's options, the job script, and reading the logs.
 
-A site's options are lines of a small file, in the manner of Kaldi's conf/queue.conf:
+A site's options are lines of a small file, like Kaldi's conf/queue.conf:
 
   command sbatch --partition=long --account=speech    # how jobs are submitted here
   option gpu=* --partition=gpu --gres=gpu:$0           # what --gpu N means here; $0 is N
-  option gpu=0                                         # for this value nothing is added
-  default time=1-0                                     # where the command line says nothing
+  option gpu=0                                         # this value adds nothing
+  default time=1-0                                     # if the command line does not set it
   setup module load cuda                               # a line of shell, run before the job's command
 
-An `option` here replaces all that the runner says of that option, `command` its command; the rest stays. A
-setup line that fails ends the job. The file is --config FILE;
-conf/NAME of the folder where the runner is called (the recipe) where it is there; or else tools/NAME.
+An `option` line replaces all of the runner's own lines for that option, `command` its command; the rest is
+kept. A failing setup line ends the job. The file is --config FILE, or else conf/NAME in the current folder
+(the recipe), or else tools/NAME.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ import time
 
 from jobs import PROGRAM, Interrupted, catch_signals, count, fail, parse, seconds, show_failures
 
-# What no site changes, and the runner itself sees to
+# Handled by the runner itself, the same at every site
 ARRAY_OPTIONS = ("--max-jobs-run", "--config")
-LAG_SECONDS = 5  # until the end of a log that another machine wrote is seen here
+LAG_SECONDS = 5  # until the end of a log written on another machine is visible here
 
 
 class Site:
-    """What a site's file, or the runner's own lines, say."""
+    """The settings from a site's file, or from the runner's own lines."""
 
     def __init__(self, lines, place):
         self.command, self.options, self.defaults, self.setup = [], {}, {}, []
@@ -49,43 +49,43 @@ class Site:
                 elif word == "default" and match:
                     self.defaults[match[1]] = match[2]
                 else:
-                    raise ValueError("neither command, option, default nor setup, as --help shows them")
+                    raise ValueError("not a command, option, default or setup line, as --help shows them")
             except ValueError as error:
                 fail(f"{place}:{number}: '{line.strip()}': {error}")
 
     def update(self, other):
-        """Let the lines of another file come before these."""
+        """Override these settings by those of another file."""
         self.command = other.command or self.command
         self.options |= other.options
         self.defaults |= other.defaults
         self.setup += other.setup
 
     def arguments(self, values):
-        """What the scheduler's command is given for {"mem": "4G"}."""
+        """The scheduler's arguments for options such as {"mem": "4G"}."""
         result = []
         for name, value in {**self.defaults, **values}.items():
             if name not in self.options:
                 known = [f"--{option.replace('_', '-')}" for option in self.options]
                 fail(
                     f"unknown option --{name.replace('_', '-')}; known are {' '.join([*known, *ARRAY_OPTIONS])}; "
-                    f"put the scheduler's own into the site's file, as `command {self.command[0]} ...`"
+                    f"put the scheduler's own options into the site's file, as `command {self.command[0]} ...`"
                 )
             for_values = self.options[name]
             if value not in for_values and "*" not in for_values:
-                fail(f"--{name.replace('_', '-')} {value}: this site knows {' '.join(for_values)} alone")
+                fail(f"--{name.replace('_', '-')} {value}: this site only has {' '.join(for_values)}")
             words = for_values.get(value, for_values.get("*"))
             result += [word.replace("$0", clock(value) if name == "time" else value) for word in words]
         return result
 
 
 def clock(time_limit):
-    """H:MM:SS, which both schedulers read alike, of any time that --time takes."""
+    """Any value of --time as H:MM:SS, which both schedulers understand."""
     minutes, rest = divmod(seconds(time_limit), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def read_site(own_lines, path, name):
-    """The runner's own lines, and those of the site's file."""
+    """The settings from the runner's own lines and the site's file."""
     site = Site(own_lines.splitlines(), PROGRAM)
     if path is None:
         places = (os.path.join("conf", name), os.path.join(os.path.dirname(os.path.realpath(__file__)), name))
@@ -100,18 +100,18 @@ def read_site(own_lines, path, name):
 
 
 def split(text, name):
-    """The pieces of a text between which every `name` becomes the job's number."""
+    """Split a text at each `name`, where the job's number goes."""
     return text.split(name) if name else [text]
 
 
 def quote(pieces):
-    """A word of shell: the pieces as they stand, and the job's number between them."""
+    """A shell word: the pieces, quoted, with the job's number between them."""
     return '"$job"'.join(shlex.quote(piece) if piece else "" for piece in pieces) or "''"
 
 
 def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
-    """The script of a job: Kaldi's head and foot around the command. job: its number in the array, and
-    job_id: the scheduler's name for it, as shell has them. log: what stands before and after that number."""
+    """The job script: the command between Kaldi's header and footer. job, job_id: shell variables with the
+    job's number in the array and the scheduler's id. log: the pieces of the log's name around that number."""
     head = shlex.join(command).replace("\n", "\n# ")
     path = os.environ.get("PYTHONPATH")
     setup = [
@@ -122,10 +122,10 @@ def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
         "#!/bin/bash",
         f"job={job}",
         *setup,
-        *([f"export PYTHONPATH={shlex.quote(path)}"] if path else []),  # a module that was loaded has its own
+        *([f"export PYTHONPATH={shlex.quote(path)}"] if path else []),  # a loaded module may set its own
         f"export OMP_NUM_THREADS={num_threads} MKL_NUM_THREADS={num_threads}",
         *(["export CUDA_VISIBLE_DEVICES="] if without_gpu else []),
-        "trap : TERM  # a job that is asked to end still writes the last lines",
+        "trap : TERM  # a terminated job still writes the footer",
         f'printf \'# %s\\n\' {quote(split(head, name))} "Started at $(LC_ALL=C date) on $(hostname), job {job_id}"; echo "#"',
         "SECONDS=0",
         f"{' '.join(quote(split(word, name)) for word in command)} </dev/null",
@@ -139,9 +139,9 @@ def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
 
 
 def exit_code(log):
-    """The exit code that a job's log ends with; None where there is none."""
+    """The exit code at the end of a job's log; None if there is none."""
     try:
-        os.listdir(os.path.dirname(log))  # lets a network file system look anew
+        os.listdir(os.path.dirname(log))  # makes a network file system refresh
         with open(log, "rb") as stream:
             stream.seek(max(0, os.path.getsize(log) - 20000))
             codes = re.findall(rb"^# Ended \(code (\d+)\)", stream.read(), re.M)
@@ -150,21 +150,21 @@ def exit_code(log):
     return int(codes[-1]) if codes else None
 
 
-def hear(listener):
-    """What was said next on a terminal; b"" at the end."""
+def read(terminal):
+    """The next output on a terminal; b"" at the end."""
     try:
-        return os.read(listener, 4096)
-    except OSError:  # Linux's way to tell that the other side is closed
+        return os.read(terminal, 4096)
+    except OSError:  # how Linux reports that the other side is closed
         return b""
 
 
-def end(process, listener, said, cancel):
-    """End what was submitted and the command that waits for it; say what became of it."""
-    if b"\n" not in said:  # it is just submitting: hear whether it did
+def end(process, terminal, output, cancel):
+    """Cancel the submitted job and stop the command that waits for it; return what happened."""
+    if b"\n" not in output:  # still submitting: find out whether it did
         process.terminate()
-        while heard := hear(listener):
-            said += heard
-    job = re.match(rb"\d+", said)
+        while more := read(terminal):
+            output += more
+    job = re.match(rb"\d+", output)
     what = "nothing was submitted"
     if job:
         name = job[0].decode()
@@ -178,13 +178,13 @@ def end(process, listener, said, cancel):
 
 
 def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
-    """Run the jobs of the command line through a scheduler; end as a runner does.
+    """Run the jobs of the command line through a scheduler; exit as a job runner does.
 
-    own_lines: what a site's file may replace. config: the name of that file. to_arguments(numbers,
-    at_once, title, log): what the scheduler's command is given for the array ([None]: there is none) and the
-    log, whose pieces a job's number stands between.
-    task, job_id: the environment variables with a job's number in the array, and with the job's name.
-    cancel: the command that ends the job whose name is added.
+    own_lines: the default settings, which a site's file may replace. config: the name of that file.
+    to_arguments(numbers, at_once, title, log): the scheduler's arguments for the array (numbers [None]: no
+    array) and for the log, given as the pieces around the job's number.
+    task, job_id: the environment variables with a job's number in the array, and with the job's id.
+    cancel: the command that cancels a job, to which its id is appended.
     """
     options, name, numbers, log, command = parse(sys.argv[1:], usage, None)
     values = {option[2:].replace("-", "_"): value for option, value in options.items()}
@@ -194,7 +194,7 @@ def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     count("--gpu", values.get("gpu", "0"), 0)
     arguments = site.arguments(values)
 
-    # A `name` in the log's name is the job's number, one in the folder where the runner is called is not.
+    # `name` stands for the job's number in the log's name, but not in the path of the current folder.
     log = split(log, name)
     stem = os.path.basename("".join(log)).removesuffix(".log")
     log[0] = os.path.join(os.getcwd(), log[0])
@@ -202,7 +202,7 @@ def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     for path in logs:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            if os.path.exists(path):  # of an earlier call; its last line would count
+            if os.path.exists(path):  # from an earlier call; its last line would count
                 os.remove(path)
         except OSError as error:
             fail(f"{path}: {error.strerror}")
@@ -212,29 +212,29 @@ def main(usage, own_lines, config, to_arguments, task, job_id, cancel):
     text = script(site.setup, job, f"${job_id}", name, log, command, num_threads, values.get("gpu") == "0")
 
     catch_signals()
-    listener, speaker = os.openpty()  # on a terminal qsub says the job's name at once, and not at its end
+    terminal, other_side = os.openpty()  # on a terminal qsub prints the job's id at once, not at its end
     try:
         process = subprocess.Popen(
-            [*site.command, *arguments], stdin=subprocess.PIPE, stdout=speaker, stderr=sys.stderr
+            [*site.command, *arguments], stdin=subprocess.PIPE, stdout=other_side, stderr=sys.stderr
         )
     except OSError as error:
         fail(f"{site.command[0]}: {error.strerror}; is this a machine of the cluster?")
-    os.close(speaker)
-    said = b""
+    os.close(other_side)
+    output = b""
     try:
-        with contextlib.suppress(BrokenPipeError):  # it refused its options, and says so
+        with contextlib.suppress(BrokenPipeError):  # it rejected its options, and says so
             process.stdin.write(text)
             process.stdin.close()
-        while heard := hear(listener):
-            if b"\n" in heard and b"\n" not in said and (job := re.match(rb"\d+", said + heard)):
+        while more := read(terminal):
+            if b"\n" in more and b"\n" not in output and (job := re.match(rb"\d+", output + more)):
                 print(f"{PROGRAM}: submitted job {job[0].decode()}", flush=True)
-            said += heard
+            output += more
         process.wait()
     except Interrupted as interruption:
-        print(f"{PROGRAM}: stopped; {end(process, listener, said, cancel)}", file=sys.stderr)
+        print(f"{PROGRAM}: stopped; {end(process, terminal, output, cancel)}", file=sys.stderr)
         sys.exit(128 + interruption.args[0])
-    if not said and process.returncode:  # what it said of the reason stands above
-        fail(f"{site.command[0]} did not take the jobs")
+    if not output and process.returncode:  # it has printed the reason itself
+        fail(f"{site.command[0]} did not accept the jobs")
 
     patience = time.monotonic() + LAG_SECONDS
     codes = {path: exit_code(path) for path in logs}

@@ -1,4 +1,4 @@
-"""What the job runners share: their options, the failures they show, and the signals that end them."""
+"""What the job runners share: options, reporting failures, and handling signals."""
 
 import os
 import re
@@ -10,7 +10,7 @@ PROGRAM = os.path.basename(sys.argv[0])
 
 
 class Interrupted(Exception):
-    """A signal asks the runner to end; its number is the argument."""
+    """A signal asked the runner to stop; its number is the argument."""
 
 
 def fail(message):
@@ -20,12 +20,12 @@ def fail(message):
 
 def count(option, text, least):
     if not re.fullmatch(r"\d+", text) or int(text) < least:
-        fail(f"{option} needs a whole number from {least}, not '{text}'")
+        fail(f"{option} needs a whole number of at least {least}, not '{text}'")
     return int(text)
 
 
 def seconds(text):
-    """The length of a SLURM time: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    """Seconds in a SLURM time: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if not match:
         fail(f"--time needs minutes, H:M:S or D-H:M:S, not '{text}'")
@@ -39,7 +39,7 @@ def seconds(text):
 def parse(arguments, usage, known):
     """Return (options, name of the job variable or None, job numbers, log, command).
 
-    options: {"--mem": "4G"}, those of `known` alone; where that is None, any.
+    options: {"--mem": "4G"}; only those in `known` are accepted, or any if that is None.
     """
     options, name, numbers = {}, None, [None]
     while arguments and (arguments[0].startswith("-") or re.match(r"[A-Za-z_]\w*=[^/]*$", arguments[0])):
@@ -54,7 +54,7 @@ def parse(arguments, usage, known):
                 fail(f"{first}: the range must start at 1 or more and must not be empty")
             numbers = range(start, end + 1)
         elif not first.startswith("-"):
-            fail(f"{first} is neither a range of jobs, as JOB=1:10 is, nor a log")
+            fail(f"{first} is neither a range of jobs, such as JOB=1:10, nor a log")
         elif known is not None and first not in known:
             fail(f"unknown option {first}; known are {' '.join(known)}")
         elif not arguments:
@@ -62,7 +62,7 @@ def parse(arguments, usage, known):
         else:
             options[first] = arguments.pop(0)
     if len(arguments) < 2:
-        fail(f"a log and a command are needed; {PROGRAM} --help shows how")
+        fail(f"a log and a command are required; see {PROGRAM} --help")
     log, *command = arguments
     if len(numbers) > 1 and name not in log:
         fail(f"{len(numbers)} jobs would share one log, {log}; put {name} into its name")
@@ -77,16 +77,16 @@ def show_failures(failed, total):
         with open(failed[0], "rb") as stream:
             stream.seek(max(0, os.path.getsize(failed[0]) - 20000))
             lines = stream.read().decode("utf-8", "replace").splitlines()[-LAST_LINES:]
-    except OSError:  # it could not be written, or the job was cancelled before it began
-        lines = ["there is no such log: the job did not start"]
+    except OSError:  # it could not be written, or the job was cancelled before it started
+        lines = ["no such log: the job did not start"]
     else:
         if not any(line.startswith("# Ended (code ") for line in lines):
-            lines.append("(no exit code: the job was killed, for its memory or time, or by hand)")
+            lines.append("(no exit code: the job was killed, for exceeding memory or time, or by hand)")
     print(f"{PROGRAM}: {what}: {logs}", *lines, sep="\n  ", file=sys.stderr)
 
 
 def catch_signals():
-    """Let the first signal that asks the runner to end raise Interrupted."""
+    """Raise Interrupted at the first signal that asks the runner to stop."""
     asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number, frame):
@@ -95,5 +95,5 @@ def catch_signals():
         raise Interrupted(number)
 
     for number in asking:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and a shell's & want it
+        if signal.getsignal(number) != signal.SIG_IGN:  # ignored under nohup or a shell's &
             signal.signal(number, interrupt)

@@ -1,14 +1,14 @@
-# Sourced by a recipe after its options: sets them from the command line, by Kaldi's contract.
+# Sourced by a recipe after its options: sets them from the command line, as in Kaldi.
 #
 #   stage=-1        # first stage to run
-#   corpus=         # folder of the corpus; downloaded where empty
+#   corpus=         # folder of the corpus; downloaded if empty
 #   . ../../tools/parse_options.sh
 #
-# The recipe's options are the assignments at the start of a line, in lower case, above the line that
-# sources this file. `--some-name value` and `--some-name=value` set some_name; where its default is a
-# whole number, or true or false, the value must be one too. `--help` prints the comment at the top of
-# the recipe, and the options. What is no option is an error: recipes take nothing else. Which ones stood
-# on the command line is left in options_given: " stage corpus ".
+# The recipe's options are the lower-case assignments at the start of a line, above the line that sources
+# this file. `--some-name value` and `--some-name=value` set some_name; if its default is a whole number,
+# or true or false, the value must be one too. `--help` prints the comment at the top of the recipe, and
+# the options. Anything else is an error. The names of the options given are left in options_given:
+# " stage corpus ".
 
 _options_fail() {
   printf 'error: %s: %s\n' "$0" "$1" >&2
@@ -17,11 +17,11 @@ _options_fail() {
 
 # Fills _option_file, _option_names, _option_comments and _option_defaults from the recipe's own lines.
 _options_read() {
-  local LC_ALL=C _line  # C: [a-z] is lower case alone
-  # "$0" is as it was typed; a recipe that has since gone into its own folder came from $OLDPWD.
+  local LC_ALL=C _line  # C: [a-z] matches lower case only
+  # "$0" is as typed; a recipe that has since changed into its own folder came from $OLDPWD.
   _option_file=$0
   [ -f "$_option_file" ] || _option_file=${OLDPWD-}/$0
-  [ -f "$_option_file" ] || _options_fail "cannot find the recipe's own lines; call it by its path"
+  [ -f "$_option_file" ] || _options_fail "cannot find the recipe's file; call it by its path"
   local _value="(\"[^\"]*\"|'[^']*'|[^[:space:]\"']*)"
   local _assignment="^([a-z][a-z0-9_]*)=$_value[[:space:]]*(#[[:space:]]*(.*))?\$"
   local _end='^[^#]*parse_options\.sh'
@@ -46,7 +46,7 @@ _options_help() {
   done
 }
 
-# Finds an option as it was typed: sets _option to its place in the lists, or fails.
+# Finds an option as typed: sets _option to its index in the lists, or fails.
 _options_find() {
   local _name=${1#--}
   for _option in "${!_option_names[@]}"; do
@@ -77,17 +77,17 @@ while [[ ${1-} == -?* ]]; do
     exit 0
   fi
   _options_find "${1%%=*}" ||
-    _options_fail "no option ${1%%=*}; there are$(printf ' --%s' "${_option_names[@]//_/-}")"
+    _options_fail "unknown option ${1%%=*}; the options are$(printf ' --%s' "${_option_names[@]//_/-}")"
   if [[ $1 == *=* ]]; then
     _options_set "${1%%=*}" "${1#*=}"
     shift
   else
-    # Another option is no value: the value was forgotten. (--name=--value where it is meant.)
+    # If an option follows, the value was forgotten. (Write --name=--value for such a value.)
     [[ $# -ge 2 ]] && ! (_options_find "$2") || _options_fail "$1 needs a value"
     _options_set "$1" "$2"
     shift 2
   fi
 done
-[ $# -eq 0 ] || _options_fail "takes options alone, not '$1'; --help lists them"
+[ $# -eq 0 ] || _options_fail "takes only options, not '$1'; --help lists them"
 unset -v _option _option_file _option_names _option_comments _option_defaults
 unset -f _options_fail _options_read _options_help _options_find _options_set

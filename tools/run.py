@@ -6,17 +6,17 @@ usage: run.py [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
   run.py exp/log/train.log python -m ser.train --seed 1
   run.py --max-jobs-run 4 JOB=1:20 exp/log/dump.JOB.log python -m ser.dump data/split20/JOB
 
-JOB (or any other name before =1:N: one that no path has) becomes 1, 2, ... N in the log's name and in
-the arguments; JOB=3 runs job 3 alone. The command is started as it stands, without a shell, and what it
-prints goes into the log. Where a job fails the others go on, and run.py ends with exit status 1.
+JOB (or any other name before =1:N that occurs in no path) is replaced by 1, 2, ... N in the log's name and
+in the arguments; JOB=3 runs job 3 alone. The command is run without a shell, and its output goes into the
+log. If a job fails, the others go on, and run.py exits with status 1.
 
 options:
-  --max-jobs-run N  at most N jobs side by side (default: the cores / --num-threads)
+  --max-jobs-run N  at most N jobs at a time (default: the cores / --num-threads)
   --num-threads N   OMP_NUM_THREADS and MKL_NUM_THREADS of each job (default: 1)
-  --gpu N           0 hides the GPUs; with more, each running job has N GPUs of its own, where there
+  --gpu N           0 hides the GPUs; with more, each running job gets N GPUs of its own, if there
                     are any (default: a job sees what run.py sees)
-  --time T          end a job that runs longer; minutes, H:M:S or D-H:M:S, as SLURM writes it
-  --mem M           taken and not enforced: for runners of clusters
+  --time T          stop a job that runs longer: minutes, H:M:S or D-H:M:S, as in SLURM
+  --mem M           accepted but not enforced: for the cluster runners
 """
 
 import os
@@ -33,7 +33,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from jobs import Interrupted, catch_signals, count, parse, seconds, show_failures
 
 OPTIONS = ("--max-jobs-run", "--num-threads", "--gpu", "--time", "--mem")
-GRACE_SECONDS = 5  # between the request to end and the kill
+GRACE_SECONDS = 5  # between SIGTERM and SIGKILL
 
 
 def list_gpus():
@@ -49,11 +49,11 @@ def list_gpus():
 
 
 class Runner:
-    """Starts jobs from several threads, and can end those that run."""
+    """Starts jobs from several threads, and can stop those that are running."""
 
     def __init__(self, num_threads, limit, gpu_shares):
         self.num_threads = num_threads
-        self.limit = limit  # seconds a job, or None
+        self.limit = limit  # seconds per job, or None
         self.free_gpus = queue.SimpleQueue()
         for share in gpu_shares:
             self.free_gpus.put(share)
@@ -63,11 +63,11 @@ class Runner:
         self.running = {}  # process: its log's name
 
     def run(self, log, command):
-        """Run one job to its end; return whether it went well."""
+        """Run one job to its end; return whether it succeeded."""
         gpus = self.free_gpus.get() if self.has_gpus else None
         try:
             return self.write_log(log, command, gpus) == 0
-        except OSError as error:  # of the log itself
+        except OSError as error:  # from writing the log
             print(f"run.py: {log}: {error.strerror}", file=sys.stderr)
             return False
         finally:
@@ -89,14 +89,14 @@ class Runner:
         return code
 
     def execute(self, command, gpus, stream):
-        """Run the command and return its exit code, as a shell gives it."""
+        """Run the command and return its exit code, as a shell reports it."""
         threads = str(self.num_threads)
         environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpus
         with self.lock:
             if self.stopped:
-                note(stream, "run.py was told to end before this job began")
+                note(stream, "run.py was stopped before this job started")
                 return 143
             try:
                 process = subprocess.Popen(
@@ -105,7 +105,7 @@ class Runner:
                     stdout=stream,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    start_new_session=True,  # a process group that can be ended as a whole
+                    start_new_session=True,  # a process group that can be stopped as a whole
                 )
             except OSError as error:
                 reason = f"{error.strerror}; is it on PATH and executable?"
@@ -122,14 +122,14 @@ class Runner:
         with self.lock:
             self.running.pop(process)
         if overdue:
-            note(stream, f"run.py: ended after the {self.limit} seconds of --time")
+            note(stream, f"run.py: stopped after the {self.limit} seconds of --time")
         if code < 0:
             note(stream, f"run.py: killed by {signal.Signals(-code).name}")
             return 128 - code
         return code
 
     def stop(self):
-        """End what runs and start nothing more; return the logs of what ran."""
+        """Stop the running jobs and start no more; return the logs of those that were running."""
         with self.lock:
             self.stopped = True
             running = dict(self.running)
@@ -138,7 +138,7 @@ class Runner:
 
 
 def end(processes):
-    """Ask the process groups to end, wait a little, and kill what is left."""
+    """Terminate the process groups, wait a little, and kill what is left."""
     left = list(processes)
     patience = time.monotonic() + GRACE_SECONDS
     for process in left:
@@ -151,8 +151,8 @@ def end(processes):
 
 
 def send(process, number):
-    """Signal a whole process group; False where it is gone."""
-    process.poll()  # an ended leader that nobody waits for would still count
+    """Signal a whole process group; False if it is gone."""
+    process.poll()  # otherwise a zombie leader would still count
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
@@ -173,12 +173,12 @@ def date(moment):
 
 
 def share_gpus(wanted, at_once):
-    """The CUDA_VISIBLE_DEVICES of each of the jobs that run side by side; [] leaves it as it is."""
+    """CUDA_VISIBLE_DEVICES for each of the jobs that run at the same time; [] leaves it unchanged."""
     if wanted == 0:
         return [""] * at_once
     gpus = list_gpus()
     if len(gpus) < wanted:
-        print(f"run.py: --gpu {wanted}, but {len(gpus)} here; going on", file=sys.stderr)
+        print(f"run.py: --gpu {wanted}, but {len(gpus)} found; continuing", file=sys.stderr)
         wanted = len(gpus)
     whole = len(gpus) // wanted if wanted else 0
     return [",".join(gpus[i * wanted : (i + 1) * wanted]) for i in range(min(whole, at_once))]
@@ -203,7 +203,7 @@ def main():
     try:
         results = [pool.submit(runner.run, *job) for job in jobs]
         while wait(results, timeout=1).not_done:
-            pass  # a signal that comes just before a wait without end would not be heard
+            pass  # a signal just before a wait without timeout would go unnoticed
         failed = [job[0] for job, result in zip(jobs, results) if not result.result()]
         if failed:
             show_failures(failed, len(jobs))

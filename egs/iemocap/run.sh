@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# IEMOCAP: four emotions, session-independent, speaker-independent, and split at random as in some papers.
+# IEMOCAP: four emotions, leaving one session or one speaker out, and with the random splits of some papers.
 #
-#   ./run.sh --corpus /data/IEMOCAP_full_release         all of it (see README.md; the corpus has to be asked for)
+#   ./run.sh --corpus /data/IEMOCAP_full_release         everything (the corpus must be requested: see README.md)
 #   ./run.sh --corpus /data/IEMOCAP_full_release --stop-stage 1    the data directory and the folds
 #   ./run.sh --stage 3 --stop-stage 3                    one stage
 #   ./run.sh --protocol "sessions sessions_no_excited"   happy with excited, and without
@@ -11,18 +11,18 @@ stage=-1              # first stage to run
 stop_stage=6          # last stage to run
 corpus=               # folder of the corpus; empty: downloads/iemocap
 strict=false          # true: a missing or unreadable recording is an error
-allow_pipes=false     # true: run the shell commands that stand in wav.scp
-systems="conf/baseline/*.yaml conf/mirsamadi/lld_attention.yaml"  # system files, seen from here or from the recipe: the table's rows
+allow_pipes=false     # true: run the shell commands in wav.scp
+systems="conf/baseline/*.yaml conf/mirsamadi/lld_attention.yaml"  # system files (rows of the table), relative to here or to the recipe
 set=                  # settings to try, as "training.epochs=2 model.dropout=0": each system is run with them under a name of its own
-protocol="sessions sessions_dev"  # names of conf/protocols/<name>.yaml: its columns
-folds=all             # numbers of the folds to run, as 1,2 or 1-3
-seeds=1               # number of seeds of each run
-nj=2                  # jobs side by side
-num_threads=1         # threads of each job of stages 3 and 4
-glove=                # word vectors: a file as glove.6B.300d.txt; fetch: that one, by stage -1; empty: they are learned
+protocol="sessions sessions_dev"  # names of conf/protocols/<name>.yaml (columns of the table)
+folds=all             # folds to run: all, or numbers such as 1,2 or 1-3
+seeds=1               # number of seeds
+nj=2                  # jobs to run in parallel
+num_threads=1         # threads per job in stages 3 and 4
+glove=                # word vectors: a file such as glove.6B.300d.txt; fetch: stage -1 downloads that one; empty: they are learned
 main=lld_attention  # system that the others are tested against, and whose network is drawn
 overwrite=false       # true: stages 3 and 4 remove runs in exp/ that were made with other settings, code or data, and train them again
-replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
+replace=false         # true: stage 5 replaces scores of another commit or machine, such as those in the repository
 
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`
 set -euo pipefail
@@ -30,5 +30,6 @@ recipe=$(dirname "$0")
 [ -e "$recipe/cmd.sh" ] || recipe=${SLURM_SUBMIT_DIR:-.}  # `sbatch run.sh`: SLURM runs a copy of this file
 [ -e "$recipe/cmd.sh" ] || { echo "error: $0: call sbatch in the recipe's folder" >&2; exit 1; }
 . "$recipe/../../tools/parse_options.sh"
-not_run="Not run: needs the corpus, which has to be asked for (README.md)."
+. "$recipe/../../tools/word_vectors.sh"
+not_run="Not run: needs the corpus, which must be requested (see README.md)."
 . "$recipe/../../tools/stages.sh"

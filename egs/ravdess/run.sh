@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# RAVDESS: from the archive to the tables of Sherman et al., "Study of speech emotion recognition
-# using BLSTM with attention", beside a speaker-independent protocol.
+# RAVDESS: the tables of Sherman et al., "Study of speech emotion recognition using BLSTM with attention", and the
+# same systems under a speaker-independent protocol.
 #
-#   ./run.sh                                  all of it (days: see README.md)
-#   ./run.sh --corpus /data/RAVDESS           a corpus that is on disk already
+#   ./run.sh                                  everything (days: see README.md)
+#   ./run.sh --corpus /data/RAVDESS           a corpus on disk
 #   ./run.sh --stage 3 --stop-stage 3         one stage
 #   ./run.sh --stage 4 --protocol paper --systems conf/sherman/cnn4_blstm_attention.yaml
 
 # Options
 stage=-1              # first stage to run
 stop_stage=6          # last stage to run
-corpus=               # folder of the corpus; empty: downloads/, which stage -1 fills
+corpus=               # folder of the corpus; empty: downloads/, filled by stage -1
 strict=false          # true: a missing or unreadable recording is an error
-allow_pipes=false     # true: run the shell commands that stand in wav.scp
-systems="conf/baseline/*.yaml conf/sherman/*.yaml"  # system files, seen from here or from the recipe: the table's rows
+allow_pipes=false     # true: run the shell commands in wav.scp
+systems="conf/baseline/*.yaml conf/sherman/*.yaml"  # system files (rows of the table), relative to here or to the recipe
 set=                  # settings to try, as "training.epochs=2 model.dropout=0": each system is run with them under a name of its own
-protocol="paper honest"  # names of conf/protocols/<name>.yaml: its columns
-folds=all             # numbers of the folds to run, as 1,2 or 1-3
-seeds=1               # number of seeds of each run
-nj=2                  # jobs side by side
-num_threads=1         # threads of each job of stages 3 and 4
+protocol="paper honest"  # names of conf/protocols/<name>.yaml (columns of the table)
+folds=all             # folds to run: all, or numbers such as 1,2 or 1-3
+seeds=1               # number of seeds
+nj=2                  # jobs to run in parallel
+num_threads=1         # threads per job in stages 3 and 4
 main=cnn4_blstm_attention  # system that the others are tested against, and whose network is drawn
 overwrite=false       # true: stages 3 and 4 remove runs in exp/ that were made with other settings, code or data, and train them again
-replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
+replace=false         # true: stage 5 replaces scores of another commit or machine, such as those in the repository
 
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`
 set -euo pipefail

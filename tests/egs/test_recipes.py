@@ -206,7 +206,7 @@ def test_where_the_environment_is_has_nothing_to_do_with_the_caller_s(tmp_path):
 
     show = 'echo "$SER_ROOT $PYTHONPATH ${PYTHONHOME-none}"'
     assert said("bash", "-c", f". house/path.sh; {show}") == (f"{house} {house} none\n", "")
-    assert said("sh", "house/tools/install.sh") == ("tools/venv: all is there\n", "")
+    assert said("sh", "house/tools/install.sh") == ("tools/venv: everything is installed\n", "")
 
 
 def test_slurm_runs_a_copy(house):

@@ -144,9 +144,9 @@ def test_the_site_s_file_of_a_recipe_is_found(stand_in):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("comand sbatch", "'comand sbatch': neither command, option, default nor setup"),
-        ("option gpu --gres=gpu:1", "'option gpu --gres=gpu:1': neither"),
-        ("command", "'command': neither"),
+        ("comand sbatch", "'comand sbatch': not a command, option, default or setup line"),
+        ("option gpu --gres=gpu:1", "'option gpu --gres=gpu:1': not a command"),
+        ("command", "'command': not a command"),
         ("command sbatch 'x", "No closing quotation"),
     ],
 )
@@ -167,11 +167,11 @@ def test_a_fault_in_a_site_s_file(stand_in, line, what):
             "unknown option --wall; known are --mem --num-threads --gpu --time --max-jobs-run --config; put the scheduler's own",
         ),
         (["--time", "soon", "a.log", "true"], "--time needs minutes"),
-        (["--num-threads", "0", "a.log", "true"], "--num-threads needs a whole number from 1, not '0'"),
-        (["--max-jobs-run", "0", "a.log", "true"], "--max-jobs-run needs a whole number from 1, not '0'"),
+        (["--num-threads", "0", "a.log", "true"], "--num-threads needs a whole number of at least 1, not '0'"),
+        (["--max-jobs-run", "0", "a.log", "true"], "--max-jobs-run needs a whole number of at least 1, not '0'"),
         (["JOB=1:2", "a.log", "true"], "2 jobs would share one log"),
         (["JOB=0:2", "a.JOB.log", "true"], "the range must start at 1"),
-        (["a.log"], "a log and a command are needed; slurm.py --help"),
+        (["a.log"], "a log and a command are required; see slurm.py --help"),
     ],
 )
 def test_a_call_that_is_wrong(stand_in, arguments, what):
@@ -188,7 +188,7 @@ def test_a_scheduler_that_is_not_there(tmp_path):
 
 def test_a_scheduler_that_refuses(stand_in):
     result = call("slurm", "a.log", "true", REFUSE="1")
-    assert (result.returncode, result.stderr) == (2, "no such partition\nslurm.py: sbatch did not take the jobs\n")
+    assert (result.returncode, result.stderr) == (2, "no such partition\nslurm.py: sbatch did not accept the jobs\n")
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -203,7 +203,7 @@ def test_a_scheduler_that_does_not_even_read(stand_in):
     """As sbatch, where it does not know an option: the pipe to it breaks."""
     Path("bin/sbatch").write_text("#!/bin/sh\nexec 0<&-\nsleep 0.2\necho 'unrecognized option' >&2; exit 1\n")
     result = call("slurm", "a.log", "echo", "x" * 100_000)
-    assert (result.returncode, result.stderr) == (2, "unrecognized option\nslurm.py: sbatch did not take the jobs\n")
+    assert (result.returncode, result.stderr) == (2, "unrecognized option\nslurm.py: sbatch did not accept the jobs\n")
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -219,7 +219,7 @@ def test_a_log_of_an_earlier_call_does_not_count(stand_in, monkeypatch):
     Path("bin/sbatch").write_text("#!/bin/sh\necho 17\n")
     result = call("slurm", "a.log", "true")
     assert result.returncode == 1
-    assert result.stderr == "slurm.py: the job failed: a.log\n  there is no such log: the job did not start\n"
+    assert result.stderr == "slurm.py: the job failed: a.log\n  no such log: the job did not start\n"
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

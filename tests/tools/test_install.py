@@ -91,7 +91,7 @@ def repository(installed, tmp_path):
 
 def assert_all_is_there(repository):
     result = install(repository)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "tools/venv: all is there\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "tools/venv: everything is installed\n", "")
 
 
 def test_nothing_is_done_where_all_is_there(repository):
@@ -118,13 +118,13 @@ def test_the_whole_environment_is_looked_at_in_under_a_second(tmp_path):
     assert min(took) < 1
 
 
-def test_damaged_packages_are_mended(repository):
+def test_damaged_packages_are_reinstalled(repository):
     lost = [repository / SITE / file for file in ("tiny/more.py", "small-1.0.dist-info/RECORD")]
     for file in lost:
         file.unlink()
     result = install(repository)
     assert result.returncode == 0, result.stderr
-    assert "mending in tools/venv: small==1.0 tiny==1.0\n" in result.stdout
+    assert "reinstalling in tools/venv: small==1.0 tiny==1.0\n" in result.stdout
     assert all(file.exists() for file in lost)
     assert_all_is_there(repository)
 
@@ -158,6 +158,14 @@ def test_a_package_that_cannot_be_imported_is_named(repository):
     make_wheel(repository.parent / "wheels", "tiny", "3.0", {"tiny/__init__.py": "1 / 0\n"})
     (repository / "tools/requirements.txt").write_text("tiny==3.0\n")
     assert "tiny is installed but cannot be imported (ZeroDivisionError" in error_line(install(repository))
+
+
+def test_types_for_mypy_have_no_module_to_import(repository):
+    make_wheel(repository.parent / "wheels", "types_tiny", "1.0", {"tiny-stubs/__init__.pyi": ""})
+    (repository / "tools/requirements.txt").write_text("tiny==1.0\ntypes-tiny==1.0\n")
+    result = install(repository)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_all_is_there(repository)
 
 
 TORCHAUDIO = """
@@ -211,7 +219,7 @@ def test_a_missing_python_is_named(tmp_path):
 def test_a_python_without_venv_is_named(tmp_path):
     python = fake_python(tmp_path / "bin", '[ "$1" = --version ] && echo Python 3.12.1')
     line = error_line(install(make_repository(tmp_path / "repository"), **python))
-    assert "comes without venv" in line and "python3-venv" in line
+    assert "has no venv module" in line and "python3-venv" in line
 
 
 FULL_DISK = """case "$*" in

@@ -83,7 +83,7 @@ def test_values_arrive_unchanged(recipe, value):
 
 def test_what_is_no_option_is_an_error(recipe):
     result = call(recipe, "--stage", "2", "a b", "--stop-stage", "3")
-    assert "takes options alone, not 'a b'" in error_line(result)
+    assert "takes only options, not 'a b'" in error_line(result)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_is_no_option_is_an_error(recipe):
 )
 def test_an_unknown_option_is_an_error_that_names_the_known_ones(recipe, typed):
     line = error_line(call(recipe, typed, "1"))
-    assert f"no option {typed};" in line
+    assert f"unknown option {typed};" in line
     assert "--stage --stop-stage --cmd --corpus --strict" in line
 
 

@@ -131,7 +131,7 @@ def test_a_log_that_cannot_be_written_is_a_failed_job(tmp_path):
     assert result.stderr.splitlines() == [
         "run.py: file/a.log: File exists",
         "run.py: the job failed: file/a.log",
-        "  there is no such log: the job did not start",
+        "  no such log: the job did not start",
     ]
 
 
@@ -141,13 +141,13 @@ def test_a_log_that_cannot_be_written_is_a_failed_job(tmp_path):
         (["JOB=1:2", "a.log", "true"], "2 jobs would share one log, a.log; put JOB into its name"),
         (["--memory", "4G", "a.log", "true"], "unknown option --memory"),
         (["--mem"], "--mem needs a value"),
-        (["a.log"], "a log and a command are needed"),
-        ([], "a log and a command are needed"),
+        (["a.log"], "a log and a command are required"),
+        ([], "a log and a command are required"),
         (["JOB=0:2", "a.JOB.log", "true"], "JOB=0:2: the range"),
         (["JOB=3:2", "a.JOB.log", "true"], "JOB=3:2: the range"),
         (["JOB=1:x", "a.JOB.log", "true"], "JOB=1:x is neither"),
-        (["--max-jobs-run", "0", "a.log", "true"], "--max-jobs-run needs a whole number from 1, not '0'"),
-        (["--gpu", "one", "a.log", "true"], "--gpu needs a whole number from 0, not 'one'"),
+        (["--max-jobs-run", "0", "a.log", "true"], "--max-jobs-run needs a whole number of at least 1, not '0'"),
+        (["--gpu", "one", "a.log", "true"], "--gpu needs a whole number of at least 0, not 'one'"),
         (["--time", "soon", "a.log", "true"], "--time needs minutes"),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_signal_ends_the_jobs_with_all_their_children(tmp_path, number):
 def test_a_job_that_takes_too_long_is_ended(tmp_path):
     result = call(tmp_path, "--time", "0:1", "a.log", "sleep", "60")
     assert result.returncode == 1
-    assert "# run.py: ended after the 1 seconds of --time\n" in (tmp_path / "a.log").read_text()
+    assert "# run.py: stopped after the 1 seconds of --time\n" in (tmp_path / "a.log").read_text()
 
 
 GPU_SCRIPT = ["sh", "-c", "date +%s.%N; sleep 0.2; date +%s.%N; echo gpu=$CUDA_VISIBLE_DEVICES"]
@@ -245,7 +245,7 @@ def test_gpus_can_be_hidden(tmp_path):
 
 def test_without_gpus_the_jobs_go_on(tmp_path):
     result = call(tmp_path, "--gpu", "1", "a.log", "echo", "done", CUDA_VISIBLE_DEVICES="")
-    assert (result.returncode, result.stderr) == (0, "run.py: --gpu 1, but 0 here; going on\n")
+    assert (result.returncode, result.stderr) == (0, "run.py: --gpu 1, but 0 found; continuing\n")
     assert output(tmp_path / "a.log") == ["done"]
 
 
