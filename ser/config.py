@@ -7,9 +7,11 @@ import json
 import os
 import pkgutil
 import re
+import sys
 from collections import Counter
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -29,57 +31,64 @@ LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, 
 LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold labels, and other names, alone
+OPTIONAL = {"paper": [], "training": None}  # keys that a system file may leave out, though a System has them
+YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class PaperRow:
-    """A row of a paper's table: on which corpus, where it stands, its numbers in per cent, and the protocol of
-    the recipe under which they are to come out."""
+    """A number of a paper that the system is to reproduce."""
 
-    corpus: str
-    table: str
-    protocol: str = "paper"
-    wa: float | None = None
-    ua: float | None = None
+    corpus: str  # the recipe's name
+    table: str  # where the number stands in the paper, as "IV"
+    protocol: str = "paper"  # the recipe's protocol under which it is to come out
+    wa: float | None = None  # weighted accuracy, in per cent
+    ua: float | None = None  # unweighted accuracy, in per cent
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Training:
-    """How a network is trained; read by ser/train.py."""
+    """How a network is trained; read by ser/learners/network.py."""
 
-    epochs: Positive
+    epochs: Positive  # the most that it is trained for
     batch_size: Positive  # utterances
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFloat  # the same in all epochs
     optimiser: Literal["adam", "nadam", "rmsprop"] = "adam"  # nadam: with Nesterov momentum
     epsilon: PositiveFloat = 1e-8  # the optimiser's; Keras has 1e-7
-    batches: Literal["alike", "balanced"] = "alike"  # of like lengths; with as many utterances of each class
-    patience: Positive | None = None  # epochs without a better dev value before it stops
+    # alike: batches of utterances of like lengths; balanced: batches with as many utterances of each class
+    batches: Literal["alike", "balanced"] = "alike"
+    patience: Positive | None = None  # epochs without a better dev value before it stops; null: it does not
     monitor: Literal["dev_loss", "dev_wa", "dev_ua"] = "dev_loss"  # what selects the best model
-    clip_norm: PositiveFloat | None = None  # largest norm of the whole gradient
-    class_weights: Literal["none", "balanced"] = "none"
+    clip_norm: PositiveFloat | None = None  # largest norm of the whole gradient; null: any
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: the loss of a class by the inverse of its number
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class System:
-    """One row of a table; `feature` and `model` are the Config of the module that their kind names.
-
-    augment: noises; for each, a noisy copy of every training utterance is trained on too.
-    """
+    """One row of a table; `feature` and `model` are the Config of the module that their kind names."""
 
     name: str
-    description: str
-    paper: list[PaperRow]
-    feature: Any
-    model: Any
-    normalisation: Literal["none", "global", "neutral", "cell", "speaker"]  # see ser/normalisation.py
-    training: Training | None  # None: not a network
-    augment: list[Noise] = field(default_factory=list)
+    description: str  # a line, for the table; no result follows from it
+    paper: list[PaperRow]  # numbers that the system is to reproduce
+    feature: Any  # what is computed from a recording; `kind` names a module of ser/features
+    model: Any  # what predicts the class; `kind` names a module of ser/models
+    # statistics of the features, from the training part: one mean and deviation for each dimension over all frames
+    # (global), over those of the class neutral (neutral), or for each position too (cell); of each speaker's utterances
+    # in the fold, test utterances included (speaker)
+    normalisation: Literal["none", "global", "neutral", "cell", "speaker"]
+    training: Training | None  # how a network is trained; null: a classical model, which has no epochs
+    augment: list[Noise] = field(default_factory=list)  # for each noise, a noisy copy of each training utterance is added
 
     @property
     def extras(self) -> tuple[str, ...]:
         """What the model reads beside frames; see ser/inputs.py."""
         return getattr(self.model, "extras", ())
+
+    @property
+    def learner(self) -> str:
+        """The module of ser/learners that trains the model: "network" or "classical"."""
+        return learner_of(sys.modules[type(self.model).__module__])
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -87,9 +96,9 @@ class RandomFolds:
     """Utterances drawn at random, `number` times over: speakers stand on both sides."""
 
     kind: Literal["random"]
-    number: Positive
-    test_share: Annotated[float, Field(gt=0, lt=1)]
-    seed: Annotated[int, Field(ge=0)]
+    number: Positive  # of folds, each drawn for itself
+    test_share: Annotated[float, Field(gt=0, lt=1)]  # of the utterances; a development set is as large
+    seed: Annotated[int, Field(ge=0)]  # of the draws
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -105,34 +114,29 @@ class GroupFolds:
     """
 
     kind: Literal["groups"]
-    by: str
-    number: Annotated[int, Field(ge=2)]
-    test_parts: Positive = 1
-    seed: Annotated[int, Field(ge=0)] | None = None
-    dev: str | None = None
+    by: str  # the groups: a table utt2<by> of the data directory, as spk or sess; utt: each utterance alone
+    number: Annotated[int, Field(ge=2)]  # of folds
+    test_parts: Positive = 1  # how many parts a fold tests
+    seed: Annotated[int, Field(ge=0)] | None = None  # of the order of the groups; null: by name
+    dev: str | None = None  # a table utt2<dev>: the development set has one of its values; null: the whole next part
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Protocol:
-    """Which utterances and classes, how they are split, and what selects the model.
-
-    classes maps each class to the labels of the corpus that it takes in. where: for each key, only
-    utterances are taken whose value in the table utt2<key> is one of these: {cond: [improvised]}. select:
-    "dev" (a part that is neither train nor test), "test" (the model is picked on the test set, because a
-    paper did) or "last" (nothing is picked: the last epoch's model). noise: added to the test utterances.
-    labels: "shuffled": dealt out anew at random, a control that shows what chance gives. table: title of
-    the table in RESULTS.md that the protocol is a column of, where that is not the main one.
-    """
+    """Which utterances and classes, how they are split, and what selects the model."""
 
     name: str
-    description: str
-    classes: dict[str, list[str]]
+    description: str  # a line, for RESULTS.md, of what cannot be counted: stage 1 counts folds and speakers
+    classes: dict[str, list[str]]  # each class, with the labels of the corpus that it takes in
+    # {cond: [improvised]}: only utterances whose value in the table utt2cond is one of these
     where: dict[str, Annotated[list[str], Field(min_length=1)]] = field(default_factory=dict)
-    folds: Annotated[RandomFolds | GroupFolds, Field(discriminator="kind")]
+    folds: Annotated[RandomFolds | GroupFolds, Field(discriminator="kind")]  # how the utterances are split
+    # what selects the model: dev: a part that is neither train nor test; test: the test set, because a paper did so;
+    # last: nothing, the last epoch's model is taken
     select: Literal["dev", "test", "last"]
-    noise: Noise | None = None
-    labels: Literal["own", "shuffled"] = "own"
-    table: str = ""
+    noise: Noise | None = None  # added to the test utterances
+    labels: Literal["own", "shuffled"] = "own"  # shuffled: a control that shows what chance gives
+    table: str = ""  # title of the table in RESULTS.md that the protocol is a column of; empty: the main one
 
 
 class Loader(yaml.SafeLoader):
@@ -221,11 +225,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             text = stream.read(LARGEST_FILE + 1)
         if len(text) > LARGEST_FILE:
             raise UserError(f"{path}: more than {LARGEST_FILE} bytes; no system or protocol needs so many")
-        loader = Loader(text)
-        try:
-            content = loader.get_single_data()
-        finally:
-            loader.dispose()
+        content = load_yaml(text)
     except FileNotFoundError:
         others = [other.name for other in Path(path).parent.glob("*.yaml")]
         near = difflib.get_close_matches(Path(path).name, others, 1)
@@ -233,16 +233,30 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
-    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:  # of "\UFFFFFFFF"
+    except YAML_FAULTS as error:
         raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: should hold `key: value` lines")
     return content
 
 
+def load_yaml(text: str | bytes) -> Any:
+    """The content of one YAML document. Raises one of YAML_FAULTS."""
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def read_system(path: str | Path) -> System:
     """Read a system file."""
-    return make_system({"paper": [], "training": None, **read_named(path, "a system")}, path)
+    return make_system({**OPTIONAL, **read_named(path, "a system")}, path)
+
+
+def change_system(path: str | Path, changes: dict[str, Any], place: str) -> System:
+    """Read a system file that is changed as by a file with it as its base. place: named in errors of the result."""
+    return make_system(merge({**OPTIONAL, **read_named(path, "a system")}, changes), place)
 
 
 def read_named(path: str | Path, what: str) -> dict[str, Any]:
@@ -281,11 +295,22 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
         section = dict(section)
         module = load_kind(part, section.pop("kind"), path)
         system = replace(system, **{part: check(module.Config, section, path, f"{part}.")})
-    is_network = hasattr(load_kind("model", kind_of(system.model), path), "Network")
+    is_network = system.learner == "network"
     if is_network != (system.training is not None):
         fault = "missing: a network needs it" if is_network else "remove it: this model has no epochs"
         raise UserError(f"{path}: training: {fault}")
     return system
+
+
+def learner_of(module: ModuleType) -> str:
+    """What trains a model of ser/models: "network" or "classical". Raises UserError where the module has neither a
+    Network nor an estimator."""
+    for learner, name in (("network", "Network"), ("classical", "estimator")):
+        if hasattr(module, name):
+            return learner
+    raise UserError(
+        f"{module.__file__}: has neither Network nor estimator; ser/models/__init__.py says what a model needs"
+    )
 
 
 def read_protocol(path: str | Path) -> Protocol:

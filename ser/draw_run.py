@@ -2,8 +2,8 @@
 
 Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
 writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
-where the network attends, _attention.png, and to words _words.png (_chosen.png with --utts), each with its numbers
-as text beside it. Of two runs of a system under a protocol the last one's stay. Where results/ has other scores of
+where the network attends, _attention.png, and to an input beside frames _<input>.png (_chosen.png with --utts), each
+with its numbers as text beside it. Of two runs of a system under a protocol the last one's stay. Where results/ has other scores of
 that name than this run's, as those that came with the repository, the figures go to figures/own/.
 """
 
@@ -36,7 +36,8 @@ class Seen:
     frames: N matrices (T, D), as it takes them in. vectors (N, H): what its last layer takes in. weights:
     of each attention N arrays (T,), the frames' weights, and even: the same if it weighed all its steps
     alike; both empty where there is no attention. 1 is a frame's share if all of all attentions are alike.
-    words: of each attention to words N arrays (M,), the words' weights, which sum to 1; empty where there is none.
+    beside: of each input beside frames that it attends to, as words, the same of its M pieces: N arrays (M,), which
+    sum to 1; padding may follow.
     """
 
     utts: list[str]
@@ -46,7 +47,7 @@ class Seen:
     vectors: "np.ndarray"
     weights: "dict[str, list[np.ndarray]]"
     even: "dict[str, list[np.ndarray]]"
-    words: "dict[str, list[np.ndarray]]"
+    beside: "dict[str, dict[str, list[np.ndarray]]]"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,15 +74,16 @@ def main(argv: list[str] | None = None) -> None:
 
 def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
     """Draw the figures of one run. chosen: utterances in which to draw the attention; none: examples."""
+    from ser.reading import read_run_fold
     from ser.runs import read_run
 
     run = read_run(folder)
-    if run.system.training is None:
-        raise UserError(f"{folder}: of an SVM, and only networks are drawn; leave it out")
+    if run.system.learner != "network":
+        raise UserError(f"{folder}: no network, and only networks are drawn; leave it out")
     if not run.is_done:
         raise UserError(f"{folder}: not done; run stage 4")
     run.refuse_changes(but=["trainer"])
-    fold = run.read_fold()
+    fold = read_run_fold(run)
     if len(fold.test) < 4:
         raise UserError(f"{folder}: {len(fold.test)} test utterances, and t-SNE needs 4; leave it out")
     for utt in chosen:
@@ -94,8 +96,8 @@ def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
     rows = list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted)
     if seen.weights and hasattr(run.feature, "heard"):  # else its frames do not follow time
         draw_attention(run, fold.classes, seen, rows, bool(chosen))
-    if seen.words:
-        draw_words(run, fold.classes, seen, rows, bool(chosen))
+    for name in seen.beside:
+        draw_input(run, name, fold.classes, seen, rows, bool(chosen))
 
 
 def see(run: "Run", fold: "Fold", device: str) -> Seen:
@@ -103,39 +105,49 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
     import numpy as np
     import torch
 
-    from ser import batches, layers, networks
-    from ser.inputs import Inputs
+    from ser import layers
+    from ser.learners.network import load
+    from ser.reading import read_inputs
 
-    inputs = Inputs(run)
-    network, statistics = networks.trained(run, inputs.sizes)
-    network.to(networks.device(device))
-    settings, targets = run.system.training, inputs.targets
+    inputs = read_inputs(run, fold)
+    learned = load(run, device, inputs.sizes)
+    network, precision = learned.network, run.system.training.precision
     utts = sorted(fold.test)
     found: dict[str, list] = {}
     taken_in: list[torch.Tensor] = []
     network.output.register_forward_pre_hook(lambda layer, inputs: taken_in.append(inputs[0]))
-    with torch.inference_mode():
-        for chosen in batches.sorted_batches(inputs.features.lengths_of(utts), settings.batch_size):
-            batch = inputs.batch(chosen, statistics)
-            scores, _ = networks.forward(network, batch, settings.precision)
-            predicted, vectors = scores.argmax(1).tolist(), taken_in.pop().float().cpu()
-            if vectors.ndim == 3:  # where each frame is scored
-                vectors = layers.masked_mean(vectors, batch.lengths)
-            both = frame_weights(network, batch, settings.precision)
-            words = word_weights(network, batch, settings.precision)
-            n_words = batch.extras.get("n_words", batch.lengths)
-            for row, (utt, length) in enumerate(zip(chosen, batch.lengths, strict=True)):
-                found[utt] = [
-                    predicted[row],
-                    vectors[row].numpy(),
-                    batch.frames[row, :length].numpy(),
-                    *({name: of_all[row, :length] for name, of_all in one.items()} for one in both),
-                    {name: of_all[row, : n_words[row]] for name, of_all in words.items()},
-                ]
-    predicted, vectors, frames, *weights = zip(*(found[utt] for utt in utts), strict=True)
-    true = np.array([targets[utt] for utt in utts])
-    weights = ({name: [of_utt[name] for of_utt in one] for name in one[0]} for one in weights)
-    return Seen(utts, true, np.array(predicted), list(frames), np.stack(vectors), *weights)
+    for batch, logs in learned.answers(inputs, utts):
+        predicted, vectors = logs.argmax(1).tolist(), taken_in.pop().float().cpu()
+        if vectors.ndim == 3:  # where each frame is scored
+            vectors = layers.masked_mean(vectors, batch.lengths)
+        with torch.inference_mode():
+            both = frame_weights(network, batch, precision)
+            beside = input_weights(run, network, batch, precision)
+        for row, (utt, length) in enumerate(zip(batch.utts, batch.lengths, strict=True)):
+            found[utt] = [
+                predicted[row],
+                vectors[row].numpy(),
+                batch.frames[row, :length].numpy(),
+                *({name: of_all[row, :length] for name, of_all in one.items()} for one in both),
+                {name: {one: of_all[row] for one, of_all in both.items()} for name, both in beside.items()},
+            ]
+    predicted, vectors, frames, weights, even, beside = zip(*(found[utt] for utt in utts), strict=True)
+    true = np.array([inputs.targets[utt] for utt in utts])
+    return Seen(
+        utts,
+        true,
+        np.array(predicted),
+        list(frames),
+        np.stack(vectors),
+        by_name(weights),
+        by_name(even),
+        {name: by_name([of_utt[name] for of_utt in beside]) for name in beside[0]},
+    )
+
+
+def by_name(weights: "Sequence[Mapping[str, np.ndarray]]") -> "dict[str, list[np.ndarray]]":
+    """Weights of each utterance by name -> for each name those of all utterances."""
+    return {name: [of_utt[name] for of_utt in weights] for name in weights[0]}
 
 
 def frame_weights(
@@ -158,17 +170,24 @@ def frame_weights(
     return weights, even
 
 
-def word_weights(network: "nn.Module", batch: "Batch", precision: str) -> "dict[str, np.ndarray]":
-    """What each attention gives a batch's words (B, M). ser/models/peng.py says what is asked of a model."""
+def input_weights(
+    run: "Run", network: "nn.Module", batch: "Batch", precision: str
+) -> "dict[str, dict[str, np.ndarray]]":
+    """What each attention gives the pieces (B, M) of the inputs beside a batch's frames, by the input's name."""
     import torch
 
-    if not hasattr(network, "word_weights") or "words" not in batch.extras:
-        return {}
+    from ser import inputs
+
     place = next(network.parameters()).device
-    inputs = {"frames": batch.frames, "lengths": batch.lengths, **batch.extras}
-    with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        weights = network.word_weights(**{name: values.to(place) for name, values in inputs.items()})
-    return {name: of_all.cpu().numpy() for name, of_all in weights.items()}
+    given = {"frames": batch.frames, "lengths": batch.lengths, **batch.extras}
+    given = {name: values.to(place) for name, values in given.items()}
+    found = {}
+    for name, module in inputs.of(run.system).items():
+        method = getattr(network, getattr(module, "WEIGHTS", ""), None)
+        if method:
+            with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                found[name] = {one: of_all.cpu().numpy() for one, of_all in method(**given).items()}
+    return {name: weights for name, weights in found.items() if weights}
 
 
 def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
@@ -224,23 +243,21 @@ def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequenc
     print(f"{title_of(run)}: attention", *silence, path.resolve(), sep="\n")
 
 
-def draw_words(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool) -> None:
-    """Draw to which words the network attends in some utterances, chosen ones or examples."""
-    from ser import figures
-    from ser.datadir import read_table
-    from ser.inputs import read_vocabulary, words_of
+def draw_input(
+    run: "Run", name: str, classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool
+) -> None:
+    """Draw to which pieces of an input, as words, the network attends in some utterances, chosen ones or examples."""
+    from ser import figures, inputs
 
-    texts = read_table(run.words, seen.utts)
-    known = set(read_vocabulary(run))
+    pieces = inputs.of(run.system)[name].pieces(run, [seen.utts[row] for row in rows])
     drawn = []
     for row in rows:
         utt = seen.utts[row]
-        words = [word if word in known else f"{word} (unknown)" for word in words_of(texts[utt])]
-        weights = {name: of_all[row] for name, of_all in seen.words.items()}
+        weights = {one: of_all[row][: len(pieces[utt])] for one, of_all in seen.beside[name].items()}
         true, predicted = classes[seen.true[row]], classes[seen.predicted[row]]
-        drawn.append(figures.Sentence(utt, true, predicted, words, weights))
-    path = figure_path(run, "words", chosen)
-    figures.sentences(drawn, f"{title_of(run)}: attention to words in {which(chosen)}", path)
+        drawn.append(figures.Sentence(utt, true, predicted, pieces[utt], weights))
+    path = figure_path(run, name, chosen)
+    figures.sentences(drawn, f"{title_of(run)}: attention to {name} in {which(chosen)}", path)
     print(path.resolve())
 
 

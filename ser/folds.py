@@ -1,7 +1,8 @@
 """Folds on disk: FOLDS/fold<k>/{train,dev,test}, each a table `utt class`."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,16 @@ if TYPE_CHECKING:
     from ser.config import Protocol
 
 
+SHARED_SPEAKERS = re.compile(r"train and test share (\d+) of (\d+) speakers")  # of an overlap
+
+
 @dataclass(frozen=True)
 class Fold:
     """One split: each part maps utterances to classes; `classes` in the protocol's order.
 
     dev is empty where the protocol selects on the test set or takes the last model. overlap says
-    what train and test share, in words.
+    what train and test share, in words. sources: what each utterance is made of, which is itself, or for a noisy copy
+    of a training utterance that utterance.
     """
 
     classes: list[str]
@@ -25,6 +30,18 @@ class Fold:
     dev: dict[str, str]
     test: dict[str, str]
     overlap: str
+    sources: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", {utt: utt for part in (self.train, self.dev, self.test) for utt in part})
+
+    def with_copies(self, noises: Iterable[str]) -> "Fold":
+        """The fold with a noisy copy of every training utterance, for each of some noises."""
+        sources = {copy_id(utt, noise): utt for noise in noises for utt in self.train}
+        train = self.train | {copy: self.train[utt] for copy, utt in sources.items()}
+        fold = Fold(self.classes, train, self.dev, self.test, self.overlap)
+        fold.sources.update(sources)
+        return fold
 
     def targets(self) -> dict[str, int]:
         """Class number of every utterance of the fold."""
@@ -32,6 +49,11 @@ class Fold:
         return {
             utt: numbers[name] for part in (self.train, self.dev, self.test) for utt, name in part.items()
         }
+
+
+def copy_id(utt: str, noise: str) -> str:
+    """Id of the noisy copy of an utterance."""
+    return f"{utt}-{noise}"
 
 
 def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" = None) -> Fold:
@@ -99,3 +121,20 @@ def fold_numbers(folder: str | Path) -> list[int]:
     if not numbers:
         raise UserError(f"{folder}: no folds here; run stage 1")
     return numbers
+
+
+def in_words(number: int, overlaps: Iterable[str]) -> str:
+    """How many folds a protocol has, and what they test, as counted by stage 1: "6 folds, each with 4 test speakers,
+    of whom 0 are in the training part". overlaps: of some or all of the folds, as Fold has it and scores keep it."""
+    found = [match for match in map(SHARED_SPEAKERS.search, overlaps) if match]
+    words = f"{number} fold{'s' * (number > 1)}"
+    if not found:
+        return words
+    shared, tested = (span(int(match[group]) for match in found) for group in (1, 2))
+    return f"{words}, each with {tested} test speakers, of whom {shared} are in the training part"
+
+
+def span(counts: Iterable[int]) -> str:
+    """The least and the greatest of some numbers: "15 to 16", or "16" where all are the same."""
+    least, *_, greatest = sorted(counts) * 2
+    return f"{least}" if least == greatest else f"{least} to {greatest}"

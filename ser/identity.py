@@ -17,6 +17,7 @@ from ser.config import in_kind, kind_of
 from ser.datadir import read_table
 
 ROOT = Path(__file__).parent.parent
+SAME_CODE = ROOT / "egs" / "same_code.txt"  # lines `before after ...`, which ser.same_code writes
 # Modules that move data and compute no value of a result. What they read is told by its content elsewhere:
 # recordings by the checksums of their samples, settings by their values, folds by their utterances.
 PLUMBING = frozenset(
@@ -82,8 +83,24 @@ def sources(*modules: str) -> Mapping[str, str]:
     return dict(sorted(found.items()))
 
 
+def current_code(code: str) -> str:
+    """The fingerprint of the newest code that was shown to give the same bytes as the code with this one."""
+    return _newer(SAME_CODE if SAME_CODE.exists() else None).get(code, code)
+
+
+@functools.cache
+def _newer(path: Path | None) -> dict[str, str]:
+    """Fingerprints of code, each with that of the newest that is the same; later lines of the file are newer."""
+    newer: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path else []:
+        before, after = line.split()[:2]
+        newer = {old: after if new == before else new for old, new in newer.items()} | {before: after}
+    return newer
+
+
 def _path(module: str) -> Path:
-    return ROOT / f"{module.replace('.', '/')}.py"
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _parse(module: str) -> ast.Module:

@@ -12,7 +12,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
@@ -20,8 +22,15 @@ from ser.files import InUse, is_in_use, whole
 from ser.jobs import job_name
 from ser.worker import State, read_state
 
+if TYPE_CHECKING:
+    from ser.runs import Run
+
 WAIT_SECONDS = 2.0  # between looks at a run that another process trains
-COMMANDS = {"svm": "ser.train_svm", "network": "ser.train"}
+LEARNERS = ("classical", "network")
+REMEDY = {  # for runs that cannot go on; True: where --overwrite was given
+    False: "put back what differs, or give run.sh --overwrite true to remove these runs and train them again",
+    True: "wait until the other process has ended, or stop it, and run the same command again",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m ser.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--trainer", choices=COMMANDS, required=True, help="which of the systems: the SVMs or the networks"
+        "--learner", choices=LEARNERS, required=True, help="which of the systems: classical models or networks"
     )
     parser.add_argument(
         "--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it"
@@ -41,78 +50,134 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--nj", type=positive, default=1, help="runs side by side (default 1)")
     parser.add_argument("--num-threads", type=positive, default=1, help="threads of a run (default 1)")
     parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="remove the runs in exp/ that were made with other settings, code or data, finished ones too, and "
+        "train them again; the scores in results/ are not touched (see ser.score --replace)",
+    )
     args = parser.parse_args(argv)
 
+    rows = plan(args, shlex.join(["python", "-m", "ser.launch", *(argv or sys.argv[1:])]))
+    others, in_use = write_all(rows)
+    if args.overwrite:
+        others = overwrite_all(rows, others) | in_use
+    for line in in_words(others):
+        print(line, flush=True)
+    rows_left = without(rows, others)
+    if rows_left or not others:
+        train(rows_left, args)
+    if others:
+        n_runs = sum(map(len, rows))
+        raise UserError(f"{len(others)} of {n_runs} runs cannot go on, as listed above; {REMEDY[args.overwrite]}")
+
+
+def plan(args: argparse.Namespace, command: str) -> list[list["Run"]]:
+    """The runs that the options ask for, a list for each system under each protocol. command: for the record."""
     from ser.config import read_protocol, read_system
     from ser.folds import fold_numbers
-    from ser.runs import OtherRun, Run, provenance, refuse_other_protocol, shared_part, write_run
+    from ser.runs import Run, provenance, refuse_other_protocol
 
-    made = provenance(shlex.join(["python", "-m", "ser.launch", *(argv or sys.argv[1:])]))
-    systems = [
-        system
-        for system in map(read_system, args.systems)
-        if (system.training is not None) == (args.trainer == "network")
-    ]
-    rows: list[list[Run]] = []  # of one system under one protocol
+    made = provenance(command)
+    systems = [system for system in map(read_system, args.systems) if system.learner == args.learner]
+    rows = []
     for protocol in map(read_protocol, args.protocols):
         folds = Path("data/folds") / protocol.name
         numbers = choose_folds(args.folds, fold_numbers(folds), protocol.name)
         refuse_other_protocol(folds, protocol)
         for system in systems:
             place = Path("exp") / system.name / protocol.name
-            rows.append(
-                [
-                    Run(
-                        folder=place / f"fold{fold}_seed{seed}",
-                        corpus=args.corpus,
-                        system=system,
-                        protocol=protocol,
-                        fold=fold,
-                        seed=seed,
-                        data=Path("data/all"),
-                        folds=folds,
-                        dump=Path("dump"),
-                        made=made,
-                    )
-                    for fold in numbers
-                    for seed in range(1, args.seeds + 1)
-                ]
-            )
-    runs = [run for row in rows for run in row]
+            row = [
+                Run(
+                    folder=place / f"fold{fold}_seed{seed}",
+                    corpus=args.corpus,
+                    system=system,
+                    protocol=protocol,
+                    fold=fold,
+                    seed=seed,
+                    data=Path("data/all"),
+                    folds=folds,
+                    dump=Path("dump"),
+                    made=made,
+                )
+                for fold in numbers
+                for seed in range(1, args.seeds + 1)
+            ]
+            rows.append(row)
     for row in rows:
         row[0].refuse_missing_inputs()
-    others: dict[str, list[Path]] = {}  # runs that were made otherwise, by what differs
+    return rows
+
+
+def write_all(rows: list[list["Run"]], overwrite: bool = False) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Write the run.yaml of every run. Returns the folders that hold a run made otherwise, with what differs, and
+    those that another process works on, with the reason too.
+
+    overwrite: replace the runs that were made otherwise; then none of them is returned.
+    """
+    from ser.runs import OtherRun, shared_part, write_run
+
+    others: dict[Path, str] = {}
+    in_use: dict[Path, str] = {}
     for row in rows:
         shared = shared_part(row[0])
         for run in row:
             try:
-                write_run(run, shared)
-            except InUse:
-                pass  # it has its own run.yaml, and is looked at again when it is taken
+                write_run(run, shared, overwrite)
+            except InUse:  # without --overwrite it is waited for, and looked at again when it is taken
+                in_use[run.folder] = "another process works on it"
             except OtherRun as error:
-                others.setdefault(error.reason, []).append(run.folder)
-    told = [f"{some(folders)}: {reason}" for reason, folders in others.items()]
-    refused = {folder for folders in others.values() for folder in folders}
-    refusal = f"{len(refused)} of {len(runs)} runs cannot go on: {'; '.join(told)}"
-    runs = [run for run in runs if run.folder not in refused]
-    if refused and not runs:
-        raise UserError(refusal)
-    missing = [run for run in runs if not run.is_done]
-    print(
-        f"{args.trainer}: {len(runs)} runs, {len(runs) - len(missing)} done, {len(missing)} to do", flush=True
-    )
+                others[run.folder] = error.reason
+    return others, in_use
+
+
+def overwrite_all(rows: list[list["Run"]], others: dict[Path, str]) -> dict[Path, str]:
+    """Replace the runs in some folders, and print which. Returns those that another process works on."""
+    from ser.reading import read_run_fold, refuse_other_features
+
+    chosen = without(rows, {run.folder for row in rows for run in row} - others.keys())
+    for row in chosen:
+        refuse_other_features(row[0], read_run_fold(row[0]))  # before anything is removed
+    _, in_use = write_all(chosen, overwrite=True)
+    for line in in_words({folder: reason for folder, reason in others.items() if folder not in in_use}):
+        print(f"removed {line}", flush=True)
+    return in_use
+
+
+def without(rows: list[list["Run"]], folders: Collection[Path]) -> list[list["Run"]]:
+    """The rows without the runs in some folders, and without rows that are then empty."""
+    left = [[run for run in row if run.folder not in folders] for row in rows]
+    return [row for row in left if row]
+
+
+def in_words(reasons: dict[Path, str]) -> list[str]:
+    """A line for the folders below one folder that have a reason in common."""
+    names: dict[tuple[Path, str], list[str]] = {}
+    for folder, reason in reasons.items():
+        names.setdefault((folder.parent, reason), []).append(folder.name)
+    return [
+        f"{parent}/{of_one[0] if len(of_one) == 1 else '{' + ','.join(of_one) + '}'}: {reason}"
+        for (parent, reason), of_one in names.items()
+    ]
+
+
+def train(rows: list[list["Run"]], args: argparse.Namespace) -> None:
+    """Hand the runs that are not done to the job runner."""
+    from ser.reading import read_run_fold, refuse_other_features
+
+    missing = [run.folder for row in rows for run in row if not run.is_done]
+    n_runs = sum(map(len, rows))
+    print(f"{args.learner}: {n_runs} runs, {n_runs - len(missing)} done, {len(missing)} to do", flush=True)
     for row in rows:
         if not all(run.is_done for run in row):
-            row[0].refuse_other_features()
-    if missing:
-        threads = ["--num-threads", str(args.num_threads)]  # said twice: Kaldi's runners do not tell the jobs
-        cmd = [*args.cmd.split(), *threads, "--max-jobs-run", str(args.nj)]
-        trainer = [sys.executable, "-m", COMMANDS[args.trainer], *threads]
-        folders = [run.folder for run in missing]
-        log = Path("exp/log") / f"{args.trainer}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
-        run_all(trainer, folders, log, cmd, args.nj)
-    if refused:
-        raise UserError(refusal)
+            refuse_other_features(row[0], read_run_fold(row[0]))
+    if not missing:
+        return
+    threads = ["--num-threads", str(args.num_threads)]  # said twice: Kaldi's runners do not tell the jobs
+    cmd = [*args.cmd.split(), *threads, "--max-jobs-run", str(args.nj)]
+    trainer = [sys.executable, "-m", "ser.train", *threads]
+    log = Path("exp/log") / f"{args.learner}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
+    run_all(trainer, missing, log, cmd, args.nj)
 
 
 def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], nj: int) -> None:

@@ -20,13 +20,15 @@ from ser import cli
 from ser.cli import UserError
 from ser.datadir import compute_missing, read_column, read_table, write_table
 from ser.files import is_same, whole, workplace
+from ser.folds import span
 from ser.text import tokens
 
 if TYPE_CHECKING:
-    from ser.config import Protocol
+    from ser.config import GroupFolds, Protocol, RandomFolds
 
 LONGEST_LIST = 20  # values of a table in a message
 OWN = re.compile(r"classes|protocol\.yaml|fold[0-9]+(/(train|dev|test|overlap))?")  # what stands in DEST
+PARTS = ("train", "dev", "test")
 Parts = tuple[list[str], list[str], list[str]]  # train, dev, test
 
 
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         new = place / "new"
         write_table(new / "classes", {str(number): name for number, name in enumerate(protocol.classes)})
         print(f"{protocol.name}: {protocol.description}")
+        print(in_words(protocol, folds, args.data))
         if left_out:
             print(f"left out: {', '.join(f'{emo} {count}' for emo, count in sorted(left_out.items()))}")
         for number, parts in enumerate(folds, 1):
@@ -126,61 +129,95 @@ def refuse_unknown(asked: Iterable[str], values: Iterable[str], fault: str) -> N
 
 def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str) -> list[Parts]:
     """The folds, each as sorted lists of train, dev and test utterances. path: the protocol's, for errors."""
-    import numpy as np
-
     from ser.config import RandomFolds
 
     utts = sorted(utt2class)
-    folds = protocol.folds
-    result = []
-    if isinstance(folds, RandomFolds):
-        held_out = math.ceil(folds.test_share * len(utts))
-        for number in range(folds.number):
-            order = np.random.default_rng([folds.seed, number]).permutation(len(utts))
-            shuffled = [utts[place] for place in order]
-            n_dev = held_out if protocol.select == "dev" else 0
-            test, dev, train = (
-                shuffled[:held_out],
-                shuffled[held_out : held_out + n_dev],
-                shuffled[held_out + n_dev :],
-            )
-            result.append((train, dev, test))
+    has_dev = protocol.select == "dev"
+    if isinstance(protocol.folds, RandomFolds):
+        folds = split_at_random(protocol.folds, utts, has_dev)
     else:
-        utt2group = read_column(data, folds.by, utts, f"{path}: folds.by")
-        utt2dev = read_column(data, folds.dev, utts, f"{path}: folds.dev") if folds.dev else utt2group
-        groups = sorted({utt2group[utt] for utt in utts})
-        if folds.number > len(groups):
-            raise UserError(
-                f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
-            )
-        has_dev = protocol.select == "dev"
-        needed = folds.test_parts + (2 if has_dev and not folds.dev else 1)
-        if folds.number < needed:
-            names = "train, dev and test" if has_dev else "train and test"
-            raise UserError(f"{path}: folds.number: {names} need {needed} folds or more, not {folds.number}")
-        if folds.seed is not None:
-            groups = np.random.default_rng(folds.seed).permutation(groups).tolist()
-        blocks = [set(block) for block in np.array_split(groups, folds.number)]
-        for number in range(folds.number):
-            own_and_next = [blocks[(number + ahead) % folds.number] for ahead in range(folds.test_parts + 1)]
-            test_groups = set().union(*own_and_next[:-1])
-            next_groups = own_and_next[-1] if has_dev else set()
-            values = sorted({utt2dev[utt] for utt in utts if utt2group[utt] in next_groups})
-            dev_values = [values[number % len(values)]] if folds.dev else values
-            test = [utt for utt in utts if utt2group[utt] in test_groups]
-            others = [utt for utt in utts if utt2group[utt] not in test_groups]
-            dev = [utt for utt in others if utt2dev[utt] in dev_values]
-            train = [utt for utt in others if utt2dev[utt] not in dev_values]
-            result.append((train, dev, test))
-    return [(sorted(train), sorted(dev), sorted(test)) for train, dev, test in result]
+        folds = split_by_group(protocol.folds, utts, has_dev, data, path)
+    return [(sorted(train), sorted(dev), sorted(test)) for train, dev, test in folds]
+
+
+def split_at_random(folds: "RandomFolds", utts: list[str], has_dev: bool) -> list[Parts]:
+    """Folds of utterances drawn at random; a development set is as large as a test set."""
+    import numpy as np
+
+    n_test = math.ceil(folds.test_share * len(utts))
+    n_dev = n_test if has_dev else 0
+    result = []
+    for number in range(folds.number):
+        order = np.random.default_rng([folds.seed, number]).permutation(len(utts))
+        drawn = [utts[place] for place in order]
+        result.append((drawn[n_test + n_dev :], drawn[n_test : n_test + n_dev], drawn[:n_test]))
+    return result
+
+
+def split_by_group(folds: "GroupFolds", utts: list[str], has_dev: bool, data: Path, path: str) -> list[Parts]:
+    """Folds of whole groups; see ser.config.GroupFolds."""
+    utt2group = read_column(data, folds.by, utts, f"{path}: folds.by")
+    utt2dev = read_column(data, folds.dev, utts, f"{path}: folds.dev") if folds.dev else utt2group
+    blocks = cut(folds, sorted({utt2group[utt] for utt in utts}), has_dev, data, path)
+    result = []
+    for number in range(folds.number):
+        ring = blocks[number:] + blocks[:number]
+        test_groups = set().union(*ring[: folds.test_parts])
+        next_groups = ring[folds.test_parts] if has_dev else set()
+        dev_values = sorted({utt2dev[utt] for utt in utts if utt2group[utt] in next_groups})
+        if folds.dev:  # of these one, by turns
+            dev_values = [dev_values[number % len(dev_values)]]
+        test = [utt for utt in utts if utt2group[utt] in test_groups]
+        others = [utt for utt in utts if utt2group[utt] not in test_groups]
+        dev = [utt for utt in others if utt2dev[utt] in dev_values]
+        train = [utt for utt in others if utt2dev[utt] not in dev_values]
+        result.append((train, dev, test))
+    return result
+
+
+def cut(folds: "GroupFolds", groups: list[str], has_dev: bool, data: Path, path: str) -> list[set[str]]:
+    """Cut the groups into as many parts as there are folds. Raises UserError where there are too few for that."""
+    import numpy as np
+
+    if folds.number > len(groups):
+        raise UserError(
+            f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
+        )
+    needed = folds.test_parts + (2 if has_dev and not folds.dev else 1)
+    if folds.number < needed:
+        names = "train, dev and test" if has_dev else "train and test"
+        raise UserError(f"{path}: folds.number: {names} need {needed} folds or more, not {folds.number}")
+    if folds.seed is not None:
+        groups = np.random.default_rng(folds.seed).permutation(groups).tolist()
+    return [set(block) for block in np.array_split(groups, folds.number)]
+
+
+def in_words(protocol: "Protocol", folds: list[Parts], data: Path) -> str:
+    """How the folds are split, and how many speakers and groups the parts have, as counted:
+    "6 folds by spk; 24 speakers: train 16, dev 4, test 4"."""
+    by = getattr(protocol.folds, "by", "")
+    columns = {"speakers": read_table(data / "utt2spk")}
+    if by not in ("", "spk", "utt"):
+        columns[f"values of {by}"] = read_table(data / f"utt2{by}")
+    counts = []
+    for noun, column in columns.items():
+        values = [[{column[utt] for utt in part} for part in parts] for parts in folds]
+        total = len(set().union(*(part for parts in values for part in parts)))
+        of_parts = (
+            f"{name} {span(map(len, part))}"
+            for name, part in zip(PARTS, zip(*values, strict=True), strict=True)
+            if any(part)
+        )
+        counts.append(f"{total} {noun}: {', '.join(of_parts)}")
+    how = f"by {by}" if by else "drawn at random"
+    return "; ".join([f"{len(folds)} fold{'s' * (len(folds) > 1)} {how}", *counts])
 
 
 def write_fold(
     folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol", path: str
 ) -> list[str]:
     """Write one fold; return (and write) its sizes and what its parts share, a line each."""
-    names = ("train", "dev", "test")
-    for name, utts in zip(names, parts, strict=True):
+    for name, utts in zip(PARTS, parts, strict=True):
         write_table(folder / name, {utt: utt2class[utt] for utt in utts})
         absent = set(protocol.classes) - {utt2class[utt] for utt in utts}
         if absent and (utts or name != "dev"):
@@ -188,7 +225,7 @@ def write_fold(
                 f"{path}: folds: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer folds or other classes"
             )
     train, dev, test = parts
-    lines = [", ".join(f"{name} {len(utts)}" for name, utts in zip(names, parts, strict=True) if utts)]
+    lines = [", ".join(f"{name} {len(utts)}" for name, utts in zip(PARTS, parts, strict=True) if utts)]
     lines.append(f"train and test share {count_shared(train, test, data)}")
     if dev:
         lines.append(f"dev and test share {count_shared(dev, test, data)}")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ def build(system: System, sizes: Mapping[str, int]) -> nn.Module:
     return module.Network(system.model, **sizes)
 
 
-def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module, Statistics]:
-    """The network of a run that has ended, as its protocol selects it, and its normalisation; on the CPU,
-    for evaluation. The run's folder has all that this takes.
+def trained(
+    run: Run, sizes: Mapping[str, int] | None = None
+) -> tuple[nn.Module, Statistics, dict[str, int]]:
+    """The network of a run that has ended, as its protocol selects it, on the CPU, for evaluation; its normalisation;
+    and the sizes that its constructor took. The run's folder has all that this takes.
 
     Raises UserError where the network is not for inputs of `sizes`.
     """
@@ -52,7 +54,7 @@ def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module
     network = build(run.system, notes["sizes"])
     fill(network, weights, path)
     statistics = load(run.folder / "normalisation.safetensors")[0]
-    return network.eval(), {name: value.numpy() for name, value in statistics.items()}
+    return network.eval(), {name: value.numpy() for name, value in statistics.items()}, notes["sizes"]
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -87,6 +89,17 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
         scores, penalty = network(batch.frames.to(place), lengths, **more)
     logs = scores.float().log_softmax(-1)
     return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty
+
+
+def evaluate(
+    network: nn.Module, batches: Iterable[Batch], precision: str
+) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Batches in, each with its log-posteriors and penalty out, as `forward` gives them in evaluation."""
+    network.eval()
+    for batch in batches:
+        with torch.inference_mode():
+            logs, penalty = forward(network, batch, precision)
+        yield batch, logs, penalty
 
 
 def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:

@@ -9,15 +9,17 @@ laid out, the run is refused. Its row is what is the same for all runs that a ta
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ser import inputs
 from ser.cli import UserError
 from ser.config import (
     Dumper,
@@ -31,25 +33,22 @@ from ser.config import (
     make_system,
     read_yaml,
 )
-from ser.datadir import read_column, read_table
 from ser.files import alone, whole
-from ser.folds import Fold, fold_numbers, read_fold
-from ser.identity import column_of, differences, fingerprint, md5_of, settings, sources, split_of, table_of
+from ser.folds import fold_numbers
+from ser.identity import column_of, differences, fingerprint, md5_of, settings, sources, split_of
 from ser.provenance import provenance as provenance  # what Run.made holds
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ser.archive import Features
-
 REMEDY = "remove or rename the folder to run it anew"
 
 
 class OtherRun(UserError):
-    """The folder of a run holds one that was made otherwise; reason: what differs, and the remedy."""
+    """The folder of a run holds one that was made otherwise; reason: what differs."""
 
-    def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"{folder}: {reason}")
+    def __init__(self, folder: Path, reason: str, remedy: str = REMEDY) -> None:
+        super().__init__(f"{folder}: {reason}; {remedy}")
         self.reason = reason
 
 
@@ -88,40 +87,6 @@ class Run:
         return self.feature.columns(self.system.feature) if hasattr(self.feature, "columns") else None
 
     @property
-    def vectors(self) -> Path | None:
-        """Word vectors that a network starts with, where it reads words and stage 2 has made some."""
-        path = self.dump / "vectors" / "vectors.txt"
-        return path if self.reads_words and path.exists() else None
-
-    @property
-    def reads_words(self) -> bool:
-        return "words" in self.system.extras
-
-    @property
-    def words(self) -> Path:
-        """The table of the transcripts that the system reads, if it does."""
-        return self.data / self.system.model.words
-
-    @property
-    def xvectors(self) -> Path:
-        """Index of the x-vectors, for a system that reads some."""
-        return self.data / "xvector.scp"
-
-    def refuse_missing_inputs(self) -> None:
-        """Raise UserError where what is read beside features is not there."""
-        leave = f"or leave {self.system.name} out"
-        if self.reads_words and not self.words.exists():
-            raise UserError(
-                f"{self.words}: no such table; put transcripts there, a line `utterance words` each, or have a "
-                f"recogniser write text_asr: python -m ser.transcribe {self.data}; {leave}"
-            )
-        if "xvectors" in self.system.extras and not self.xvectors.exists():
-            raise UserError(
-                f"{self.xvectors}: no such table; extract x-vectors with Kaldi, or by python -m ser.dump_xvectors "
-                f"{self.data} {self.data}; {leave}"
-            )
-
-    @property
     def noises(self) -> list[str | None]:
         """All that the run needs the feature of; None: the recordings as they are."""
         return list(dict.fromkeys([None, *self.system.augment, self.protocol.noise]))
@@ -134,7 +99,8 @@ class Run:
     @property
     def trainer(self) -> Mapping[str, str]:
         """Source of what else training runs through."""
-        every = sources("ser.train_svm" if self.system.training is None else "ser.train", "ser.archive")
+        extras = (f"ser.inputs.{name}" for name in self.system.extras)
+        every = sources(f"ser.learners.{self.system.learner}", "ser.archive", *extras)
         return {module: of_module for module, of_module in every.items() if module not in self.code}
 
     @property
@@ -169,21 +135,19 @@ class Run:
 
     @property
     def inputs(self) -> dict[str, str | None]:
-        """MD5 of what is read beside features, as it is on disk now; None: of word vectors that are not there."""
-        found: dict[str, str | None] = {}
-        if self.reads_words:
-            found["words"] = md5_of(self.words)
-            found["vectors"] = self.vectors and md5_of(self.vectors)
-        if "xvectors" in self.system.extras:
-            from ser.xvectors import archives
+        """MD5 of what is read beside features, as it is on disk now; None: of what need not be there and is not."""
+        modules = inputs.of(self.system).values()
+        return {name: md5 for module in modules for name, md5 in module.checksums(self).items()}
 
-            found["xvectors"] = md5_of(self.xvectors, *archives(self.xvectors))
-        return found
+    def refuse_missing_inputs(self) -> None:
+        """Raise UserError where what is read beside features is not there."""
+        for module in inputs.of(self.system).values():
+            module.check(self)
 
     @property
     def weights(self) -> Path:
         """The file with what training has learned, and the protocol selects."""
-        if self.system.training is None:
+        if self.system.learner == "classical":
             return self.folder / "model.skops"
         return self.folder / ("last.safetensors" if self.protocol.select == "last" else "best.safetensors")
 
@@ -204,83 +168,14 @@ class Run:
         changed = changes(then, self)
         told = [line for part, line in changed.items() if part not in but]
         if told:
-            raise OtherRun(self.folder, f"made with other {', '.join(told)}; {REMEDY}, or put that back")
+            raise OtherRun(self.folder, f"made with other {', '.join(told)}", f"{REMEDY}, or put that back")
 
     def refuse_other_code(self) -> None:
         """Raise OtherRun where feature or model are computed by other code now than when the run was laid out. This
         needs the run's folder alone."""
         told = other_modules(read_run_yaml(self.folder / "run.yaml"), "code", self.code)
         if told:
-            raise OtherRun(self.folder, f"trained with other {told}; put that code back, or train anew")
-
-    def read_fold(self) -> Fold:
-        """The fold, with the noisy copies of its training part that the system asks for."""
-        fold = read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol)
-        sources = self.with_copies(fold.train)
-        return replace(fold, train={utt: fold.train[source] for utt, source in sources.items()})
-
-    def read_features(self) -> "Features":
-        """The features of all utterances of the fold, each with its noise."""
-        from ser.archive import Features
-
-        fold = read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol)
-        self.refuse_other_features()
-        of_noise = {noise: Features(self.feature_folder(noise), self.columns) for noise in self.noises}
-        features = of_noise[None]
-        for noise in self.system.augment:
-            features.take(of_noise[noise], {copy_id(utt, noise): utt for utt in fold.train})
-        if self.protocol.noise:
-            features.take(of_noise[self.protocol.noise], {utt: utt for utt in fold.test})
-        if self.system.normalisation == "speaker":
-            features.normalise_speakers(self.read_utt2spk())
-        return features
-
-    def refuse_other_features(self) -> None:
-        """Raise UserError where the features were made by other code, or of other recordings of the fold."""
-        wanted = table_of(self.data / "utt2md5")
-        utts = sorted(set(self.sources().values()))
-        for noise in self.noises:
-            folder, code = self.feature_folder(noise), feature_sources(self.system.feature)
-            if not (folder / "feats.scp").exists() or not (folder / "utt2md5").exists():
-                raise UserError(f"{folder}: no features here, or of an older version; run stage 2")
-            changed = other_modules(read_yaml(folder / "feature.yaml"), "code", code)
-            if changed:
-                raise UserError(f"{folder}: made by other {changed}; run stage 2 again")
-            there = table_of(folder / "utt2md5")
-            others = [utt for utt in utts if there.get(utt) != wanted.get(utt)]
-            if others:
-                raise UserError(
-                    f"{folder}: made of other recordings: {others[0]}{and_more(others)}; run stage 2 again"
-                )
-
-    def read_utt2spk(self) -> dict[str, str]:
-        """The speaker of every utterance of the fold, and of its training part's noisy copies."""
-        sources = self.sources()
-        utt2spk = read_table(self.data / "utt2spk", sources.values())
-        return {utt: utt2spk[source] for utt, source in sources.items()}
-
-    def sources(self) -> dict[str, str]:
-        """Every utterance of the fold and its training part's noisy copies, each with that which it is made of."""
-        fold = read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol)
-        return self.with_copies(fold.train) | {utt: utt for utt in (*fold.dev, *fold.test)}
-
-    def read_groups(self) -> dict[str, str]:
-        """The group of every training utterance, which an inner split must keep together."""
-        by = getattr(self.protocol.folds, "by", "utt")  # of folds drawn at random, each is its own
-        sources = self.with_copies(read_fold(self.folds / f"fold{self.fold}", self.data, self.protocol).train)
-        place = f"{self.folder / 'run.yaml'}: protocol.folds.by"
-        groups = read_column(self.data, by, sources.values(), place)
-        return {utt: groups[source] for utt, source in sources.items()}
-
-    def with_copies(self, train: Iterable[str]) -> dict[str, str]:
-        """Training utterances and then their noisy copies, each with the utterance that it is made of."""
-        sources = {utt: utt for utt in train}
-        return sources | {copy_id(utt, noise): utt for noise in self.system.augment for utt in sources}
-
-
-def copy_id(utt: str, noise: str) -> str:
-    """Id of the noisy copy of an utterance."""
-    return f"{utt}-{noise}"
+            raise OtherRun(self.folder, f"trained with other {told}", "put that code back, or train anew")
 
 
 KEYS = {  # of run.yaml, with what each holds
@@ -321,8 +216,9 @@ def read_run_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_run(run: Run, shared: str | None = None) -> None:
-    """Write run.yaml; where the folder holds a run made otherwise that has begun, raise OtherRun.
+def write_run(run: Run, shared: str | None = None, overwrite: bool = False) -> None:
+    """Write run.yaml; where the folder holds a run made otherwise that has begun, raise OtherRun, or, to overwrite
+    it, remove all that it has. Raises InUse where another process works there.
 
     shared: what `shared_part` gives, for many runs of one system under one protocol.
     """
@@ -333,14 +229,26 @@ def write_run(run: Run, shared: str | None = None) -> None:
         return
     # a run that is just beginning has nothing yet that shows it: its lock does
     with alone(run.folder / "lock", str(run.folder)) if run.folder.exists() else nullcontext():
-        if any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl")):
+        has_begun = any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl"))
+        if has_begun and overwrite:
+            empty(run.folder)
+        elif has_begun:
             if not path.exists():
-                raise OtherRun(run.folder, f"no run.yaml says what was trained here; {REMEDY}")
+                raise OtherRun(run.folder, "no run.yaml says what was trained here")
             told = ", ".join(changes(read_run_yaml(path), run).values()) or "run.yaml, which was changed by hand"
-            raise OtherRun(run.folder, f"made with other {told}; {REMEDY}")
+            raise OtherRun(run.folder, f"made with other {told}")
         (run.folder / "vocabulary").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         with whole(path) as stream:
             stream.writelines([*lines, shared or shared_part(run)])
+
+
+def empty(folder: Path) -> None:
+    """Remove all that a run's folder has, but for the lock. `done` goes first: a kill leaves no run that looks whole."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != "done"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
 
 
 def shared_part(run: Run) -> str:

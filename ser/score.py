@@ -9,8 +9,6 @@ which it shows. --replace puts them in their place.
 
 import argparse
 import datetime
-import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +18,6 @@ from ser.cli import UserError
 from ser.files import is_same, whole
 
 if TYPE_CHECKING:
-    import numpy as np
-    from sklearn.pipeline import Pipeline
-
-    from ser.folds import Fold
-    from ser.runs import Run
     from ser.scores import Scores
 
 
@@ -77,9 +70,10 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     """Score one run, where its scores are not there."""
     import numpy as np
 
-    from ser import metrics
+    from ser import learners, metrics
     from ser.folds import fold_numbers
     from ser.provenance import is_committed
+    from ser.reading import read_inputs, read_run_fold
     from ser.runs import read_run
     from ser.scores import Scores, identity_lines, write_scores
 
@@ -94,13 +88,14 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
             if not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl")):
                 tell(place, scores)
                 return
-    fold = run.read_fold()
+    fold = read_run_fold(run)
+    inputs = read_inputs(run, fold)
     utts = sorted(fold.test)
-    model = score_svm if run.system.training is None else score_network
-    posteriors, about = model(run, fold, utts, device)
+    learned = learners.load(run, device, inputs.sizes)
+    posteriors = learned.posteriors(inputs, utts)
     if not np.isfinite(posteriors).all():
         raise UserError(f"{run.weights}: gives posteriors that are no numbers; remove {folder} and train it again")
-    inputs = ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())
+    beside = ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())
     ended = datetime.datetime.fromtimestamp((folder / "done").stat().st_mtime)
     about = {
         "system": run.system.name,
@@ -112,8 +107,8 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
         **identity,
         "utterances": len(utts),
         "overlap": fold.overlap,
-        **({"inputs": inputs} if inputs else {}),
-        **about,
+        **({"inputs": beside} if beside else {}),
+        **learned.about(),
         "date": ended.isoformat(" ", "minutes"),
         "commit": run.made["commit"],
         "machine": run.made["machine"],
@@ -167,97 +162,6 @@ def tell(path: Path, scores: "Scores") -> None:
 
     confusion = metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
     print(f"{path}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
-
-
-def score_network(
-    run: "Run", fold: "Fold", utts: list[str], device: str
-) -> tuple["np.ndarray", dict[str, object]]:
-    """Posteriors (N, classes) of `utts`, and what to say about the run."""
-    import numpy as np
-    import torch
-
-    from ser import batches, networks
-    from ser.inputs import Inputs
-    from ser.scores import read_log
-
-    inputs = Inputs(run)
-    network, statistics = networks.trained(run, inputs.sizes)
-    network.to(networks.device(device))
-    row = {utt: number for number, utt in enumerate(utts)}
-    posteriors = np.empty((len(utts), len(fold.classes)))
-    settings = run.system.training
-    with torch.inference_mode():
-        for chosen in batches.sorted_batches(inputs.features.lengths_of(utts), settings.batch_size):
-            batch = inputs.batch(chosen, statistics)
-            logs, _ = networks.forward(network, batch, settings.precision)
-            posteriors[[row[utt] for utt in chosen]] = logs.softmax(1).cpu().numpy()
-
-    log = read_log(run.folder / "epochs.jsonl", ("seconds", "dev_loss", settings.monitor))
-    best = networks.best_line(log, settings.monitor) if run.protocol.select != "last" else log[-1]
-    return posteriors, {
-        "parameters": networks.count_parameters(network),
-        "epochs": f"{len(log)}, scored after {best['epoch']:.0f}",
-        "train_seconds": round(sum(line["seconds"] for line in log)),
-    }
-
-
-def score_svm(
-    run: "Run", fold: "Fold", utts: list[str], device: str
-) -> tuple["np.ndarray", dict[str, object]]:
-    """The same of an SVM."""
-    import numpy as np
-
-    from ser.models import svm
-
-    features = run.read_features()
-    machine = load_machine(run)
-    pooled = np.stack([svm.pool(features[utt], run.system.model) for utt in utts])
-    if machine.n_features_in_ != pooled.shape[1]:
-        raise UserError(
-            f"{run.folder / 'model.skops'}: of features of another size than those in {features.scp.parent}; "
-            f"remove or rename {run.folder} and run stage 3 again"
-        )
-    chosen = read_chosen(run.folder / "chosen.json")
-    seconds = chosen.pop("seconds")
-    return svm.posteriors(machine, pooled), {
-        "chosen": ", ".join(f"{name} {value:.4g}" for name, value in chosen.items()),
-        "train_seconds": round(seconds),
-    }
-
-
-def read_chosen(path: Path) -> dict[str, float]:
-    """What an SVM's search chose, and the seconds that it took."""
-    try:
-        chosen = {key: float(value) for key, value in json.loads(path.read_bytes()).items()}
-        if math.isfinite(chosen["seconds"]):
-            return chosen
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # not JSON, or not such a table
-        pass
-    raise UserError(f"{path}: damaged; remove or rename {path.parent} and run stage 3 again")
-
-
-def load_machine(run: "Run") -> "Pipeline":
-    """The SVM of a run that has ended."""
-    import zipfile
-
-    import skops.io
-
-    from ser.models import svm
-
-    path = run.folder / "model.skops"
-    remedy = f"remove or rename {run.folder} and run stage 3 again"
-    try:
-        with zipfile.ZipFile(path) as parts:  # what skops writes is not compressed
-            if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
-                raise ValueError("it holds more than its size")
-        machine = skops.io.load(path)  # of known types alone: nothing is executed
-        svm.refuse_other(machine, len(run.protocol.classes))
-        return machine
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # skops tells a broken file by many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a whole SVM ({reason}); {remedy}") from None
 
 
 if __name__ == "__main__":

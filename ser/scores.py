@@ -59,7 +59,7 @@ def identity_lines(run: "Run") -> dict[str, str]:
         "model": run.model,
         "row": " ".join(f"{part} {value or 'none'}" for part, value in run.row.items()),
         "trainer": stored["parts"]["trainer"],
-        "scorer": fingerprint(dict(sources("ser.score", "ser.archive"))),
+        "scorer": fingerprint(dict(sources(f"ser.learners.{run.system.learner}", "ser.archive"))),
         "modules": ", ".join(f"{module} {of_module[:8]}" for module, of_module in run.code.items()),
         **{
             f"{part} settings": json.dumps(settings(config), separators=(",", ":"))

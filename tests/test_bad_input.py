@@ -23,7 +23,7 @@ import pytest
 import soundfile
 
 import ser
-from ser import cli, dump_features, prepare_data
+from ser import cli, dump_features, prepare_data, train
 from ser.corpora import ravdess
 
 ROOT = Path(ser.__file__).parents[1]
@@ -47,7 +47,7 @@ DUMP = f"dump_features --systems conf/toy/tiny.yaml --cmd {sys.executable}@{ROOT
 JOB = "dump_features --job 1 data/small dump_small/*/split1"
 LAUNCH = "launch --trainer network --corpus toy --cmd false --systems conf/toy/tiny.yaml --protocols conf/protocols/selects_on_dev.yaml"
 TRAIN = f"train --device cpu {RUN.format('tiny')}"
-TRAIN_SVM = f"train_svm {RUN.format('svm')}"
+TRAIN_SVM = f"train {RUN.format('svm')}"
 SCORE = "score --device cpu --systems conf/toy/tiny.yaml --protocols conf/protocols/selects_on_dev.yaml"
 SCORE_SVM = SCORE.replace("tiny", "svm")
 REPORT = "report --corpus toy"
@@ -104,7 +104,7 @@ def lay_out(recipe, system="tiny"):
 
 def trained(recipe, system="tiny"):
     folder = lay_out(recipe, system)
-    importlib.import_module("ser.train" if system == "tiny" else "ser.train_svm").train(folder)
+    train.train(folder)
     return folder
 
 

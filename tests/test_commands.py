@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ser
-from ser import cli, make_folds, score, train, train_svm
+from ser import cli, make_folds, score, train
 from ser.cli import UserError
 
 PACKAGE = Path(ser.__file__).parent
@@ -34,7 +34,7 @@ def python(*arguments, folder=None):
 
 def test_the_commands_are_those_of_the_stages():
     assert set(COMMANDS) >= {
-        "get_corpus", "prepare_data", "validate_data", "make_folds", "dump_features", "launch", "train", "train_svm", "score", "report",
+        "get_corpus", "prepare_data", "validate_data", "make_folds", "dump_features", "launch", "train", "score", "report",
     }  # fmt: skip
 
 
@@ -111,9 +111,8 @@ def run(main):
     return stop.value.code
 
 
-@pytest.mark.parametrize("module", [train, train_svm])
-def test_a_run_that_is_not_there(tmp_path, module):
-    assert run(lambda: module.main([str(tmp_path / "no")])) == f"error: {tmp_path}/no/run.yaml: no such file"
+def test_a_run_that_is_not_there(tmp_path):
+    assert run(lambda: train.main([str(tmp_path / "no")])) == f"error: {tmp_path}/no/run.yaml: no such file"
 
 
 def test_nothing_to_score_is_no_fault(tmp_path, monkeypatch, capsys):

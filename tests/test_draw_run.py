@@ -16,7 +16,7 @@ from ser.cli import UserError
 from ser.config import read_system, read_yaml
 from ser.draw_run import describe_silence, examples, hear, is_quiet, mean_profile, neighbour_share, points, silence_and_rest, to_plane
 from ser.features import logmel
-from ser.inputs import Inputs
+from ser.reading import read_inputs, read_run_fold
 from ser.runs import read_run
 from ser.train import train
 
@@ -68,7 +68,7 @@ def table(name):
 
 def alone(folder, utt, matrix):
     """What the run's network says to one utterance: class number, what its last layer takes in, weights; and the frames."""
-    network, statistics = networks.trained(read_run(folder))
+    network, statistics, _ = networks.trained(read_run(folder))
     frames = torch.from_numpy((matrix - statistics["mean"]) / statistics["deviation"])[None]
     lengths = torch.tensor([len(matrix)])
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_an_attention_of_two_parts_in_chosen_utterances(toy, capsys):
     assert comments[0].endswith(": attention in chosen utterances")
     assert header == ["utt", "seconds", "self_attention", "speaker_attention"]
     assert list(dict.fromkeys(line[0] for line in lines)) == ["d-05", "d-02"]
-    network, statistics = networks.trained(read_run(folder))
+    network, statistics, _ = networks.trained(read_run(folder))
     for utt in ("d-05", "d-02"):
         frames = torch.from_numpy((toy.matrices[utt] - statistics["mean"]) / statistics["deviation"])[None]
         both = network.frame_weights(frames, torch.tensor([frames.shape[1]]))
@@ -212,13 +212,14 @@ def test_attention_to_words(spoken, capsys):
     comments, header, lines = table("peng_selects_on_dev_words_chosen")
     assert header == ["utt", "max", "mean", "word"]
     run = read_run(folder)
-    network, statistics = networks.trained(run)
-    inputs = Inputs(run)
+    network, statistics, _ = networks.trained(run)
+    fold = read_run_fold(run)
+    inputs = read_inputs(run, fold)
     for utt, comment in zip(("d-05", "d-02"), comments[1:], strict=True):
         batch = inputs.batch([utt], statistics)
         with torch.no_grad():
             weights = network.word_weights(batch.frames, batch.lengths, **batch.extras)
-            predicted = inputs.fold.classes[networks.forward(network, batch, "float32")[0].argmax()]
+            predicted = fold.classes[networks.forward(network, batch, "float32")[0].argmax()]
         assert comment == f"# {utt}: {spoken.classes[utt]}, predicted {predicted}"
         own = [line for line in lines if line[0] == utt]
         said = ["yes"] if spoken.classes[utt] == "low" else ["oh", "no"]
@@ -263,7 +264,7 @@ def test_a_network_that_scores_frames_is_the_mean_of_them(recipe):
         model = {"kind": "mirsamadi", "dense_sizes": [4], "hidden_size": 3, "pooling": pooling, "functionals": names, "dropout": 0.5}
         recipe.write_yaml(f"conf/toy/{pooling}.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": model})
         run = read_run(lay_out(recipe, pooling))
-        vectors[pooling] = draw_run.see(run, run.read_fold(), "cpu").vectors
+        vectors[pooling] = draw_run.see(run, read_run_fold(run), "cpu").vectors
     np.testing.assert_allclose(vectors["frames"], vectors["functionals"], rtol=1e-5, atol=1e-6)
 
 
@@ -305,10 +306,10 @@ class TestRefused:
         (run / "done").unlink()
         self.refuse(run, f"{run}: not done; run stage 4")
 
-    def test_an_svm(self, recipe):
+    def test_a_classical_model(self, recipe):
         run = recipe.lay_out("svm/selects_on_dev/fold1_seed1", system="svm")
         (run / "done").touch()
-        self.refuse(run, f"{run}: of an SVM, and only networks are drawn; leave it out")
+        self.refuse(run, f"{run}: no network, and only networks are drawn; leave it out")
 
     def test_no_run(self, tmp_path):
         self.refuse(tmp_path / "no", f"{tmp_path}/no/run.yaml: no such file")

@@ -11,7 +11,8 @@ import soundfile
 import torch
 import yaml
 
-from ser import dump_xvectors, xvectors
+from ser import dump_xvectors
+from ser.inputs import xvectors
 from ser.cli import UserError
 
 RATE = 16000
@@ -79,7 +80,7 @@ def test_each_utterance_gets_its_vector(place, capsys):
     dump()
     assert capsys.readouterr().out == "x/xvector.scp: 3 x-vectors of 4 values\n"
     assert Encoder.asked == [(HUB, {"run_opts": {"device": "cpu"}}), *LENGTHS.values()]
-    found = xvectors.read("x/xvector.scp", LENGTHS)
+    found = xvectors.read_scp("x/xvector.scp", LENGTHS)
     for utt, length in LENGTHS.items():
         samples, _ = soundfile.read(f"{utt}.wav", dtype="float32")
         np.testing.assert_allclose(found[utt], [samples.mean(), samples.std(), np.abs(samples).max(), length], rtol=1e-3, atol=1e-4)
@@ -91,7 +92,7 @@ def test_each_utterance_gets_its_vector(place, capsys):
 
 def test_beside_the_tables_where_the_systems_look_for_them(place):
     dump(out="data")
-    assert len(xvectors.read("data/xvector.scp", LENGTHS)) == 3
+    assert len(xvectors.read_scp("data/xvector.scp", LENGTHS)) == 3
 
 
 def test_a_vector_is_the_same_whatever_was_before_it(place):
@@ -99,7 +100,7 @@ def test_a_vector_is_the_same_whatever_was_before_it(place):
     edit(f"a-0 {place}/a-0.wav\n", "")
     torch.manual_seed(7)
     dump(out="y")
-    both = [xvectors.read(f"{out}/xvector.scp", ["a-1", "b-0"]) for out in "xy"]
+    both = [xvectors.read_scp(f"{out}/xvector.scp", ["a-1", "b-0"]) for out in "xy"]
     assert all(np.array_equal(both[0][utt], both[1][utt]) for utt in both[0])
 
 
@@ -107,7 +108,7 @@ def test_another_rate_and_two_channels(place):
     time = np.arange(8000) / 8000
     soundfile.write("a-0.wav", 0.2 * np.sin(2 * np.pi * 440 * np.stack([time, time], 1)), 8000)
     dump()
-    np.testing.assert_allclose(xvectors.read("x/xvector.scp", ["a-0"])["a-0"], [0, 0.2 / np.sqrt(2), 0.2, 16000], atol=0.01)
+    np.testing.assert_allclose(xvectors.read_scp("x/xvector.scp", ["a-0"])["a-0"], [0, 0.2 / np.sqrt(2), 0.2, 16000], atol=0.01)
 
 
 def test_a_local_folder(place):

@@ -10,7 +10,9 @@ import torch
 from ser import dump_vectors, networks, score
 from ser.cli import UserError
 from ser.config import read_system, read_yaml
-from ser.inputs import UNKNOWN, Inputs, Words, read_speakers, read_vocabulary, start, start_words
+from ser.inputs import speakers, words
+from ser.inputs.words import UNKNOWN, Words, read_vocabulary
+from ser.reading import read_inputs, read_run_fold, start
 from ser.runs import read_run
 from ser.scores import read_scores
 from ser.train import train
@@ -18,8 +20,8 @@ from ser.train import train
 
 def test_speakers_are_numbered_as_they_train(noisy):
     recipe, run = noisy
-    numbers = read_speakers(run).numbers
-    fold = run.read_fold()
+    fold = read_run_fold(run)
+    numbers = speakers.read(run, fold).numbers
     assert numbers.keys() == {*fold.train, *fold.dev, *fold.test}
     assert all(numbers[utt] == "ab".index(utt[0]) for utt in fold.train)
     assert all(numbers[utt] == -1 for utt in (*fold.dev, *fold.test))  # unseen
@@ -29,7 +31,7 @@ def test_speakers_are_numbered_as_they_train(noisy):
         "".join(f"{utt} {name}\n" for utt, name in recipe.classes.items() if utt[0] in "ab" and utt != moved)
     )
     (fold_folder / "test").write_text(f"{moved} {recipe.classes[moved]}\nd-00 high\n")
-    assert read_speakers(run).numbers[moved] == "ab".index(moved[0])  # seen
+    assert speakers.read(run, read_run_fold(run)).numbers[moved] == "ab".index(moved[0])  # seen
 
 
 def test_words_are_numbers_and_none_is_one_unknown():
@@ -43,13 +45,13 @@ def test_words_are_numbers_and_none_is_one_unknown():
 
 def test_the_vocabulary_is_of_training_alone(spoken):
     run = read_run(spoken.lay_out("run", system="peng"))
-    inputs = Inputs(run)
-    own = {f"{utt[0]}{utt[-2:]}" for utt in run.read_fold().train}
+    inputs = read_inputs(run, read_run_fold(run))
+    own = {f"{utt[0]}{utt[-2:]}" for utt in read_run_fold(run).train}
     assert read_vocabulary(run) == [UNKNOWN, "no", "oh", "yes"]  # own words come once
     assert own and inputs.sizes == {"n_features": 6, "n_classes": 2, "vocabulary_size": 4, "xvector_size": 3}
     Path("data/all/text").write_text(Path("data/all/text").read_text().replace("yes", "yeah"))
     assert read_vocabulary(run) == [UNKNOWN, "no", "oh", "yes"]  # what was trained stays
-    assert Inputs(run).batch(["a-01"], {}).extras["words"].tolist() == [[0, 0]]
+    assert read_inputs(run, read_run_fold(run)).batch(["a-01"], {}).extras["words"].tolist() == [[0, 0]]
 
 
 def test_transcripts_that_are_not_there(spoken):
@@ -107,8 +109,10 @@ def test_word_vectors_start_the_embedding(spoken):
     table.write_text(table.read_text().replace(f"{tested} ", f"{tested} zebra "))
     write_vectors("".join(f"{word} {' '.join(map(str, values))}\n" for word, values in vectors.items()))
     run = read_run(spoken.lay_out("run", system="peng"))
-    network = networks.build(run.system, Inputs(run).sizes)
-    start_words(run, network)
+    fold = read_run_fold(run)
+    inputs = read_inputs(run, fold)
+    network = networks.build(run.system, inputs.sizes)
+    words.start(network, fold, inputs.extras["words"], run)
     names = read_vocabulary(run)
     assert names == [UNKNOWN, "no", "oh", "yes", "zebra"]  # a word of the corpus that training does not have, too
     for word, values in vectors.items():
@@ -127,7 +131,7 @@ def test_other_word_vectors_make_another_run(spoken):
 
 def test_vectors_of_another_size_are_told(spoken):
     write_vectors("no 1 2 3\n")
-    with pytest.raises(UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, and model.word_size is 4; give it theirs$"):
+    with pytest.raises(UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, and model.word_size is 4; set it to theirs$"):
         train(spoken.lay_out("run", system="peng"), "cpu")
 
 
@@ -158,12 +162,13 @@ def test_x_vectors_start_with_the_scale_of_training(spoken, scale):
             vector[2] = 7  # of all the same
             writer(utt, vector)
     run = read_run(spoken.lay_out("run", system="peng"))
-    inputs = Inputs(run)
+    fold = read_run_fold(run)
+    inputs = read_inputs(run, fold)
     network = networks.build(run.system, inputs.sizes)
-    start(network, run, inputs)
-    of_train = np.stack([vectors[utt] for utt in run.read_fold().train])
+    start(network, run, fold, inputs.extras)
+    of_train = np.stack([vectors[utt] for utt in fold.train])
     np.testing.assert_allclose(network.xvector_mean, of_train.mean(0), rtol=1e-4)
     np.testing.assert_allclose(network.xvector_deviation, [*of_train.std(0)[:2], 1], rtol=1e-4)
     train(run.folder)
-    trained, _ = networks.trained(run)
+    trained, _, _ = networks.trained(run)
     assert torch.equal(trained.xvector_mean, network.xvector_mean)  # and stays

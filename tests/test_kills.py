@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[1]
 HELPER = """
 import json, os, sys
 import numpy, sklearn.svm, skops.io, soundfile, torch
-from ser import cli, draw_run, dump_features, figures, make_folds, prepare_data, report, score, train, train_svm
+from ser import cli, draw_run, dump_features, figures, make_folds, prepare_data, report, score, train
 from ser.models import sherman, svm
-commands = {module.__name__: module for module in (draw_run, dump_features, make_folds, prepare_data, report, score, train, train_svm)}
+commands = {module.__name__: module for module in (draw_run, dump_features, make_folds, prepare_data, report, score, train)}
 torch.set_num_threads(1)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -238,14 +238,14 @@ def test_training_of_a_network(helper, chance, twice, recipe):
 def test_training_of_an_svm(helper, chance, twice, recipe):
     recipe.lay_out("run", system="svm")
     copy(twice)
-    compare(helper, chance, twice, 15, ["ser.train_svm", "exp/run"], "exp")
+    compare(helper, chance, twice, 15, ["ser.train", "exp/run"], "exp")
 
 
 @pytest.mark.parametrize("system", ["tiny", "svm"])
 def test_scoring(helper, chance, twice, recipe, system):
     for seed in range(1, 5):
         run = recipe.lay_out(f"{system}/selects_on_dev/fold1_seed{seed}", system=system, seed=seed)
-        helper.run(recipe.folder, ["ser.train_svm" if system == "svm" else "ser.train", str(run)])
+        helper.run(recipe.folder, ["ser.train", str(run)])
     copy(twice)
     command = ["ser.score", "--systems", f"conf/toy/{system}.yaml", "--protocols", "conf/protocols/selects_on_dev.yaml"]
     compare(helper, chance, twice, 8, command, "results")

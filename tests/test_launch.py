@@ -19,6 +19,7 @@ import yaml
 from ser import launch, provenance, runs, train
 from ser.cli import UserError
 from ser.files import alone
+from ser.reading import read_run_fold
 from ser.worker import State
 
 ROOT = Path(runs.__file__).parents[1]
@@ -41,10 +42,10 @@ def place(recipe, monkeypatch):
     return recipe
 
 
-def start(*options, trainer="network", protocols=("dev", "test"), cmd="./runner --queue long"):
+def start(*options, learner="network", protocols=("dev", "test"), cmd="./runner --queue long"):
     """Launch; return the runs that the runner was given, or None where it was not called."""
     Path("called").unlink(missing_ok=True)
-    arguments = ["--trainer", trainer, "--corpus", "toy", "--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml"]
+    arguments = ["--learner", learner, "--corpus", "toy", "--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml"]
     launch.main([*arguments, "--protocols", *(f"conf/protocols/selects_on_{name}.yaml" for name in protocols), "--cmd", cmd, *options])
     return handed() if Path("called").exists() else None
 
@@ -66,7 +67,7 @@ def test_all_runs_of_the_networks(place):
 
 
 def test_all_runs_of_the_svms(place):
-    assert set(start(trainer="svm")) == places("svm", ["dev", "test"], [1, 2], [1])
+    assert set(start(learner="classical")) == places("svm", ["dev", "test"], [1, 2], [1])
 
 
 def test_what_the_runner_is_told(place):
@@ -141,7 +142,7 @@ def test_a_failing_job_of_run_py(place, monkeypatch, capfd):
     next(Path("dump").glob("*/feats.ark")).unlink()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(UserError, match="1 of 1 runs failed: exp/svm/selects_on_dev/fold2_seed1; mend "):
-        start("--folds", "2", trainer="svm", protocols=["dev"], cmd=f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py")
+        start("--folds", "2", learner="classical", protocols=["dev"], cmd=f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py")
     shown = capfd.readouterr().err
     assert "cannot read the features of " in shown
     assert "Traceback" not in shown
@@ -309,7 +310,7 @@ def test_progress(tmp_path, monkeypatch):
     assert str(progress) == "2 done, 2 running, 1 failed, 3 left; about 0:02:55 to go"
 
 
-def test_a_folder_made_with_other_settings_is_refused(place):
+def test_a_folder_made_with_other_settings_is_refused(place, capsys):
     for folder in start():
         (Path(folder) / "done").touch()
     file = Path("conf/toy/tiny.yaml")
@@ -318,21 +319,82 @@ def test_a_folder_made_with_other_settings_is_refused(place):
     assert start() is None  # words change no result
 
     place.write_yaml(str(file), **content | {"training": content["training"] | {"epochs": 4}})
+    capsys.readouterr()
     with pytest.raises(UserError) as error:
         start()
     assert str(error.value) == (
-        f"4 of 4 runs cannot go on: {' '.join(sorted(places('tiny', ['dev', 'test'], [1, 2], [1])))}: made with other system "
-        "(training.epochs 3, not 4); remove or rename the folder to run it anew"
+        "4 of 4 runs cannot go on, as listed above; put back what differs, or give run.sh --overwrite true to remove these "
+        "runs and train them again"
     )
+    assert capsys.readouterr().out.splitlines() == [
+        f"exp/tiny/selects_on_{name}/{{fold1_seed1,fold2_seed1}}: made with other system (training.epochs 3, not 4)" for name in ("dev", "test")
+    ]
     place.write_yaml(str(file), **content)
 
     file = Path("conf/protocols/selects_on_dev.yaml")
     content = yaml.safe_load(file.read_text())
     place.write_yaml(str(file), **content | {"classes": {"low": ["calm", "sad"], "high": ["angry"]}})
-    with pytest.raises(UserError, match=r"2 of 4 runs cannot go on: .*: made with other protocol \(classes.low"):
+    with pytest.raises(UserError, match="2 of 4 runs cannot go on, as listed above"):
         start()
+    assert "fold2_seed1}: made with other protocol (classes.low" in capsys.readouterr().out
     place.write_yaml(str(file), **content)
     assert start() is None
+
+
+def change_epochs(place, epochs):
+    content = yaml.safe_load(Path("conf/toy/tiny.yaml").read_text())
+    place.write_yaml("conf/toy/tiny.yaml", **content | {"training": content["training"] | {"epochs": epochs}})
+
+
+def test_overwrite_replaces_the_runs_that_were_made_otherwise_alone(place, capsys):
+    for folder in start("--seeds", "2"):
+        (Path(folder) / "best.safetensors").write_text("weights")
+        (Path(folder) / "done").touch()
+    same = yaml.safe_load(Path("exp/tiny/selects_on_dev/fold1_seed1/run.yaml").read_text())
+    change_epochs(place, 4)
+    capsys.readouterr()
+    given = start("--overwrite", protocols=["dev"])  # of seed 1 alone
+    assert set(given) == places("tiny", ["dev"], [1, 2], [1])
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "removed exp/tiny/selects_on_dev/{fold1_seed1,fold2_seed1}: made with other system (training.epochs 3, not 4)",
+        "network: 2 runs, 0 done, 2 to do",
+    ]
+    for folder in given:
+        assert sorted(os.listdir(folder)) == ["done", "run.yaml"]  # the runner's
+        assert runs.read_run(folder).system.training.epochs == 4
+    for folder in places("tiny", ["dev"], [1, 2], [2]) | places("tiny", ["test"], [1, 2], [1, 2]):
+        assert (Path(folder) / "best.safetensors").exists() and runs.read_run(folder).system.training.epochs == 3
+    assert start("--overwrite", protocols=["dev"]) is None  # what is as it should be stays
+    change_epochs(place, 3)
+    start("--overwrite", protocols=["dev"])
+    assert yaml.safe_load(Path("exp/tiny/selects_on_dev/fold1_seed1/run.yaml").read_text())["parts"] == same["parts"]
+
+
+def test_overwrite_leaves_what_another_process_works_on(place, capsys):
+    for folder in start(protocols=["dev"]):
+        (Path(folder) / "epochs.jsonl").write_text("{}")
+    for done in Path("exp").rglob("done"):
+        done.unlink()
+    change_epochs(place, 4)
+    first = Path("exp/tiny/selects_on_dev/fold1_seed1")
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    with alone(first / "lock", str(first)), pytest.raises(UserError) as error:
+        start("--overwrite", protocols=["dev"])
+    assert str(error.value).startswith("1 of 2 runs cannot go on, as listed above; wait until the other process has ended")
+    assert f"{first}: another process works on it\n" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert handed() == ["exp/tiny/selects_on_dev/fold2_seed1"]
+    assert not Path("exp/tiny/selects_on_dev/fold2_seed1/epochs.jsonl").exists()
+
+
+def test_overwrite_removes_nothing_where_the_features_are_not_there(place):
+    for folder in start(protocols=["dev"]):
+        (Path(folder) / "best.safetensors").write_text("weights")
+    change_epochs(place, 4)
+    shutil.rmtree("dump")
+    with pytest.raises(UserError, match="no features here"):
+        start("--overwrite", protocols=["dev"])
+    assert len(list(Path("exp").rglob("best.safetensors"))) == len(list(Path("exp").rglob("done"))) == 2
 
 
 def test_a_run_is_read_as_it_was_laid_out(place):
@@ -346,7 +408,7 @@ def test_a_run_is_read_as_it_was_laid_out(place):
     other = replace(run, folder=Path("exp/other"))
     runs.write_run(other)
     assert runs.read_run("exp/other") == other
-    assert list(run.read_fold().train) == place.part("train")
+    assert list(read_run_fold(run).train) == place.part("train")
 
 
 @pytest.mark.parametrize("commit", ["123e45", "12345678e012", "0123456789ab", "1e5", "45fee67-dirty", "null", "1_000", "12:30:45"])

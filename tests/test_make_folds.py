@@ -255,6 +255,29 @@ def test_dialogs_and_scenarios_are_counted_where_there_are_tables_of_them(data):
     assert line.startswith("train and test share 7 of 7 speakers, 0 of 1 sentences, 7 of 7 dialogs, 0 of 1 scenarios, ")
 
 
+@pytest.mark.parametrize(
+    ("folds_text", "select", "counted"),
+    [
+        ("{kind: groups, by: spk, number: 7}", "dev", "7 folds by spk; 7 speakers: train 5, dev 1, test 1"),
+        ("{kind: groups, by: spk, number: 3}", "dev", "3 folds by spk; 7 speakers: train 2 to 3, dev 2 to 3, test 2 to 3"),
+        ("{kind: groups, by: sent, number: 3}", "last", "3 folds by sent; 7 speakers: train 7, test 7; 3 values of sent: train 2, test 1"),
+        ("{kind: groups, by: utt, number: 3, seed: 1}", "test", "3 folds by utt; 7 speakers: train 7, test 7"),
+        ("{kind: random, number: 1, test_share: 0.5, seed: 1}", "test", "1 fold drawn at random; 7 speakers: train 7, test 7"),
+    ],
+)  # fmt: skip
+def test_what_the_folds_are_is_counted(data, capsys, folds_text, select, counted):
+    run(data, folds_text, select)
+    assert capsys.readouterr().out.splitlines()[1] == counted
+
+
+def test_folds_in_words_from_what_scores_keep(data):
+    run(data, "{kind: groups, by: spk, number: 3}")
+    overlaps = [folds.read_fold(data.parent / f"folds/protocol/fold{number}", data).overlap for number in (1, 2, 3)]
+    assert folds.in_words(3, overlaps) == "3 folds, each with 2 to 3 test speakers, of whom 0 are in the training part"
+    assert folds.in_words(3, overlaps[:1]) == "3 folds, each with 3 test speakers, of whom 0 are in the training part"
+    assert folds.in_words(1, ["of an older version"]) == "1 fold"
+
+
 def test_a_protocol_that_selects_on_the_test_set_is_told_of(data, capsys):
     run(data, "{kind: groups, by: spk, number: 3}", "dev")
     assert "NOTE" not in capsys.readouterr().out
@@ -272,7 +295,7 @@ def test_a_label_that_the_corpus_lacks(data):
 
 def test_labels_that_the_protocol_leaves_out_are_counted(data, capsys):
     run(data, "{kind: groups, by: spk, number: 3}")
-    assert "protocol: d\nleft out: happy 21\nfold 1: " in capsys.readouterr().out
+    assert "speakers: train 2 to 3, dev 2 to 3, test 2 to 3\nleft out: happy 21\nfold 1: " in capsys.readouterr().out
     run(data, "{kind: groups, by: spk, number: 3}", classes="{low: [sad, calm], high: [angry, happy]}")
     assert "left out" not in capsys.readouterr().out
 

@@ -14,15 +14,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ser import networks, predict, runs
+from ser import trained as trained_module
 from ser.cli import UserError
 from ser.config import kinds, read_yaml
 from ser.features import logmel
-from ser.inputs import Words, read_vocabulary
-from ser.models import svm
+from ser.inputs.words import Words, read_vocabulary
+from ser.learners import classical
 from ser.runs import read_run
-from ser.score import load_machine
 from ser.train import train
-from ser.train_svm import train as train_svm
 
 RATE = 8000
 PENG = {
@@ -72,7 +71,7 @@ def place(recipe):
 def trained(place, system, select="dev"):
     """The folder of a run, where nothing else of the recipe is."""
     folder = place.lay_out(f"{system}_{select}", select, system=system)
-    (train_svm if system == "svm" else train)(folder)
+    train(folder)
     for name in ("data", "dump", "conf"):
         shutil.rmtree(name, ignore_errors=True)
     return Path(shutil.move(folder, f"kept_{system}"))
@@ -101,7 +100,7 @@ def test_a_network_that_hears_frames(place, system, select, capsys):
     folder = trained(place, system, select)
     table = told(capsys, folder, "heard")
     assert list(table) == ["heard/a.wav", "heard/b.wav", "heard/c.wav"]
-    network, statistics = networks.trained(read_run(folder))
+    network, statistics, _ = networks.trained(read_run(folder))
     for name in "abc":
         frames = torch.from_numpy((features(name) - statistics["mean"]) / statistics["deviation"])[None]
         with torch.no_grad():
@@ -123,8 +122,8 @@ def test_a_machine(place, capsys):
     table = told(capsys, folder, "heard/c.wav", "heard/a.wav")
     assert list(table) == ["heard/c.wav", "heard/a.wav"]
     run = read_run(folder)
-    pooled = np.stack([svm.pool(features(name), run.system.model) for name in "ca"])
-    expected = svm.posteriors(load_machine(run), pooled)
+    pooled = np.stack([classical.pool(features(name), run.system.model) for name in "ca"])
+    expected = classical.probabilities(classical.load(run).estimator, pooled)
     np.testing.assert_allclose([shares for _, shares in table.values()], expected, atol=1e-4)
 
 
@@ -132,7 +131,7 @@ def test_a_network_that_reads_words_and_x_vectors(place, capsys):
     folder = trained(place, "peng")
     Path("texts").write_text("a Oh no!\nb\nc yes zebra\n")
     table = told(capsys, "--texts", "texts", "--xvectors", "heard.scp", folder, "heard")
-    network, statistics = networks.trained(read_run(folder))
+    network, statistics, _ = networks.trained(read_run(folder))
     vectors = kaldiio.load_scp("heard.scp")
     words = Words({"a": "Oh no!", "b": "", "c": "yes zebra"}, read_vocabulary(read_run(folder)))
     for name in "abc":
@@ -149,7 +148,7 @@ def test_a_system_that_is_normalised_by_speaker(place, capsys):
     folder = trained(place, "lemoine")
     table = told(capsys, folder, "heard")
     all_frames = np.concatenate([features(name) for name in "abc"]).astype(float)
-    network, _ = networks.trained(read_run(folder))
+    network, *_ = networks.trained(read_run(folder))
     for name in "abc":
         frames = torch.from_numpy(((features(name) - all_frames.mean(0)) / all_frames.std(0)).astype(np.float32))[None]
         with torch.no_grad():
@@ -165,7 +164,7 @@ def test_a_recording_that_cannot_be_taken_leaves_the_others(place, system, capsy
     soundfile.write("heard/silent.wav", np.zeros(4000), RATE)
     Path("heard/._a.wav").write_bytes(b"Mac OS X")  # which macOS puts beside each file on other disks
     capsys.readouterr()
-    with pytest.raises(UserError, match=r"^2 of 5 recordings are left out, as said above; mend them$"):
+    with pytest.raises(UserError, match=r"^2 of 5 recordings are left out, as reported above; fix them$"):
         predict.main([str(folder), "heard"])
     out, err = capsys.readouterr()
     assert [line.split("\t")[0] for line in out.splitlines()[1:]] == list(table)
@@ -193,8 +192,8 @@ def test_a_row_is_told_as_soon_as_it_is_known(place, capsys, monkeypatch):
     folder = trained(place, "svm")
     capsys.readouterr()
     rows = []
-    read = predict.audio.read
-    monkeypatch.setattr(predict.audio, "read", lambda *given: rows.append(capsys.readouterr().out.count("heard/")) or read(*given))
+    read = trained_module.audio.read
+    monkeypatch.setattr(trained_module.audio, "read", lambda *given: rows.append(capsys.readouterr().out.count("heard/")) or read(*given))
     predict.main([str(folder), "heard"])
     assert rows == [0, 1, 1]
 
@@ -206,8 +205,8 @@ def test_a_machine_that_is_normalised_by_speaker(place, capsys):
     table = told(capsys, folder, "heard")
     frames = np.concatenate([features(name) for name in "abc"]).astype(float)
     run = read_run(folder)
-    pooled = np.stack([svm.pool(((features(name) - frames.mean(0)) / frames.std(0)).astype(np.float32), run.system.model) for name in "abc"])
-    np.testing.assert_allclose([shares for _, shares in table.values()], svm.posteriors(load_machine(run), pooled), atol=1e-3)
+    pooled = np.stack([classical.pool(((features(name) - frames.mean(0)) / frames.std(0)).astype(np.float32), run.system.model) for name in "abc"])
+    np.testing.assert_allclose([shares for _, shares in table.values()], classical.probabilities(classical.load(run).estimator, pooled), atol=1e-3)
 
 
 class TestRefused:
@@ -220,15 +219,15 @@ class TestRefused:
 
     def test_a_run_that_is_not_done(self, place):
         folder = place.lay_out("run")
-        self.refuse(f"{folder}: not done; run stage 4", folder, "heard")
+        self.refuse(f"{folder}: not done; run stage 3 or 4", folder, "heard")
 
     def test_words_that_are_not_there(self, place):
         folder = trained(place, "peng")
-        self.refuse(f"{folder}: its system reads what is said; give --text or --texts", "--xvectors", "heard.scp", folder, "heard")
-        self.refuse(f"{folder}: its system reads x-vectors; give --xvectors", "--text", "no", folder, "heard/a.wav")
-        self.refuse("--text: of one recording, and there are 3; give --texts", "--text", "no", folder, "heard")
+        self.refuse(f"{folder}: its system reads what is said; give --text or --texts (in Python words=)", "--xvectors", "heard.scp", folder, "heard")
+        self.refuse(f"{folder}: its system reads x-vectors; give --xvectors (in Python xvectors=)", "--text", "no", folder, "heard/a.wav")
+        self.refuse("--text: for one recording, and there are 3; give --texts", "--text", "no", folder, "heard")
         Path("texts").write_text("a no\nb no\n")
-        named = "lines start with the files' names without their endings"
+        named = "lines start with the files' names without their suffixes"
         self.refuse(f"texts: no line for c; {named}", "--texts", "texts", folder, "heard")
         Path("texts").write_text("a no\nb no\nc no\n")
         Path("ids.scp").write_text("s1-a heard.ark:2\n")
@@ -236,7 +235,7 @@ class TestRefused:
         with kaldiio.WriteHelper("ark,scp:wide.ark,wide.scp") as writer:
             for name in "abc":
                 writer(name, np.zeros(4, np.float32))
-        learned = f"wide.scp: x-vectors of 4 values, and {folder} learned from 3; give those of the same extractor"
+        learned = f"{folder}: its network learned from x-vectors of 3 values, and these have 4; give those of the same extractor"
         self.refuse(learned, "--texts", "texts", "--xvectors", "wide.scp", folder, "heard")
 
     def test_words_given_twice(self, place, capsys):
@@ -253,7 +252,7 @@ class TestRefused:
 
     def test_every_model_is_here(self):
         of_one_vector = {"issa"}  # and not of frames: tests/models/test_issa.py
-        assert {"sherman", "svm", "lemoine", "peng"} | of_one_vector | HEARS_FRAMES.keys() - {"tiny"} == set(kinds("model"))
+        assert {"sherman", "svm", "logistic", "lemoine", "peng"} | of_one_vector | HEARS_FRAMES.keys() - {"tiny"} == set(kinds("model"))
 
     def test_recordings(self, place):
         folder = trained(place, "tiny")
@@ -264,7 +263,7 @@ class TestRefused:
         self.refuse("heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out", folder, "heard/d.wav")
         Path("more").mkdir()
         shutil.copy("heard/a.wav", "more")
-        self.refuse("more/a.wav: heard/a.wav has that name too; rename one, or ask for one alone", folder, "heard/a.wav", "more")
+        self.refuse("more/a.wav: heard/a.wav has that name too; rename one, or give one of them alone", folder, "heard/a.wav", "more")
 
     def test_a_folder_that_holds_runs(self, place):
         place.lay_out("tiny/honest/fold1_seed1")
@@ -278,7 +277,7 @@ class TestRefused:
     @pytest.mark.parametrize("what", ["mapping", "classes", "unfitted", "broken", "large"])
     def test_another_machine_than_the_runs(self, place, what):
         folder = trained(place, "svm")
-        machine = load_machine(read_run(folder))
+        machine = classical.load(read_run(folder)).estimator
         features = np.random.default_rng(0).standard_normal((30, machine.n_features_in_))
         if what == "mapping":
             machine, reason = {"a": "1"}, "it holds something else"
@@ -292,11 +291,11 @@ class TestRefused:
             reason = "it holds more than its size"
         with open(folder / "model.skops", "wb") as stream:
             skops.io.dump(machine, stream, compression=8 if what == "large" else 0)
-        self.refuse(f"{folder}/model.skops: not a whole SVM ({reason}); remove or rename {folder} and run stage 3 again", folder, "heard")
+        self.refuse(f"{folder}/model.skops: not a whole svm ({reason}); remove or rename {folder} and run stage 3 again", folder, "heard")
 
     def test_a_machine_that_was_damaged(self, place):
         folder = trained(place, "svm")
-        whole, machine = (folder / "model.skops").read_bytes(), load_machine(read_run(folder))
+        whole, machine = (folder / "model.skops").read_bytes(), classical.load(read_run(folder)).estimator
         frames = np.random.default_rng(1).standard_normal((5, machine.n_features_in_))
         rng, refused = np.random.default_rng(0), 0
         for number in range(40):
@@ -308,10 +307,10 @@ class TestRefused:
                 del content[at:]
             (folder / "model.skops").write_bytes(content)
             try:
-                same = load_machine(read_run(folder))  # a bit that is no matter, as of the time in a zip file
-                assert np.array_equal(svm.posteriors(same, frames), svm.posteriors(machine, frames))
+                same = classical.load(read_run(folder)).estimator  # a bit that is no matter, as of the time in a zip file
+                assert np.array_equal(classical.probabilities(same, frames), classical.probabilities(machine, frames))
             except UserError as error:
-                assert str(error).startswith(f"{folder}/model.skops: not a whole SVM (")
+                assert str(error).startswith(f"{folder}/model.skops: not a whole svm (")
                 refused += 1
         assert refused > 30
 

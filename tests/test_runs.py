@@ -10,11 +10,12 @@ import pytest
 
 from ser import identity, runs
 from ser.cli import UserError
+from ser.reading import read_features, read_groups, read_run_fold
 
 
 def test_copies_join_the_training_part_alone(noisy):
     recipe, run = noisy
-    fold = run.read_fold()
+    fold = read_run_fold(run)
     own = recipe.part("train")
     assert set(fold.train) == {*own, *(f"{utt}-snr10" for utt in own), *(f"{utt}-snr0" for utt in own)}
     assert all(fold.train[f"{utt}-snr0"] == fold.train[utt] == recipe.classes[utt] for utt in own)
@@ -24,7 +25,8 @@ def test_copies_join_the_training_part_alone(noisy):
 
 def test_each_utterance_has_the_features_of_its_noise(noisy):
     recipe, run = noisy
-    features, fold = run.read_features(), run.read_fold()
+    fold = read_run_fold(run)
+    features = read_features(run, fold)
     lengths = features.lengths_of([*fold.train, *fold.dev, *fold.test])
     for utt in recipe.part("train"):
         matrix = recipe.matrices[utt]
@@ -39,23 +41,23 @@ def test_each_utterance_has_the_features_of_its_noise(noisy):
 
 def test_copies_are_in_the_group_of_their_source(noisy):
     _, run = noisy
-    groups = run.read_groups()
-    assert all(groups[utt] == utt[0] for utt in run.read_fold().train)
+    groups = read_groups(run, read_run_fold(run))
+    assert all(groups[utt] == utt[0] for utt in read_run_fold(run).train)
 
 
 def test_utterances_may_be_the_groups(noisy):
     """Of a protocol whose folds are `by: utt`, for which there is no table."""
     _, run = noisy
     folds = replace(run.protocol.folds, by="utt")
-    groups = replace(run, protocol=replace(run.protocol, folds=folds)).read_groups()
-    assert groups == {utt: utt.split("-snr")[0] for utt in run.read_fold().train}
+    groups = read_groups(replace(run, protocol=replace(run.protocol, folds=folds)), read_run_fold(run))
+    assert groups == {utt: utt.split("-snr")[0] for utt in read_run_fold(run).train}
 
 
 def test_missing_copies_are_told(noisy):
     _, run = noisy
     (run.feature_folder("snr0") / "feats.scp").write_text("a-00 nowhere:1\n")
     with pytest.raises(UserError, match="-snr0/feats.scp: no features of .*; run stage 2 again"):
-        run.read_features()
+        read_features(run, read_run_fold(run))
 
 
 def test_what_stage_2_must_have_made(noisy):
@@ -77,7 +79,7 @@ def test_a_system_takes_its_parts_of_the_feature(recipe):
                 writer(utt, factor * matrix[:1])
         (folder / "utt2num_frames").write_text("".join(f"{utt} 1\n" for utt in recipe.matrices))
         recipe.seal(folder, "means")
-    features = run.read_features()
+    features = read_features(run, read_run_fold(run))
     assert features.dimension == 4
     utt = recipe.part("train")[0]
     (frame,) = recipe.matrices[utt][:1]  # three mel powers, one coefficient, zero-crossing rate, root mean square
@@ -88,8 +90,9 @@ def test_a_system_takes_its_parts_of_the_feature(recipe):
 def test_speakers_are_normalised_over_what_the_fold_has_of_them(noisy):
     recipe, run = noisy
     run = replace(run, system=replace(run.system, normalisation="speaker"))
-    features, fold = run.read_features(), run.read_fold()
-    raw = replace(run, system=replace(run.system, normalisation="none")).read_features()
+    fold = read_run_fold(run)
+    features = read_features(run, fold)
+    raw = read_features(replace(run, system=replace(run.system, normalisation="none")), fold)
     utt2spk = {line.split()[0]: line.split()[1] for line in (run.data / "utt2spk").read_text().splitlines()}
     for spk in set(utt2spk.values()):
         utts = [utt for utt in (*fold.train, *fold.dev, *fold.test) if utt2spk[utt.split("-snr")[0]] == spk]
@@ -156,7 +159,7 @@ def test_file_times_are_no_matter(recipe):
     for path in (*Path("data").rglob("*"), *Path("dump").rglob("*")):
         os.utime(path, (1, 1))
     run.refuse_changes()
-    run.read_features()
+    read_features(run, read_run_fold(run))
 
 
 @pytest.mark.parametrize("module", ["ser.models.sherman", "ser.layers", "ser.features.logmel", "ser.normalisation", "ser.batches"])
@@ -169,9 +172,9 @@ def test_other_code_is_another_run(recipe, monkeypatch, module):
 
 def test_the_training_code_is_no_matter_to_a_run_that_has_ended(recipe, monkeypatch):
     run = runs.read_run(recipe.lay_out("run"))
-    other_code(monkeypatch, "ser.train")
+    other_code(monkeypatch, "ser.learners.network")
     run.refuse_changes(but=["trainer"])
-    with pytest.raises(UserError, match=r"made with other code \(ser\.train\)"):
+    with pytest.raises(UserError, match=r"made with other code \(ser\.learners\.network\)"):
         run.refuse_changes()
 
 
@@ -180,12 +183,12 @@ def test_features_of_other_code_or_recordings_are_refused(recipe, monkeypatch):
     dump = run.feature_folder()
     edit(dump / "utt2md5", "md5-of-a-01", "another")
     with pytest.raises(UserError, match=f"{dump}: made of other recordings: a-01; run stage 2 again"):
-        run.read_features()
+        read_features(run, read_run_fold(run))
     recipe.seal(dump)
-    run.read_features()
+    read_features(run, read_run_fold(run))
     other_code(monkeypatch, "ser.features.logmel")
     with pytest.raises(UserError, match=rf"{dump}: made by other code \(ser\.features\.logmel\); run stage 2 again"):
-        run.read_features()
+        read_features(run, read_run_fold(run))
 
 
 def test_a_run_that_has_not_begun_is_laid_out_anew_and_one_that_has_is_refused(recipe):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import skops.io
 
-from ser import networks, provenance, score, train, train_svm
+from ser import networks, provenance, score, train
 from ser import scores as scores_module
 from ser.cli import UserError
 from ser.identity import settings
+from ser.reading import read_run_fold
 from ser.runs import read_run
 from ser.scores import Scores, read_log, read_scores, write_scores
 
@@ -149,7 +150,7 @@ def test_stage_5_scores_what_is_done_and_new(recipe, capsys):
 def scored(recipe, capsys):
     """A run of an SVM and its scores: (folder, file of the scores)."""
     folder = recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm")
-    train_svm.train(folder)
+    train.train(folder)
     run_score()
     capsys.readouterr()
     return folder, Path("results/svm/selects_on_test/fold1_seed1.txt")
@@ -177,7 +178,7 @@ def test_file_times_are_no_matter(scored, recipe):
     shutil.rmtree(folder)
     conf = Path("conf/toy/svm.yaml")
     recipe.write_yaml(str(conf), **(content := recipe.yaml.safe_load(conf.read_text())) | {"model": content["model"] | {"cost": [0.01]}})
-    train_svm.train(recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm"))
+    train.train(recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm"))
     run_score()
     scores = read_scores(result)
     assert scores.settings("system")["model"]["cost"] == [0.01]
@@ -273,7 +274,7 @@ def test_a_log_that_is_damaged_is_written_anew(recipe):
 def test_a_run_that_cannot_be_scored_does_not_stop_the_others(recipe, capsys):
     folders = [recipe.lay_out(f"svm/selects_on_test/fold{fold}_seed1", "test", system="svm", fold=fold) for fold in (1, 2)]
     for folder in folders:
-        train_svm.train(folder)
+        train.train(folder)
     (folders[0] / "chosen.json").write_text("x")
     with pytest.raises(UserError, match="fold1_seed1/chosen.json: damaged"):
         run_score()
@@ -316,7 +317,7 @@ def test_features_that_are_no_numbers_are_refused(scored):
     """Where they are read, so that training, scoring and drawing refuse them too."""
     folder, result = scored
     result.unlink()
-    utt = read_run(folder).read_fold().test.popitem()[0]
+    utt = read_run_fold(read_run(folder)).test.popitem()[0]
     place = dict(line.split() for line in next(Path("dump").glob("*/feats.scp")).read_text().splitlines())[utt]
     ark, offset = place.rsplit(":", 1)
     content = bytearray(Path(ark).read_bytes())
@@ -354,7 +355,7 @@ def test_scores_that_are_not_text(tmp_path):
 
 def test_stage_5_of_an_svm(recipe, capsys):
     folder = recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm")
-    train_svm.train(folder)
+    train.train(folder)
     assert (folder / "done").exists()
     run_score()
     scores = read_scores(Path("results/svm/selects_on_test/fold1_seed1.txt"))
@@ -368,14 +369,14 @@ def test_stage_5_of_an_svm(recipe, capsys):
     assert "nan" not in scores.about["chosen"]
 
     capsys.readouterr()
-    train_svm.train(folder)
+    train.train(folder)
     assert capsys.readouterr().out == f"{folder}: done already\n"
 
 
 def test_an_svms_inner_groups_are_those_of_the_protocol(recipe, monkeypatch):
     """Speakers, of which the training part has two; and utterances where they are drawn at random."""
     heard = []
-    monkeypatch.setattr("ser.models.svm.fit", lambda pooled, targets, groups, *others: heard.append(list(groups)) or 1 / 0)
+    monkeypatch.setattr("ser.learners.classical.search", lambda pooled, targets, groups, *others: heard.append(list(groups)) or 1 / 0)
     recipe.write_yaml(
         "conf/protocols/selects_on_chance.yaml", description="d", classes={"low": ["calm"], "high": ["angry"]},
         folds={"kind": "random", "number": 1, "test_share": 0.2, "seed": 1}, select="test",
@@ -383,7 +384,7 @@ def test_an_svms_inner_groups_are_those_of_the_protocol(recipe, monkeypatch):
     Path("data/folds/selects_on_chance").symlink_to("selects_on_test")
     for select in ("dev", "test", "chance"):
         with pytest.raises(ZeroDivisionError):
-            train_svm.train(recipe.lay_out(select, select, system="svm"))
+            train.train(recipe.lay_out(select, select, system="svm"))
     utts = recipe.part("train")
     speakers = [utt[0] for utt in utts]  # of the training part: nobody hears the development part
     assert heard == [speakers, speakers, utts]

@@ -8,7 +8,7 @@ import kaldiio
 import numpy as np
 import pytest
 
-from ser import xvectors
+from ser.inputs import xvectors
 from ser.archive import write_archive
 from ser.cli import UserError
 
@@ -36,7 +36,7 @@ def write(folder, vectors, kind="ark,scp"):
 
 def is_read(scp, vectors, **tolerance):
     """Whether these are read, in this order, as float32."""
-    found = xvectors.read(scp, list(vectors))
+    found = xvectors.read_scp(scp, list(vectors))
     assert list(found) == list(vectors)
     for utt, vector in vectors.items():
         assert found[utt].dtype == np.float32
@@ -46,7 +46,7 @@ def is_read(scp, vectors, **tolerance):
 def test_kaldiios_are_read(scp, vectors):
     is_read(scp, vectors)
     is_read(str(scp), {utt: vectors[utt] for utt in ("b-1", "a-1")})  # some, in the order that is asked for
-    assert xvectors.read(scp, iter([])) == {}
+    assert xvectors.read_scp(scp, iter([])) == {}
 
 
 def test_doubles_are_read(tmp_path, vectors):
@@ -95,7 +95,7 @@ def test_bytes_as_kaldi_writes_them(tmp_path, content):
 
 def refused(scp, utts=UTTS):
     with pytest.raises(UserError) as error:
-        xvectors.read(scp, utts)
+        xvectors.read_scp(scp, utts)
     message = str(error.value)
     assert "\n" not in message and "; " in message
     return message
@@ -117,7 +117,7 @@ def test_vectors_of_two_sizes(tmp_path, vectors):
     message = refused(scp)
     assert message.startswith(f"{tmp_path}/xvector.ark:")
     assert message.endswith(": the x-vector of a-2 has 400 values, that of a-1 512; extract all with one network")
-    assert xvectors.read(scp, ["a-1", "b-1"]).keys() == {"a-1", "b-1"}  # what is not asked for is left alone
+    assert xvectors.read_scp(scp, ["a-1", "b-1"]).keys() == {"a-1", "b-1"}  # what is not asked for is left alone
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

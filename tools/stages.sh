@@ -29,11 +29,15 @@ for pattern in "${patterns[@]}"; do
   [ -e "${files[0]}" ] || fail "--systems $pattern: no such file in $here$([[ $here -ef . ]] || echo ", nor in $PWD")"
   systems+=("${files[@]}")
 done
+if [ -n "$set" ]; then
+  derived=$(python -m ser.derive_systems --set "$set" --systems "${systems[@]}")
+  mapfile -t systems <<<"$derived"
+fi
 pipes=$([ $allow_pipes = false ] || echo --allow-pipes)
 name=$(basename "$PWD")
 protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)
 runs=(--corpus $name --systems "${systems[@]}" --protocols $protocols --folds "$folds" --seeds $seeds
-      --nj $nj --num-threads $num_threads --cmd "$train_cmd")
+      --nj $nj --num-threads $num_threads --cmd "$train_cmd" $([ $overwrite = false ] || echo --overwrite))
 
 # at_stage NUMBER TITLE: whether --stage and --stop-stage let this stage run; prints its title if so.
 at_stage() {
@@ -76,12 +80,12 @@ if at_stage 2 "features"; then
     $pipes data/all dump
 fi
 
-if at_stage 3 "SVM baselines"; then
-  python -m ser.launch --trainer svm "${runs[@]}"
+if at_stage 3 "classical baselines"; then
+  python -m ser.launch --learner classical "${runs[@]}"
 fi
 
 if at_stage 4 "training of the networks"; then
-  python -m ser.launch --trainer network "${runs[@]}"
+  python -m ser.launch --learner network "${runs[@]}"
 fi
 
 if at_stage 5 "scoring"; then

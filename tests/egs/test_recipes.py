@@ -165,7 +165,7 @@ def told(*command, folder, **variables):
     """What each stage of a recipe called, as (folder, module, arguments)."""
     result = subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return re.findall(r"(?m)^python in (.*): -m ser\.(\w+) (.*)$", result.stdout)
+    return re.findall(r"(?m)^python in (.*?): -m ser\.(\w+) (.*)$", result.stdout)
 
 
 def systems_of(calls):
@@ -267,6 +267,23 @@ def test_systems_that_are_nowhere(house, pattern):
     assert result.stderr == f"error: --systems {pattern}: no such file in {house}, nor in {house}/egs/a\n"
     result = call("./run.sh", "--systems", pattern, folder=house / "egs/a")
     assert result.stderr == f"error: --systems {pattern}: no such file in {house}/egs/a\n"
+
+
+def test_settings_to_try_make_system_files_that_all_stages_take(house):
+    calls = told(house / "egs/a/run.sh", "--systems", "conf/*/t*.yaml", "--set", "a.b=[1,2] c=x", folder=house)
+    derive = "-m ser.derive_systems --set a.b=[1,2] c=x --systems conf/baseline/two.yaml conf/other/three.yaml"
+    derived = f"--systems python in {house}/egs/a: {derive}"  # what this python prints stands for the files' paths
+    taken = [name for _, name, arguments in calls if derived in arguments]
+    assert taken == ["dump_features", "launch", "launch", "score", "report"]
+    assert not any("derive_systems" in arguments for _, _, arguments in told(house / "egs/a/run.sh", folder=house))
+
+
+@pytest.mark.parametrize("value", ["true", "false", None])
+def test_runs_are_overwritten_by_an_option(house, value):
+    options = [] if value is None else ["--overwrite", value]
+    calls = told(house / "egs/a/run.sh", *options, folder=house)
+    given = [name for _, name, arguments in calls if "--overwrite" in arguments.split()]
+    assert given == (["launch", "launch"] if value == "true" else [])
 
 
 @pytest.mark.parametrize("allowed", ["true", "false", None])

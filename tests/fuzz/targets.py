@@ -24,7 +24,8 @@ import soundfile
 import torch
 
 from ser import archive, audio, config, datadir, download, folds, identity, networks, report, results, runs, score, scores
-from ser import train, train_svm, transcribe, validate_data, vectors, xvectors
+from ser import train, transcribe, validate_data, vectors
+from ser.inputs import xvectors
 from ser.cli import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +212,7 @@ def make_scored(system: str, *files: str) -> Callable[[Path], dict[str, str]]:
 
     def make(folder: Path) -> dict[str, str]:
         run = Recipe(folder).lay_out(f"{system}/selects_on_dev/fold1_seed1", system=system, epochs=2)
-        train_svm.train(run) if system == "svm" else train.train(run, "cpu")
+        train.train(run, "cpu")
         kinds = {".json": "json", ".jsonl": "json", ".skops": "zip", ".safetensors": "safetensors"}
         return {str((run / name).relative_to(folder)): kinds[Path(name).suffix] for name in files}
 
@@ -262,7 +263,7 @@ def make_xvectors(folder: Path) -> dict[str, str]:
 def read_xvectors(path: Path) -> None:
     scp = path.with_suffix(".scp")
     xvectors.archives(scp)
-    found = xvectors.read(scp, UTTS)
+    found = xvectors.read_scp(scp, UTTS)
     assert list(found) == UTTS and len({len(vector) for vector in found.values()}) == 1
     assert all(vector.dtype == np.float32 and len(vector) and np.isfinite(vector).all() for vector in found.values())
 

@@ -18,7 +18,8 @@ from ser import networks, score
 from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import as_dict, feature_name, read_system
-from ser.inputs import read_speakers
+from ser.inputs import speakers
+from ser.reading import read_run_fold
 from ser.models.lemoine import (
     Activation,
     Config,
@@ -955,7 +956,7 @@ class TestTraining:
         score.score(folder, Path("scores.txt"), "cpu")
         scores = read_scores(Path("scores.txt"))
         assert scores.utts == sorted(recipe.part("test"))
-        network, statistics = networks.trained(read_run(folder))
+        network, statistics, _ = networks.trained(read_run(folder))
         assert statistics == {}
         with torch.no_grad():
             expected, _ = Plain(network)(*self.normal(recipe, scores.utts))
@@ -968,12 +969,12 @@ class TestTraining:
         folder = self.lay_out(recipe, regularisation, weight, epochs=1, batch_size=100, batches="alike")
         train(folder, "cpu")
         run = read_run(folder)
-        assert {(utt[0], number) for utt, number in read_speakers(run).numbers.items()} == {("a", 0), ("b", 1), ("c", -1), ("d", -1)}
+        assert {(utt[0], number) for utt, number in speakers.read(run, read_run_fold(run)).numbers.items()} == {("a", 0), ("b", 1), ("c", -1), ("d", -1)}
         torch.manual_seed(run.seed)
         network = networks.build(run.system, {"n_features": 6, "n_classes": 2, "n_speakers": 2})
         (line,) = self.log_of(folder)
         assert line["train_loss"] == pytest.approx(self.loss(recipe, network, recipe.part("train"), {"a": 0, "b": 1}), rel=1e-4)
-        network, _ = networks.trained(run)
+        network, *_ = networks.trained(run)
         assert line["dev_loss"] == pytest.approx(self.loss(recipe, network, recipe.part("dev"), {}), rel=1e-4)
 
     def test_known_speakers_of_the_development_part_are_in_its_loss(self, recipe):
@@ -983,7 +984,7 @@ class TestTraining:
         (place / "dev").write_text("".join(lines[:4]) + (place / "dev").read_text())
         folder = self.lay_out(recipe, epochs=1, batch_size=100)
         train(folder, "cpu")
-        network, _ = networks.trained(read_run(folder))
+        network, *_ = networks.trained(read_run(folder))
         utts = [line.split()[0] for line in lines[:4]] + recipe.part("dev")
         known, unknown = (self.loss(recipe, network, utts, speakers) for speakers in ({"a": 0, "b": 1}, {}))
         assert self.log_of(folder)[0]["dev_loss"] == pytest.approx(known, rel=1e-4)

@@ -384,7 +384,7 @@ class TestTraining:
         assert scores.utts == sorted(recipe.part("test"))
         np.testing.assert_allclose(scores.posteriors.sum(1), 1, atol=1e-5)
         assert (scores.predicted == scores.posteriors.argmax(1)).all()
-        network, _ = networks.trained(read_run(folder))
+        network, *_ = networks.trained(read_run(folder))
         for frames, posteriors in zip(self.normal(recipe, scores.utts), scores.posteriors, strict=True):
             logs = np.log(softmax(scores_of_numpy(network, frames))).reshape(-1, 2).mean(0)
             np.testing.assert_allclose(posteriors, softmax(logs), atol=1e-5)

@@ -1,0 +1,259 @@
+"""Networks: trained in epochs from batches of padded utterances, resumable at any batch."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ser import batches, metrics, networks
+from ser.batches import Batch
+from ser.cli import UserError
+from ser.config import Training
+from ser.files import whole
+from ser.folds import Fold
+from ser.learners import Resources
+from ser.normalisation import train_statistics
+from ser.reading import Inputs, read_inputs, read_run_fold, start
+from ser.runs import Run
+from ser.scores import read_log
+
+
+def fit(run: Run, resources: Resources) -> None:
+    """Train the network of a run, from where it stopped if it did, and write what becomes of it into its folder."""
+    if resources.num_threads:
+        torch.set_num_threads(resources.num_threads)
+    folder, settings, selects = run.folder, run.system.training, run.protocol.select != "last"
+    device = networks.device(resources.device)
+    fold = read_run_fold(run)
+    inputs = read_inputs(run, fold)
+    # where nothing is selected, the test set's learning curve is for the eye alone
+    dev_lengths = inputs.features.lengths_of(fold.dev if run.protocol.select == "dev" else fold.test)
+    dev_batches = batches.sorted_batches(dev_lengths, settings.batch_size)
+
+    statistics = train_statistics(run.system.normalisation, inputs.features, fold.train)
+    networks.save(
+        folder / "normalisation.safetensors",
+        {name: torch.from_numpy(value) for name, value in statistics.items()},
+    )
+    torch.manual_seed(run.seed)
+    network = networks.build(run.system, inputs.sizes)
+    start(network, run, fold, inputs.extras)
+    network.to(device)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = networks.optimiser(settings, trained)
+    cross_entropy = loss_of(settings, [inputs.targets[utt] for utt in fold.train], len(fold.classes), device)
+    print(
+        f"{run.system.name}: {networks.count_parameters(network)} trained parameters, {device}, {torch.get_num_threads()} threads",
+        flush=True,
+    )
+
+    checkpoint, identity = folder / "checkpoint.safetensors", run.identity
+    log: list[dict[str, float]] = []
+    resumed = None  # what an interrupted epoch has come to
+    if checkpoint.exists():
+        notes = networks.load_checkpoint(checkpoint, network, optimiser, identity)
+        log, resumed = notes["log"], notes["sums"] and Sums.of(notes["sums"])
+        within = f" and {resumed.batches} batches" if resumed else ""
+        print(f"goes on after epoch {len(log)}{within}", flush=True)
+
+    def save_checkpoint(sums: Sums | None) -> None:
+        notes = {"run": identity, "log": log, "sums": sums and sums.as_dict()}
+        networks.save_checkpoint(checkpoint, network, optimiser, notes)
+
+    for epoch in range(len(log) + 1, settings.epochs + 1):
+        if selects and is_over(log, settings):
+            print(f"no better {settings.monitor} in {settings.patience} epochs", flush=True)
+            break
+        # all that is random in an epoch follows from seed and epoch: a resumed run is the same run
+        order = draw(fold, inputs, settings, np.random.default_rng([run.seed, epoch]))
+        if not resumed:  # otherwise the checkpoint has torch's random numbers
+            torch.manual_seed(run.seed * 1_000_003 + epoch)
+        sums, resumed = resumed or Sums.empty(len(fold.classes)), None
+        network.train()
+        title, saved = f"epoch {epoch}", time.monotonic()
+        for utts in tqdm(order[sums.batches :], desc=title, leave=False, disable=None):
+            started = time.monotonic()
+            batch = inputs.batch(utts, statistics)
+            logs, penalty = networks.forward(network, batch, settings.precision)
+            loss = cross_entropy(logs, batch.targets.to(device)) + penalty
+            refuse_infinite(loss, run, title)
+            optimiser.zero_grad()
+            loss.backward()
+            if settings.clip_norm:
+                torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+            optimiser.step()
+            sums.add(batch, loss, penalty, logs)
+            sums.seconds += time.monotonic() - started
+            if time.monotonic() - saved >= resources.checkpoint_seconds:
+                save_checkpoint(sums)
+                saved = time.monotonic()
+
+        title, started, dev = f"epoch {epoch}, dev", time.monotonic(), Sums.empty(len(fold.classes))
+        read = (inputs.batch(utts, statistics) for utts in tqdm(dev_batches, desc=title, leave=False, disable=None))
+        for batch, logs, penalty in networks.evaluate(network, read, settings.precision):
+            loss = cross_entropy(logs, batch.targets.to(device)) + penalty
+            refuse_infinite(loss, run, title)
+            dev.add(batch, loss, penalty, logs)
+        dev.seconds = time.monotonic() - started
+
+        log.append(line_of(epoch, sums, dev, fold.classes))
+        is_best = selects and networks.best_line(log, settings.monitor) is log[-1]
+        if is_best:
+            networks.save(folder / "best.safetensors", network.state_dict(), {"sizes": inputs.sizes})
+        with whole(folder / "epochs.jsonl") as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in log)
+        save_checkpoint(None)
+        report(log[-1], is_best, metrics.collapse(dev.confusion), fold.classes)
+
+    networks.save(folder / "last.safetensors", network.state_dict(), {"sizes": inputs.sizes})
+    (folder / "done").touch()
+    checkpoint.unlink(missing_ok=True)
+
+
+def loss_of(settings: Training, targets: list[int], n_classes: int, device: torch.device) -> torch.nn.NLLLoss:
+    """The cross-entropy of log-posteriors, its classes weighted as the settings say. targets: of training."""
+    weights = class_weights(settings.class_weights, targets, n_classes)
+    return torch.nn.NLLLoss(torch.tensor(weights, device=device))
+
+
+def is_over(log: list[dict[str, float]], settings: Training) -> bool:
+    """Whether the best epoch lies as far back as the patience goes."""
+    if not log or not settings.patience:
+        return False
+    return len(log) - networks.best_line(log, settings.monitor)["epoch"] >= settings.patience
+
+
+def draw(fold: Fold, inputs: Inputs, settings: Training, rng: np.random.Generator) -> list[list[str]]:
+    """The batches of an epoch."""
+    if settings.batches == "balanced":
+        return batches.balanced_batches({utt: inputs.targets[utt] for utt in fold.train}, settings.batch_size, rng)
+    return batches.random_batches(inputs.features.lengths_of(fold.train), settings.batch_size, rng)
+
+
+def refuse_infinite(loss: torch.Tensor, run: Run, title: str) -> None:
+    """Raise UserError where a loss is no number."""
+    if not torch.isfinite(loss):
+        raise UserError(f"{run.folder}: {title}: the loss is {loss.item()}; lower learning_rate or set clip_norm")
+
+
+def line_of(epoch: int, train: "Sums", dev: "Sums", classes: list[str]) -> dict[str, float]:
+    """An epoch's line of epochs.jsonl. dev_share_<class>: per cent of dev utterances that are taken for it."""
+    line = {"epoch": epoch, **train.means("train"), **dev.means("dev")}
+    line |= {"dev_ua": metrics.ua(dev.confusion), "seconds": train.seconds + dev.seconds}
+    predicted = 100 * dev.confusion.sum(0) / dev.confusion.sum()
+    return line | {f"dev_share_{name}": share for name, share in zip(classes, predicted, strict=True)}
+
+
+def report(line: dict[str, float], is_best: bool, collapsed: int | None, classes: list[str]) -> None:
+    """Print an epoch's line, and a warning where one class alone is ever predicted."""
+    print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), "*" if is_best else "", flush=True)
+    if collapsed is not None:
+        print(f"warning: epoch {line['epoch']}: {metrics.COLLAPSE.format(classes[collapsed])}", flush=True)
+
+
+@dataclass
+class Sums:
+    """What the batches of an epoch have come to so far, as a checkpoint keeps it.
+
+    loss, and what of it is penalty: summed over utterances; confusion: counts, a row a true class; seconds: spent
+    on them.
+    """
+
+    batches: int
+    utterances: int
+    loss: float
+    penalty: float
+    confusion: np.ndarray
+    seconds: float
+
+    @classmethod
+    def empty(cls, n_classes: int) -> "Sums":
+        return cls.of(
+            {
+                "batches": 0,
+                "utterances": 0,
+                "loss": 0.0,
+                "penalty": 0.0,
+                "confusion": [[0] * n_classes] * n_classes,
+                "seconds": 0.0,
+            }
+        )
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "Sums":
+        """What `as_dict` wrote."""
+        return cls(**content | {"confusion": np.array(content["confusion"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"confusion": self.confusion.tolist()}
+
+    def add(self, batch: Batch, loss: torch.Tensor, penalty: torch.Tensor, logs: torch.Tensor) -> None:
+        """Add a batch. loss and penalty: its mean ones; logs (B, classes): log-posteriors."""
+        true, predicted = batch.targets.numpy(), logs.argmax(1).cpu().numpy()
+        self.batches += 1
+        self.utterances += len(true)
+        self.loss += loss.item() * len(true)
+        self.penalty += penalty.item() * len(true)
+        self.confusion += metrics.confusion_matrix(true, predicted, len(self.confusion))
+
+    def means(self, part: str) -> dict[str, float]:
+        """Mean loss and penalty, and WA, as the log calls them of a part."""
+        return {
+            f"{part}_loss": self.loss / self.utterances,
+            f"{part}_penalty": self.penalty / self.utterances,
+            f"{part}_wa": metrics.wa(self.confusion),
+        }
+
+
+def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:
+    """Weight of each class in the loss: 1, or "balanced": N / (classes * its number), as scikit-learn."""
+    if kind == "none":
+        return [1.0] * n_classes
+    return [len(targets) / (n_classes * targets.count(number)) for number in range(n_classes)]
+
+
+class Learned:
+    """The network of a run that has ended; see ser/learners/__init__.py."""
+
+    def __init__(self, run: Run, device: str, sizes: Mapping[str, int] | None) -> None:
+        self.run = run
+        self.network, self.statistics, self.sizes = networks.trained(run, sizes)
+        self.network.to(networks.device(device))
+
+    def answers(self, inputs: Inputs, utts: Sequence[str]) -> Iterator[tuple[Batch, torch.Tensor]]:
+        """Batches of utterances, the longest first, each with its log-posteriors (B, classes)."""
+        settings = self.run.system.training
+        order = batches.sorted_batches(inputs.features.lengths_of(utts), settings.batch_size)
+        read = (inputs.batch(chosen, self.statistics) for chosen in order)
+        for batch, logs, _ in networks.evaluate(self.network, read, settings.precision):
+            yield batch, logs
+
+    def posteriors(self, inputs: Inputs, utts: Sequence[str]) -> np.ndarray:
+        """See ser/learners/__init__.py."""
+        row = {utt: number for number, utt in enumerate(utts)}
+        posteriors = np.empty((len(utts), self.sizes["n_classes"]))
+        for batch, logs in self.answers(inputs, utts):
+            posteriors[[row[utt] for utt in batch.utts]] = logs.softmax(1).cpu().numpy()
+        return posteriors
+
+    def about(self) -> dict[str, object]:
+        """Number of trained values, epochs, and the seconds of training."""
+        settings = self.run.system.training
+        log = read_log(self.run.folder / "epochs.jsonl", ("seconds", "dev_loss", settings.monitor))
+        best = networks.best_line(log, settings.monitor) if self.run.protocol.select != "last" else log[-1]
+        return {
+            "parameters": networks.count_parameters(self.network),
+            "epochs": f"{len(log)}, scored after {best['epoch']:.0f}",
+            "train_seconds": round(sum(line["seconds"] for line in log)),
+        }
+
+
+def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None) -> Learned:
+    """The network of a run that has ended, as its protocol selects it. Raises UserError where it is damaged, or not
+    for inputs of `sizes`."""
+    return Learned(run, device, sizes)

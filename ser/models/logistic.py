@@ -1,0 +1,34 @@
+"""Multinomial logistic regression on statistics of the frames, its penalty chosen inside the training part."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ser.config import PositiveFloat, strict
+from ser.functionals import Name
+
+ITERATIONS = 1000  # at most; scikit-learn's 100 may be too few for many functionals
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Config:
+    """cost: inverse strengths of the L2 penalty to choose from. inner_folds: of the choice; as many as there are
+    groups where those are fewer."""
+
+    functionals: Annotated[list[Name], Field(min_length=1)]
+    cost: Annotated[list[PositiveFloat], Field(min_length=1)]
+    inner_folds: Annotated[int, Field(ge=2)]
+
+
+def estimator(config: Config, seed: int) -> Pipeline:
+    """A regression that is to be fitted. Classes are weighted by the inverse of their number."""
+    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=ITERATIONS))
+
+
+def grid(config: Config, n_values: int) -> dict[str, list[Any]]:
+    """What to choose from."""
+    return {"logisticregression__C": config.cost}

@@ -1,0 +1,160 @@
+"""A trained model, to ask from Python: what `ser.load` gives."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ser import audio, inputs, learners
+from ser.cli import UserError
+from ser.extract import extract
+from ser.normalisation import normalise, statistics
+from ser.reading import Inputs, Matrices
+from ser.runs import read_run
+
+Recording = str | Path | np.ndarray
+
+
+class Prediction(NamedTuple):
+    """label: the class with the highest probability. probabilities: {class: 0 to 1}, which sum to 1; those of a model
+    that gives none of its own, as an SVM, rank the classes and are not calibrated."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class Model:
+    """The model of a run that has ended, on recordings of your own.
+
+    run: what it is (ser.runs.Run). classes: their names, in the order of the posteriors. folder: the run's, which has
+    all that is needed, or a copy of it. Raises UserError where the run has not ended, where the code of its feature or
+    model has changed since, and where a file of it is damaged.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "auto") -> None:
+        refuse_other_folder(Path(folder))
+        self.run = read_run(folder)
+        if not self.run.is_done:
+            raise UserError(f"{folder}: not done; run stage 3 or 4")
+        self.run.refuse_other_code()
+        self.classes = list(self.run.protocol.classes)
+        self.learned = learners.load(self.run, device)
+
+    def predict(
+        self, recording: Recording | Sequence[Recording], rate: int | None = None, **given: Any
+    ) -> Prediction | list[Prediction]:
+        """What the model takes a recording for; of a list, a list.
+
+        recording: a file, or samples (N,): floats with full scale at +-1, or signed integers with that of their type.
+        rate: of samples, in Hz. given: what a system reads beside frames, by the input's name, or of a list a list of
+        such: words="what is said", xvectors=array. A system that is normalised by speaker takes the recordings of a
+        list for one speaker's, and normalises them together. Raises UserError where a recording cannot be read, or
+        something that the system reads is not given.
+        """
+        is_many = isinstance(recording, list | tuple)
+        recordings = list(recording) if is_many else [recording]
+        names = [str(number) for number in range(len(recordings))]
+        if not names:
+            return []
+        values = {}
+        for name, value in given.items():
+            of_each = list(value) if is_many else [value]
+            if len(of_each) != len(names):
+                raise UserError(f"{name}: {len(of_each)} values for {len(names)} recordings; give one for each")
+            values[name] = dict(zip(names, of_each, strict=True))
+        extras = self.extras(values)
+        matrices = {name: self.features(one, rate) for name, one in zip(names, recordings, strict=True)}
+        posteriors = self.posteriors(self.normalised(matrices), extras)
+        found = [
+            Prediction(self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))
+            for row in posteriors
+        ]
+        return found if is_many else found[0]
+
+    def features(self, recording: Recording, rate: int | None = None) -> np.ndarray:
+        """The frames (T, D) float32 of a recording, as the system's feature has them. Arguments as of `predict`."""
+        if isinstance(recording, np.ndarray):
+            place, samples = "samples", checked(recording)
+            if not rate:
+                raise UserError("samples: at which sampling rate? give rate=, in Hz")
+        else:
+            place = str(recording)
+            samples, rate = audio.read(recording)
+        try:
+            matrix = extract(samples, rate, self.run.system.feature)
+        except UserError as error:
+            raise UserError(f"{place}: {error}; leave it out") from None
+        matrix = matrix if self.run.columns is None else matrix[:, self.run.columns]
+        if matrix.shape[1] != self.learned.sizes["n_features"]:
+            wanted = self.learned.sizes["n_features"]
+            raise UserError(
+                f"{self.run.folder}: its model is for {wanted} values per frame, and its feature gives "
+                f"{matrix.shape[1]}; use another run"
+            )
+        return matrix
+
+    @property
+    def is_by_speaker(self) -> bool:
+        """Whether recordings are normalised together, as one speaker's."""
+        return self.run.system.normalisation == "speaker"
+
+    def normalised(self, matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Features, by speaker where the system is normalised so."""
+        if not self.is_by_speaker or not matrices:
+            return dict(matrices)
+        found = statistics(matrices.values())
+        return {name: normalise(matrix, found) for name, matrix in matrices.items()}
+
+    def extras(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, inputs.Extra]:
+        """Inputs beside frames: {input: {recording: value}}, for the learner. Raises UserError where one that the
+        system reads is not given, or one that it does not read."""
+        unknown = sorted(values.keys() - inputs.every().keys())
+        if unknown:
+            raise UserError(f"{unknown[0]}: no such input; there are {', '.join(inputs.every())}")
+        extras = {}
+        for name, module in inputs.every().items():
+            is_read = name in self.run.system.extras and hasattr(module, "given")
+            if is_read and not values.get(name):
+                raise UserError(
+                    f"{self.run.folder}: its system reads {module.NOUN}; give {module.OPTIONS} (in Python {name}=)"
+                )
+            if values.get(name) and not is_read:
+                what = f"{module.NOUN}; leave {module.OPTIONS}" if hasattr(module, "given") else f"{name}; leave that"
+                raise UserError(f"{self.run.folder}: its system does not read {what} out")
+            if is_read:
+                extras[name] = module.given(self.run, values[name], self.learned.sizes)
+        return extras
+
+    def posteriors(self, matrices: Mapping[str, np.ndarray], extras: Mapping[str, inputs.Extra]) -> np.ndarray:
+        """Posteriors (N, classes) of recordings, from their normalised features. Raises UserError where some are no
+        numbers."""
+        names = list(matrices)
+        given = Inputs(Matrices(matrices), dict.fromkeys(names, 0), len(self.classes), extras)
+        posteriors = self.learned.posteriors(given, names)
+        if not np.isfinite(posteriors).all():
+            raise UserError(f"{self.run.folder}: gives no numbers for a recording; use another run")
+        return posteriors
+
+
+def checked(samples: np.ndarray) -> np.ndarray:
+    """Samples (N,) as float32 with full scale at +-1."""
+    if samples.ndim != 1 or not len(samples):
+        raise UserError(f"samples: of shape {samples.shape}; give one channel, (N,)")
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise UserError(f"samples: of type {samples.dtype}; give floats with full scale at +-1")
+    if not np.isfinite(samples).all():
+        raise UserError("samples: some are infinite or undefined; leave them out")
+    return samples.astype(np.float32)
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """Raise UserError where a folder holds runs and is none."""
+    if not (folder / "run.yaml").exists():
+        deeper = sorted(run for depth in ("*", "*/*") for run in folder.glob(f"{depth}/run.yaml"))
+        done = [run for run in deeper if run.with_name("done").exists()]
+        if deeper:
+            raise UserError(f"{folder}: holds runs; give the folder of one: {(done or deeper)[0].parent}")
+
