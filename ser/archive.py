@@ -104,7 +104,7 @@ class Features:
         if self.columns is None:
             return matrix
         if matrix.shape[1] <= self.columns.max():
-            raise UserError(f"{place}: {utt} has but {matrix.shape[1]} values a frame; {self.remedy}")
+            raise UserError(f"{place}: {utt} has only {matrix.shape[1]} values per frame; {self.remedy}")
         return matrix[:, self.columns]
 
     def _place(self, utt: str) -> str:
@@ -134,7 +134,7 @@ def read_entry(scp: Path, utt: str, place: str, dimensions: Literal[1, 2], remed
         if not np.isfinite(matrix).all():
             raise ValueError("infinite or undefined values")
         return matrix
-    except Exception as error:  # kaldiio tells a broken archive by many kinds
+    except Exception as error:  # kaldiio raises many kinds for a broken archive
         what = "vector" if dimensions == 1 else "features"
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{place}: cannot read the {what} of {utt} ({reason}); {remedy}") from None

@@ -12,20 +12,20 @@ from collections import Counter
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ser.cli import UserError
+from ser.metrics import METRICS
+from ser.settings import Noise, Positive, PositiveFloat, strict
 
-strict = ConfigDict(extra="forbid", strict=True)
-Positive = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]  # of dropout, of a test set
-Noise = Annotated[str, Field(pattern=r"^(snr-?[0-9]+|deviation[0-9]+(\.[0-9]+)?)$")]  # see ser/noise.py
+if TYPE_CHECKING:  # a type checker knows no literals that are computed
+    Monitor = str
+else:
+    Monitor = Literal[("dev_loss", *(f"dev_{name}" for name in METRICS))]
 
 LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, and ours have some thousands
 LONGEST_NUMBER = 40  # characters
@@ -58,7 +58,7 @@ class Training:
     # alike: batches of utterances of like lengths; balanced: batches with as many utterances of each class
     batches: Literal["alike", "balanced"] = "alike"
     patience: Positive | None = None  # epochs without a better dev value before it stops; null: it does not
-    monitor: Literal["dev_loss", "dev_wa", "dev_ua"] = "dev_loss"  # what selects the best model
+    monitor: Monitor = "dev_loss"  # what selects the best model
     clip_norm: PositiveFloat | None = None  # largest norm of the whole gradient; null: any
     class_weights: Literal["none", "balanced"] = "none"  # balanced: the loss of a class by the inverse of its number
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision

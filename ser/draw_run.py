@@ -154,7 +154,7 @@ def frame_weights(
     network: "nn.Module", batch: "Batch", precision: str
 ) -> "tuple[dict[str, np.ndarray], dict[str, np.ndarray]]":
     """What each attention gives a batch's frames (B, T), and what it would if it weighed all its steps alike, as
-    Seen has them. ser/models/sherman.py says what is asked of a model."""
+    Seen has them. ser/models/__init__.py says what is asked of a model."""
     import torch
 
     if not hasattr(network, "frame_weights"):

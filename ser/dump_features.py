@@ -3,7 +3,7 @@
 Writes DUMP/<feature>/feats.scp and utt2num_frames, as Kaldi does, utt2md5, the checksums of the recordings
 that they were made of, and feature.yaml, which says by what settings and code; and DUMP/<feature>-<noise> for
 each noise that a system trains on or a protocol tests with. What is there already of the same recordings, by
-the same settings and code, is left alone; what is not is made anew.
+the same settings and code, is left alone; everything else is computed again.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def dump(
     except ValueError as error:
         raise UserError(f"{data / 'utt2dur'}: {error}; run stage 0 again") from None
     if (folder / "feats.scp").exists():
-        print(f"{folder}: made anew: {reason}")
+        print(f"{folder}: computed again: {reason}")
         (folder / "feats.scp").unlink()  # it would point into archives that are made again
     if not (folder / "feature.yaml").exists() or read_yaml(folder / "feature.yaml") != made:
         for done in folder.glob("split*/frames.*"):
@@ -113,20 +113,21 @@ def dump(
                 done.unlink(missing_ok=True)
                 write_table(parts / name, part)
 
-    number = job_name(sys.executable, str(data), str(folder))
+    name_of_number = job_name(sys.executable, str(data), str(folder))
     job = [
         sys.executable,
         "-m",
         "ser.dump_features",
         "--job",
-        number,
+        name_of_number,
         *[cli.ALLOW_PIPES] * allow_pipes,
         str(data),
         str(parts),
     ]
-    command = [*cmd.split(), f"{number}=1:{nj}", str(folder / "log" / f"dump.{number}.log"), *job]
+    log = str(folder / "log" / f"dump.{name_of_number}.log")
+    command = [*cmd.split(), f"{name_of_number}=1:{nj}", log, *job]
     if subprocess.run(command).returncode:
-        raise UserError(f"{folder}: a job failed; mend what its log names and run the same command again")
+        raise UserError(f"{folder}: a job failed; fix what its log names and run the same command again")
 
     index: dict[str, str] = {}
     frames: dict[str, str] = {}

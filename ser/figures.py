@@ -1,5 +1,10 @@
-"""Pictures, each with the numbers behind it as text beside it (same name, .txt)."""
+"""Pictures, each with the numbers behind it as text beside it (same name, .txt).
 
+A picture whose text is there already and would stay the same is not drawn again; remove it to have it drawn. Pictures
+are PNG files with a palette, two to three times smaller than with a colour per pixel.
+"""
+
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +17,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from ser.files import whole
 
@@ -19,13 +25,18 @@ plt.rcParams["text.parse_math"] = False  # a name may hold dollars
 
 Log = Sequence[Mapping[str, float]]  # the lines of epochs.jsonl
 
-COLOURS = "plasma"  # from dark to light, so that it works in grey, and the colour-blind tell it apart
+COLOURS = "plasma"  # from dark to light: works in grey and for the colour-blind
 STYLES = ({"color": "black", "linewidth": 1.5}, {"color": "tab:red", "linewidth": 1.2, "linestyle": "--"})
 MARKERS = "o^sPDv*X<p>h"  # of shapes that stand side by side here, none is like the other
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
     """Draw a confusion matrix (C, C) of counts: per cent of each true class, with the counts."""
+    text = f"# {title}: utterances, row true, column predicted\ntrue {' '.join(classes)}\n" + "".join(
+        f"{name} {' '.join(map(str, row))}\n" for name, row in zip(classes, counts, strict=True)
+    )
+    if is_drawn(path, text):
+        return
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = 2.6 + 0.75 * len(classes)
     figure, axes = plt.subplots(figsize=(size + 0.8, size), layout="constrained")
@@ -48,15 +59,18 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path
     axes.set_title(title, fontsize=10)
     figure.colorbar(picture, label="per cent of the true class (number of utterances)", shrink=0.8)
     keep(figure, path)
-    with whole(path.with_suffix(".txt")) as stream:
-        stream.write(f"# {title}: utterances, row true, column predicted\ntrue {' '.join(classes)}\n")
-        stream.writelines(
-            f"{name} {' '.join(map(str, row))}\n" for name, row in zip(classes, counts, strict=True)
-        )
+    write(path, text)
 
 
-def learning_curves(logs: Mapping[str, Log], heard: str, title: str, path: Path) -> None:
-    """Draw loss and WA over the epochs, a line a run for the training set and one for the set `heard`."""
+def learning_curves(logs: Mapping[str, Log], part: str, title: str, path: Path) -> None:
+    """Draw loss and WA over the epochs: for each run a line of the training set and one of the set that selects the
+    epoch, which is called `part`."""
+    keys = [key for key in next(iter(logs.values()))[0] if all(key in log[0] for log in logs.values())]
+    text = f"# {title}\nrun {' '.join(keys)}\n" + "".join(
+        f"{run} {' '.join(f'{line[key]:.6g}' for key in keys)}\n" for run, log in logs.items() for line in log
+    )
+    if is_drawn(path, text):
+        return
     figure, both = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axes, key, label in zip(both, ("loss", "wa"), ("loss", "WA (per cent)"), strict=True):
         for log in logs.values():
@@ -69,15 +83,11 @@ def learning_curves(logs: Mapping[str, Log], heard: str, title: str, path: Path)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     both[0].plot([], [], color="0.6", linestyle="--", label="training set")
-    both[0].plot([], [], color="black", label=f"{heard} set")
+    both[0].plot([], [], color="black", label=f"{part} set")
     both[0].legend()
     figure.suptitle(title, fontsize=10)
     keep(figure, path)
-    with whole(path.with_suffix(".txt")) as stream:
-        keys = [key for key in next(iter(logs.values()))[0] if all(key in log[0] for log in logs.values())]
-        stream.write(f"# {title}\nrun {' '.join(keys)}\n")
-        for run, log in logs.items():
-            stream.writelines(f"{run} {' '.join(f'{line[key]:.6g}' for key in keys)}\n" for line in log)
+    write(path, text)
 
 
 class Plane(NamedTuple):
@@ -103,6 +113,14 @@ def planes(
     n_of_class = np.bincount(true, minlength=len(classes))
     chance = (n_of_class * (n_of_class - 1)).sum() / (len(true) * (len(true) - 1))
     title = f"{title}: t-SNE of {len(true)} test utterances"
+    lines = [f"# {title}", f"# share with a nearest neighbour of the same {kind}, in per cent:"]
+    lines += [f"# {plane.name}: {100 * plane.neighbours:.1f}" for plane in both]
+    lines += [f"# by chance: {100 * chance:.1f}", f"utt {kind} x_features y_features x_output y_output"]
+    for utt, number, *points in zip(utts, true, *(plane.points for plane in both), strict=True):
+        lines.append(f"{utt} {classes[number]} {' '.join(f'{x:.3f}' for x in np.concatenate(points))}")
+    text = "\n".join(lines) + "\n"
+    if is_drawn(path, text):
+        return
     figure, panels = plt.subplots(1, 2, figsize=(10, 5.3), layout="constrained")
     for axes, plane in zip(panels, both, strict=True):
         for number, name in enumerate(classes):
@@ -115,8 +133,8 @@ def planes(
                 linewidth=0.4,
                 label=name,
             )
-        told = f"{100 * plane.neighbours:.1f} % (by chance: {100 * chance:.1f} %)"
-        axes.set_title(f"{plane.name}\nnearest neighbour of the same {kind}: {told}", fontsize=9)
+        share = f"{100 * plane.neighbours:.1f} % (by chance: {100 * chance:.1f} %)"
+        axes.set_title(f"{plane.name}\nnearest neighbour of the same {kind}: {share}", fontsize=9)
         axes.set(xlabel="first dimension of t-SNE (no unit)", ylabel="second dimension of t-SNE (no unit)")
         axes.set(xticks=[], yticks=[])
     names = panels[0].get_legend_handles_labels()
@@ -124,12 +142,7 @@ def planes(
     figure.legend(*names, loc="outside lower center", ncols=n_columns, handletextpad=0.2)
     figure.suptitle(title, fontsize=10)
     keep(figure, path)
-    with whole(path.with_suffix(".txt")) as stream:
-        stream.write(f"# {title}\n# share with a nearest neighbour of the same {kind}, in per cent:\n")
-        stream.writelines(f"# {plane.name}: {100 * plane.neighbours:.1f}\n" for plane in both)
-        stream.write(f"# by chance: {100 * chance:.1f}\nutt {kind} x_features y_features x_output y_output\n")
-        for utt, number, *points in zip(utts, true, *(plane.points for plane in both), strict=True):
-            stream.write(f"{utt} {classes[number]} {' '.join(f'{x:.3f}' for x in np.concatenate(points))}\n")
+    write(path, text)
 
 
 class Example(NamedTuple):
@@ -152,6 +165,19 @@ def attention(
     path: Path,
 ) -> None:
     """Draw waveforms and, over each, the weight of its frames. silence: lines on all utterances."""
+    shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
+    unit = "a weight is 1 if spread evenly over the frames, and holds until the utterance's next line"
+    lines = [*(f"# {line}" for line in (title, *silence, *shown, unit)), f"utt seconds {' '.join(examples[0].weights)}"]
+    for example in examples:
+        written = ""
+        for number, weights in enumerate(zip(*example.weights.values(), strict=True)):
+            line = " ".join(f"{weight:.4f}" for weight in weights)
+            if line != written:
+                written = line
+                lines.append(f"{example.utt} {number * hop_length / sample_rate:.3f} {written}")
+    text = "\n".join(lines) + "\n"
+    if is_drawn(path, text):
+        return
     figure, panels = plt.subplots(
         len(examples),
         figsize=(8, 1.2 + 1.15 * len(examples)),
@@ -180,18 +206,7 @@ def attention(
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(title, fontsize=10)
     keep(figure, path)
-    with whole(path.with_suffix(".txt")) as stream:
-        shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
-        unit = "a weight is 1 if spread evenly over the frames, and holds until the utterance's next line"
-        stream.writelines(f"# {line}\n" for line in (title, *silence, *shown, unit))
-        stream.write(f"utt seconds {' '.join(examples[0].weights)}\n")
-        for example in examples:
-            written = ""
-            for number, weights in enumerate(zip(*example.weights.values(), strict=True)):
-                line = " ".join(f"{weight:.4f}" for weight in weights)
-                if line != written:
-                    written = line
-                    stream.write(f"{example.utt} {number * hop_length / sample_rate:.3f} {written}\n")
+    write(path, text)
 
 
 class Sentence(NamedTuple):
@@ -207,6 +222,14 @@ class Sentence(NamedTuple):
 
 def sentences(examples: Sequence[Sentence], title: str, path: Path) -> None:
     """Draw the words of utterances, and of each attention, a row, the words' weights."""
+    shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
+    lines = [*(f"# {line}" for line in (title, *shown)), f"utt {' '.join(examples[0].weights)} word"]
+    for example in examples:
+        for word, *weights in zip(example.words, *example.weights.values(), strict=True):
+            lines.append(f"{example.utt} {' '.join(f'{weight:.4f}' for weight in weights)} {word}")
+    text = "\n".join(lines) + "\n"
+    if is_drawn(path, text):
+        return
     longest = max(len(example.words) for example in examples)
     figure, panels = plt.subplots(
         len(examples),
@@ -226,13 +249,7 @@ def sentences(examples: Sequence[Sentence], title: str, path: Path) -> None:
     figure.supylabel("statistic of the audio that attends", fontsize=10)
     figure.suptitle(title, fontsize=10)
     keep(figure, path)
-    with whole(path.with_suffix(".txt")) as stream:
-        shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
-        stream.writelines(f"# {line}\n" for line in (title, *shown))
-        stream.write(f"utt {' '.join(examples[0].weights)} word\n")
-        for example in examples:
-            for word, *weights in zip(example.words, *example.weights.values(), strict=True):
-                stream.write(f"{example.utt} {' '.join(f'{weight:.4f}' for weight in weights)} {word}\n")
+    write(path, text)
 
 
 def spell(figure: Figure) -> list[str]:
@@ -253,7 +270,7 @@ def spell(figure: Figure) -> list[str]:
             families += [font.name] * bool(found)
     numbers = str.maketrans({character: character.encode("unicode_escape").decode() for character in lacking})
     for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):  # whose labels are written anew when it is drawn
+        for axis in (axes.xaxis, axes.yaxis):  # whose labels are written again when it is drawn
             labels = [label.get_text() for label in axis.get_ticklabels()]
             if lacking & set("".join(labels)):
                 axis.set_ticklabels([label.translate(numbers) for label in labels])
@@ -269,15 +286,34 @@ def written_by(font: str, characters: set[str]) -> set[str]:
     return {character for character in characters if glyphs.get_char_index(ord(character))}
 
 
+def is_drawn(path: Path, text: str) -> bool:
+    """Whether a picture is there, drawn of the numbers in `text`."""
+    beside = path.with_suffix(".txt")
+    return path.exists() and beside.exists() and beside.read_bytes() == text.encode()
+
+
 def keep(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and close it."""
+    """Write a figure as PNG with a palette, and close it."""
     lacking = spell(figure)
     if lacking:
         print(
             f"{path}: no font here has {' '.join(lacking[:10])}{' ...' * (len(lacking) > 10)}: written as numbers; "
-            "install one, as Noto Sans CJK, and draw again",
+            "install one, such as Noto Sans CJK, remove the picture and draw it again",
             flush=True,
         )
-    with whole(path, "wb") as stream:
-        figure.savefig(stream, format="png", dpi=130)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=130)
     plt.close(figure)
+    with Image.open(drawn) as picture, whole(path, "wb") as stream:
+        with_palette(picture).save(stream, format="PNG", optimize=True)
+
+
+def with_palette(picture: Image.Image) -> Image.Image:
+    """The same picture in 256 colours, which is exact where it has no more, as black, grey and white have not."""
+    return picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+
+
+def write(path: Path, text: str) -> None:
+    """Write the numbers behind a picture, once it is there: where this is interrupted it is drawn again."""
+    with whole(path.with_suffix(".txt")) as stream:
+        stream.write(text)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ser import cli
-from ser.datadir import corpus_module
+from ser.corpora import corpus_module
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,7 +21,7 @@ SAME_CODE = ROOT / "egs" / "same_code.txt"  # lines `before after ...`, which se
 # Modules that move data and compute no value of a result. What they read is told by its content elsewhere:
 # recordings by the checksums of their samples, settings by their values, folds by their utterances.
 PLUMBING = frozenset(
-    f"ser.{name}" for name in ("cli", "config", "datadir", "files", "folds", "identity", "runs", "worker")
+    f"ser.{name}" for name in ("cli", "config", "datadir", "files", "folds", "identity", "runs", "settings", "worker")
 )
 PARTS = ("train", "dev", "test")
 DEFAULT = "the default"  # of a setting that is not there

@@ -60,51 +60,6 @@ class Dropout(nn.Module):
         return values * scale.view(values.shape)
 
 
-class BLSTM(nn.Module):
-    """Bidirectional LSTM of one layer, exact for padded batches, and fast on the CPU.
-
-    The backward direction is an LSTM of its own that reads each utterance flipped within its own
-    length, so that padding always comes last: what packing does, without packing, which is slower
-    by an order of magnitude on a CPU (pytorch issue 149194). Like Keras' LSTM it has one bias a gate:
-    PyTorch's second one is fixed at zero.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.ahead = nn.LSTM(input_size, hidden_size, batch_first=True)
-        self.back = nn.LSTM(input_size, hidden_size, batch_first=True)
-        for direction in (self.ahead, self.back):
-            nn.init.zeros_(direction.bias_hh_l0).requires_grad_(False)
-
-    def forward(self, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """steps (B, T, D), lengths (B,) of at least 1 -> states (B, T, 2H), zero at padding, and the
-        last states of both directions (B, 2H): the forward one's at the utterance's last step, the
-        backward one's at its first."""
-        position = torch.arange(steps.shape[1], device=steps.device)[None]
-        flipped = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
-        ahead = self.ahead(steps)[0]
-        back_flipped = self.back(Swap.apply(steps, flipped))[0]
-        states = torch.cat((ahead, Swap.apply(back_flipped, flipped)), 2)
-        states = states.masked_fill(~mask(lengths, steps.shape[1])[:, :, None], 0)
-        end = (lengths - 1)[:, None]
-        last = torch.cat((take(ahead, end), take(back_flipped, end)), 2)[:, 0]
-        return states, last
-
-
-class Swap(torch.autograd.Function):
-    """`take` for positions that, taken twice, give back the steps: so the gradient is taken too, where
-    torch would add it up row by row."""
-
-    @staticmethod
-    def forward(ctx, steps: Tensor, positions: Tensor) -> Tensor:
-        ctx.save_for_backward(positions)
-        return take(steps, positions)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return take(gradient, ctx.saved_tensors[0]), None
-
-
 def take(steps: Tensor, positions: Tensor) -> Tensor:
     """steps (B, T, D) at positions (B, S) -> (B, S, D), row by row (gather goes value by
     value, 20 times slower)."""

@@ -1,6 +1,11 @@
-"""WA and UA, from counts; how sure a mean is, and a difference."""
+"""Metrics, from counts; how sure a mean is, and a difference.
 
-from collections.abc import Sequence
+A metric is added here alone: a function of a confusion matrix, and a line in METRICS. Training then logs it for the
+development set, `monitor: dev_<name>` selects by it, and RESULTS.md can report it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +27,21 @@ def ua(confusion: np.ndarray) -> float:
     present = confusion.sum(1) > 0
     return 100 * float(np.mean(np.diag(confusion)[present] / confusion.sum(1)[present]))
 
+
+def macro_f1(confusion: np.ndarray) -> float:
+    """Mean F1 of the classes that are true or predicted at least once, in per cent, as scikit-learn's f1_score."""
+    sizes = confusion.sum(0) + confusion.sum(1)
+    return 100 * float(np.mean(2 * np.diag(confusion)[sizes > 0] / sizes[sizes > 0]))
+
+
+class Metric(NamedTuple):
+    """title: as tables have it. of: confusion matrix (C, C) -> per cent, the higher the better."""
+
+    title: str
+    of: Callable[[np.ndarray], float]
+
+
+METRICS = {"wa": Metric("WA", wa), "ua": Metric("UA", ua), "f1": Metric("macro-F1", macro_f1)}
 
 COLLAPSE = "{} takes over: more than half of the utterances of other classes are taken for it"
 

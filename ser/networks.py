@@ -103,7 +103,7 @@ def evaluate(
 
 
 def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:
-    """The first of the best epochs, by "dev_loss" (lowest), "dev_wa" or "dev_ua" (highest)."""
+    """The first of the best epochs, by "dev_loss" (lowest) or a metric, such as "dev_ua" (highest)."""
     return min(log, key=lambda line: line[monitor] if monitor == "dev_loss" else -line[monitor])
 
 

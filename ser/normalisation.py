@@ -8,20 +8,28 @@ of each speaker over all the speaker's utterances in the fold, test utterances t
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ser.cli import UserError
 
-if TYPE_CHECKING:
-    from ser.archive import Features
-
 Statistics = dict[str, np.ndarray]
 ROUNDING = 1e-6  # of a value: some steps of float32, which features are
 
 
-def train_statistics(kind: str, features: "Features", train: Mapping[str, str]) -> Statistics:
+class Source(Protocol):
+    """The features of utterances, as ser.archive.Features has them; scp: where they are from, for errors."""
+
+    scp: Path
+
+    def __getitem__(self, utt: str) -> np.ndarray: ...
+
+    def lengths_of(self, utts: Iterable[str]) -> dict[str, int]: ...
+
+
+def train_statistics(kind: str, features: Source, train: Mapping[str, str]) -> Statistics:
     """Mean and deviation, each (D,) or, for "cell", (T, D); {} for "none" and "speaker". train: {utt: class}."""
     if kind in ("none", "speaker"):
         return {}

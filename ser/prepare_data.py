@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from ser import audio, cli
 from ser.cli import UserError
-from ser.datadir import TABLE, Found, Utterance, corpus_module, read_table, write_table
+from ser.corpora import corpus_module
+from ser.corpus import Found, Utterance
+from ser.datadir import TABLE, read_table, write_table
 from ser.files import is_same, whole, workplace
 
 LONGEST_LIST = 20  # lines of each list on the screen; report.txt has them all

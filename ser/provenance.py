@@ -1,14 +1,19 @@
 """What a run was made with, for the record: command line, git commit, machine, versions."""
 
+import json
+import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
+from ser import __version__
 from ser.identity import ROOT
 
 UNKNOWN = "unknown"
+ARCHIVED = "$Format:%H$"  # `git archive` puts the commit here, since .gitattributes asks for it
+OWN = "ser/provenance.py"  # this file, as git lists it in a checkout of the recipes
 WRITTEN = [f":(exclude,glob)egs/*/{name}" for name in ("results/**", "figures/**", "RESULTS.md")]  # by stages 5 and 6
 PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile", "soxr")
 
@@ -30,13 +35,27 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def commit(root: Path = ROOT) -> str:
-    """The git commit of the repository, with -dirty where more than what stages 5 and 6 write was changed since; or
-    why there is none."""
+    """The git commit of the code, with -dirty where more than what stages 5 and 6 write was changed since.
+
+    Where the code is no git checkout, the commit that pip or `git archive` recorded, with the package's version;
+    or why there is none.
+    """
     if reason := no_checkout(root):
-        return reason
+        number = recorded(root)
+        return f"{number[:12]} (ser {__version__})" if number else f"{reason} (ser {__version__})"
     number = git(root, "rev-parse", "--short=12", "HEAD")
     changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN)
     return f"{number}-dirty" if changed and not number.startswith(UNKNOWN) else number
+
+
+def recorded(root: Path) -> str:
+    """The commit that `git archive` wrote into this file, or pip beside the package that it installed in `root` from
+    a git repository; "" where neither did."""
+    if not ARCHIVED.startswith("$"):
+        return ARCHIVED
+    package = next(iter(distributions(name="ser", path=[str(root)])), None)
+    origin = package.read_text("direct_url.json") if package else None
+    return json.loads(origin or "{}").get("vcs_info", {}).get("commit_id", "")
 
 
 def is_committed(path: Path, root: Path = ROOT) -> bool:
@@ -47,19 +66,26 @@ def is_committed(path: Path, root: Path = ROOT) -> bool:
 
 
 def no_checkout(root: Path) -> str:
-    """UNKNOWN, and why a folder is no git checkout of its own; "" where it is one."""
-    top = git(root, "rev-parse", "--show-toplevel")
-    if top.startswith(UNKNOWN) and "not a git repository" not in top:
-        return top[:200]
-    if top.startswith(UNKNOWN) or Path(top).resolve() != root.resolve():  # unpacked inside another repository
-        return f"{UNKNOWN}: not a git checkout"
-    return ""
+    """UNKNOWN, and why a folder is no git checkout of the recipes; "" where it is one.
+
+    Code that was unpacked or installed inside another repository has no part in that one's commits.
+    """
+    listed = git(root, "ls-files", "--full-name", "--error-unmatch", OWN)
+    if listed == OWN:
+        return ""
+    if listed.startswith(UNKNOWN) and not any(why in listed for why in ("not a git repository", "did not match")):
+        return listed[:200]
+    return f"{UNKNOWN}: not a git checkout"
 
 
 def git(root: Path, *arguments: str) -> str:
     """What a git command prints; where it fails, UNKNOWN and why."""
+    # Git's hooks set variables that name their own repository, whatever `root` is. Messages are the untranslated ones.
+    hooks = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in hooks} | {"LC_ALL": "C"}
+    command = ["git", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     except OSError:
         return f"{UNKNOWN}: no git here"
     if done.returncode:

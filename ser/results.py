@@ -7,7 +7,7 @@ repository goes before what was made here (results/<system>/<protocol>/own/).
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,3 +153,19 @@ def other_parts(runs: Runs, shown: Runs) -> str:
     modules = [dict(re.findall(r"(\S+) (\S+?)(?:,|$)", scores.about["modules"])) for scores in (one, other)]
     changed = [name for name in {**modules[0], **modules[1]} if modules[0].get(name) != modules[1].get(name)]
     return ", ".join(f"code ({', '.join(changed)})" if part == "code" and changed else part for part in parts)
+
+
+def of_other_folds(found: dict[tuple[str, str], Results]) -> set[tuple[str, str]]:
+    """The rows of a protocol that are of other folds, speakers or recordings than most of it, by system and
+    protocol; recordings whose checksums are unknown are taken for the same."""
+    odd = set()
+    for part in ("folds", "speakers", "recordings"):
+        values: dict[str, dict[str, str]] = defaultdict(dict)  # {protocol: {system: fingerprint}}
+        for (system, protocol), results in found.items():
+            for scores in list(results.shown.values())[:1]:
+                if scores.row[part] != "unknown":
+                    values[protocol][system] = scores.row[part]
+        for protocol, of_systems in values.items():
+            most = Counter(of_systems.values()).most_common(1)[0][0]
+            odd |= {(system, protocol) for system, value in of_systems.items() if value != most}
+    return odd

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´", "'"))
 NOTE = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")  # [LAUGHTER], (LAUGHTER), <unk>
@@ -36,14 +35,3 @@ def tokens(text: str) -> list[str]:
     text = "".join(one if one in ".,:'" or unicodedata.category(one)[0] in "LMN" else " " for one in text)
     text = LONE_APOSTROPHE.sub(" ", text)
     return ELISION.sub(r"\1 ", CONTRACTION.sub(" ", text)).split()
-
-
-def word_errors(true: Sequence[str], heard: Sequence[str]) -> int:
-    """The least number of words to put in, take out or replace that makes `heard` of `true` (Levenshtein)."""
-    above = list(range(len(heard) + 1))
-    for row, word in enumerate(true, 1):
-        line = [row]
-        for column, other in enumerate(heard, 1):
-            line.append(min(above[column] + 1, line[-1] + 1, above[column - 1] + (word != other)))
-        above = line
-    return above[-1]

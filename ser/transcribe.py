@@ -1,6 +1,6 @@
-"""DATA/wav.scp -> DATA/text_asr: what one of torchaudio's recognisers hears, and its word error rate.
+"""DATA/wav.scp -> DATA/text_asr: the words that one of torchaudio's recognisers finds, and its word error rate.
 
-text_asr has a line for each utterance, in the recogniser's own letters; where nothing was heard the id stands
+text_asr has a line for each utterance, in the recogniser's own letters; where it finds no words the id stands
 alone, as in text where nothing is said. A table that is there, of whatever recogniser, is left alone and only
 compared with text. A call that was interrupted goes on from DATA/text_asr.part.
 """
@@ -19,7 +19,7 @@ from ser import audio, cli
 from ser.cli import UserError
 from ser.datadir import read_recordings, read_table, write_table
 from ser.files import alone, named, whole
-from ser.text import tokens, word_errors
+from ser.text import tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,19 +58,19 @@ def main(argv: list[str] | None = None) -> None:
     wavs = read_recordings(args.data / "wav.scp", args.allow_pipes, "ser.transcribe")
     true = read_table(args.data / "text", wavs)
     if table.exists():
-        print(f"{table}: is there; remove it to have the recordings heard anew")
+        print(f"{table}: is there; remove it to transcribe the recordings again")
     else:
         with alone(table.with_name(".text_asr.lock"), str(table)):
             transcribe(wavs, table, args.model, args.weights, args.device)
-    heard = read_table(table, wavs)
-    print(word_error_rate({utt: true[utt] for utt in wavs}, heard))
+    recognised = read_table(table, wavs)
+    print(word_error_rate({utt: true[utt] for utt in wavs}, recognised))
 
 
 def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path | None, device: str) -> None:
-    """Write the table of what is heard in each recording.
+    """Write the table of the words that are recognised in each recording.
 
     One at a time: the networks normalise over an utterance's whole length, which padding to the length of
-    another would change, and with it what is heard.
+    another would change, and with it the words.
     """
     from tqdm import tqdm
 
@@ -82,20 +82,20 @@ def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path |
     part = table.with_name(f"{table.name}.part")
     recordings = hashlib.md5("\n".join(map(" ".join, wavs.items())).encode(), usedforsecurity=False)
     head = f"# {model} {weights.resolve()} {recordings.hexdigest()}"
-    heard = {utt: words for utt, words in read_part(part, head).items() if utt in wavs}
+    recognised = {utt: words for utt, words in read_part(part, head).items() if utt in wavs}
     with whole(part) as stream:  # without the line that a kill cut short
-        stream.writelines(f"{line}\n" for line in (head, *map(" ".join, heard.items())))
-    left = {utt: wav for utt, wav in wavs.items() if utt not in heard}
-    told = time.monotonic()
+        stream.writelines(f"{line}\n" for line in (head, *map(" ".join, recognised.items())))
+    left = {utt: wav for utt, wav in wavs.items() if utt not in recognised}
+    reported = time.monotonic()
     with named(part), open(part, "a", encoding="utf-8", buffering=1) as stream:  # each line at once
-        for utt, wav in tqdm(left.items(), "transcribing", len(wavs), initial=len(heard), disable=None):
+        for utt, wav in tqdm(left.items(), "transcribing", len(wavs), initial=len(recognised), disable=None):
             samples, _ = audio.read(audio.recording(wav, f"{table.with_name('wav.scp')}: {utt}"), rate)
-            heard[utt] = hear(network, labels, samples, rate)
-            stream.write(f"{utt} {heard[utt]}\n")
-            if not sys.stderr.isatty() and time.monotonic() - told >= LOG_EVERY:
-                told = time.monotonic()
-                print(f"{table}: {len(heard)} of {len(wavs)} utterances", file=sys.stderr)
-    write_table(table, heard)
+            recognised[utt] = recognise(network, labels, samples, rate)
+            stream.write(f"{utt} {recognised[utt]}\n")
+            if not sys.stderr.isatty() and time.monotonic() - reported >= LOG_EVERY:
+                reported = time.monotonic()
+                print(f"{table}: {len(recognised)} of {len(wavs)} utterances", file=sys.stderr)
+    write_table(table, recognised)
     part.unlink()
 
 
@@ -104,7 +104,7 @@ def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, 
 
     weights: the file; None: that in torch's cache, fetched unless it is there. Returns the network on the
     CPU, for evaluation; the letters that its outputs stand for, where the first, of CTC's blank, is empty;
-    the sampling rate that it hears at in Hz; and the file. Raises UserError where there is no such
+    its sampling rate in Hz; and the file. Raises UserError where there is no such
     recogniser, the weights cannot be fetched, or are no file, or another network's.
     """
     import torch.hub
@@ -135,27 +135,27 @@ def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, 
     place = {"model_dir": str(weights.parent), "file_name": weights.name}
     try:
         network = bundle.get_model(dl_kwargs={**place, "map_location": "cpu", "weights_only": True})
-    except Exception as error:  # torch tells a wrong file by many kinds
+    except Exception as error:  # torch raises many kinds for a wrong file
         reason = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
         raise UserError(f"{weights}: not the weights of {name} ({reason}); {remedy}") from None
     return network, bundle.get_labels(blank=""), int(bundle.sample_rate), weights
 
 
 def read_part(part: Path, head: str) -> dict[str, str]:
-    """What an interrupted call has heard; nothing where it had another head: model, weights or recordings.
+    """The words that an interrupted call has found; none where it had another head: model, weights or recordings.
 
-    A line that is damaged, as a disk that lost its power leaves it, is left out: its recording is heard anew.
+    A line that is damaged, as a disk that lost its power leaves it, is left out: its recording is transcribed again.
     """
     lines = part.read_bytes().split(b"\n")[:-1] if part.exists() else []
     if not lines or lines[0] != head.encode():
         return {}
     texts = (line.decode(errors="replace") for line in lines[1:])
-    heard = (text.partition(" ") for text in texts if text.isprintable() and "\ufffd" not in text)
-    return {utt: words for utt, _, words in heard if words == " ".join(words.split())}
+    recognised = (text.partition(" ") for text in texts if text.isprintable() and "\ufffd" not in text)
+    return {utt: words for utt, _, words in recognised if words == " ".join(words.split())}
 
 
-def hear(network: "nn.Module", labels: Sequence[str], samples: "np.ndarray", rate: int) -> str:
-    """The words that a network hears in samples (N,) at its rate, by the best label of each frame."""
+def recognise(network: "nn.Module", labels: Sequence[str], samples: "np.ndarray", rate: int) -> str:
+    """The words that a network recognises in samples (N,) at its rate, by the best label of each frame."""
     import torch
 
     shortest = int(SHORTEST * rate)
@@ -171,17 +171,20 @@ def spell(path: Iterable[int], labels: Sequence[str]) -> str:
     return " ".join("".join(labels[number] for number, _ in groupby(path)).replace("|", " ").split())
 
 
-def word_error_rate(true: Mapping[str, str], heard: Mapping[str, str]) -> str:
-    """Say how many words of the true transcripts (utterance -> text) were heard wrongly."""
-    pairs = [(tokens(text), tokens(heard[utt])) for utt, text in true.items()]
-    errors = sum(word_errors(*pair) for pair in pairs)
+def word_error_rate(true: Mapping[str, str], recognised: Mapping[str, str]) -> str:
+    """Say how many words of the true transcripts (utterance -> text) are recognised wrongly: how many have to be put
+    in, taken out or replaced at the least."""
+    from torchaudio.functional import edit_distance
+
+    pairs = [(tokens(text), tokens(recognised[utt])) for utt, text in true.items()]
+    errors = sum(edit_distance(*pair) for pair in pairs)
     words = sum(len(said) for said, _ in pairs)
     if not words:
         return f"no word error rate: none of the {len(pairs)} utterances has true words"
-    deaf = sum(not other for _, other in pairs)
+    empty = sum(not other for _, other in pairs)
     return (
         f"word error rate {100 * errors / words:.2f} % ({errors} errors in {words} words; "
-        f"{len(pairs)} utterances, nothing heard in {deaf})"
+        f"{len(pairs)} utterances, no words recognised in {empty})"
     )
 
 

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ser.cli import UserError
 
@@ -88,7 +88,7 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """Open a file of vectors, packed or not."""
     try:
         if path.suffix == ".gz":
@@ -99,7 +99,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 names = archive.namelist()
                 if len(names) != 1:
                     raise UserError(f"{path}: holds {len(names)} files; unpack it and give one of them")
-                with archive.open(names[0]) as packed, io.BufferedReader(packed) as stream:
+                with archive.open(names[0]) as packed, io.BufferedReader(packed) as stream:  # type: ignore[type-var]
                     yield stream
         else:
             with open(path, "rb") as stream:

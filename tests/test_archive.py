@@ -143,7 +143,7 @@ def test_an_utterance_with_frames_of_another_size(folder):
 def test_columns_of_each_frame(folder, matrices):
     features = Features(folder, np.array([2, 0]))
     assert equal({utt: features[utt] for utt in features.index}, {utt: matrix[:, [2, 0]] for utt, matrix in matrices.items()})
-    with pytest.raises(UserError, match=rf"feats.ark:4: a-1 has but 3 values a frame; remove {folder} and run stage 2 again"):
+    with pytest.raises(UserError, match=rf"feats.ark:4: a-1 has only 3 values per frame; remove {folder} and run stage 2 again"):
         Features(folder, np.array([3, 0]))["a-1"]
 
 

@@ -146,6 +146,10 @@ SYSTEM_FAULTS = {
         "activation: gelu",
         ": model.activation: input should be 'elu' or 'relu', not 'gelu'",
     ),
+    "unknown metric": (
+        NETWORK, "epochs: 3", "epochs: 3\n  monitor: dev_f2",
+        ": training.monitor: input should be 'dev_loss', 'dev_wa', 'dev_ua' or 'dev_f1', not 'dev_f2'",
+    ),
     "too small": (NETWORK, "batch_size: 4", "batch_size: 0", ": training.batch_size: input should be greater than or equal to 1, not 0"),
     "too large": (NETWORK, "dropout: 0.2", "dropout: 1", ": model.dropout: input should be less than 1, not 1"),
     "not a number": (NETWORK, "state_l1: 0", "state_l1: .nan", ": model.state_l1: input should be a finite number, not nan"),

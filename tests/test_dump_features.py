@@ -96,7 +96,7 @@ def test_any_number_of_jobs_gives_the_same_matrices(place):
 
 @pytest.mark.parametrize("left", [0, 100, None], ids=["empty", "cut short", "gone"])
 def test_an_archive_that_was_there(place, capfd, left):
-    """It is made anew, and the other one is left alone."""
+    """It is computed again, and the other one is left alone."""
     dump(2)
     ark, other = (folder_of() / f"split2/feats.{number}.ark" for number in (1, 2))
     content, before = ark.read_bytes(), other.stat().st_mtime_ns
@@ -104,7 +104,7 @@ def test_an_archive_that_was_there(place, capfd, left):
     if left is not None:
         ark.write_bytes(content[:left])
     dump(2)
-    assert f"{folder_of()}: made anew: {ark.resolve()} is gone, or cut short\n" in capfd.readouterr().out
+    assert f"{folder_of()}: computed again: {ark.resolve()} is gone, or cut short\n" in capfd.readouterr().out
     assert is_right(folder_of())
     assert (ark.read_bytes(), other.stat().st_mtime_ns) == (content, before)
 
@@ -118,7 +118,7 @@ def test_other_recordings_at_the_same_paths(place, capfd):
     os.utime("a-2.wav", ns=(state.st_atime_ns, state.st_mtime_ns))
     note_md5s()
     dump(2)
-    assert f"{folder_of()}: made anew: other recordings (a-2)\n" in capfd.readouterr().out
+    assert f"{folder_of()}: computed again: other recordings (a-2)\n" in capfd.readouterr().out
     assert is_right(folder_of())
 
 
@@ -135,7 +135,7 @@ def test_other_code_makes_the_features_anew(place, capfd, monkeypatch):
     monkeypatch.setattr(runs, "sources", lambda *modules: {**sources(*modules), "ser.features.logmel": "edited"})
     with pytest.raises(UserError, match="a job failed"):  # which sees the code as it is
         dump(1)
-    assert f"{folder_of()}: made anew: other code (ser.features.logmel)\n" in capfd.readouterr().out
+    assert f"{folder_of()}: computed again: other code (ser.features.logmel)\n" in capfd.readouterr().out
     log = (folder_of() / "log/dump.1.log").read_text()
     assert f"error: {folder_of()}: the code was changed since the job was laid out; run stage 2 again" in log
     assert not (folder_of() / "feats.scp").exists()
@@ -168,7 +168,7 @@ def test_one_failing_recording_and_going_on(place, capfd):
     Path("a-0.wav").write_bytes(good[:100])
     with pytest.raises(UserError) as error:
         dump(2)
-    assert str(error.value).startswith(f"{folder_of()}: a job failed; mend what its log names")
+    assert str(error.value).startswith(f"{folder_of()}: a job failed; fix what its log names")
     shown = capfd.readouterr().err
     assert "log/dump.1.log" in shown
     assert f"error: {place}/a-0.wav: cut short" in shown

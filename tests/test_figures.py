@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib import font_manager
+from PIL import Image
 
 from ser import figures
 from ser.figures import Example, Plane
@@ -113,6 +114,30 @@ def check_layout(figure):
     assert not any(one.overlaps(other) for place, one in enumerate(texts) for other in texts[:place])
 
 
+def test_pictures_have_a_palette_and_look_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    classes = [f"class{number}" for number in range(12)]
+    true = np.arange(48) % 12
+    points = np.random.default_rng(0).standard_normal((48, 2))
+    both = [Plane("before", points, 0.5), Plane("behind", -points, 0.5)]
+    with monkeypatch.context() as patch:  # as matplotlib has them
+        patch.setattr(figures, "with_palette", lambda picture: picture)
+        figures.confusion(np.arange(9).reshape(3, 3), classes[:3], "title", Path("grey.png"))
+        figures.planes([str(place) for place in range(48)], true, classes, both, "title", Path("coloured.png"))
+    for name, error in (("grey", 0), ("coloured", 2)):  # of 255, the root of the mean square
+        before = Path(f"{name}.png").rename("before.png")
+        Path(f"{name}.txt").unlink()
+        if name == "grey":
+            figures.confusion(np.arange(9).reshape(3, 3), classes[:3], "title", Path("grey.png"))
+        else:
+            figures.planes([str(place) for place in range(48)], true, classes, both, "title", Path("coloured.png"))
+        with Image.open(f"{name}.png") as picture, Image.open(before) as full:
+            assert (picture.mode, picture.size) == ("P", full.size)
+            difference = np.asarray(picture.convert("RGB"), float) - np.asarray(full.convert("RGB"))
+        assert (difference**2).mean() ** 0.5 <= error
+        assert Path(f"{name}.png").stat().st_size < 0.6 * before.stat().st_size
+
+
 def labels_of(figure):
     return [[label.get_text() for label in axis.get_ticklabels()] for axes in figure.axes[:1] for axis in (axes.xaxis, axes.yaxis)]
 
@@ -134,7 +159,7 @@ def test_a_name_that_no_font_has_is_written_as_numbers(tmp_path, monkeypatch, ca
     figure = confusion_of(["喜び", "грусть"], monkeypatch)
     assert labels_of(figure) == [["\\u559c\\u3073", "грусть"]] * 2
     assert figure.axes[0].get_title() == "of \\u559c\\u3073"
-    told = "p.png: no font here has び 喜: written as numbers; install one, as Noto Sans CJK, and draw again\n"
+    told = "p.png: no font here has び 喜: written as numbers; install one, such as Noto Sans CJK, remove the picture and draw it again\n"
     assert capsys.readouterr().out == told
     assert Path("p.txt").read_text("utf-8").splitlines()[1] == "true 喜び грусть"
 

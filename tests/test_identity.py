@@ -75,8 +75,8 @@ def test_a_module_that_is_no_python_is_told_in_a_line(package):
 
 # Those that decide no number: what looks, tells, fetches, lays out and draws; and stage 0 and 1, whose outcome is told by its content.
 TELLS = """
-    audio combine_data containers derive_systems draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
-    jobs launch make_folds predict prepare_data provenance report results score scores ser subset_data train trained transcribe validate_data
+    audio combine_data containers corpus derive_systems draw_results draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
+    jobs launch make_folds predict prepare_data provenance report results same_code score scores ser subset_data summary tables train trained transcribe validate_data
     __init__
 """.split()
 

@@ -2,10 +2,8 @@
 
 import itertools
 import os
-import re
 import shutil
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ser import launch, provenance, runs, train
+from ser import launch, runs, train
 from ser.cli import UserError
 from ser.files import alone
 from ser.reading import read_run_fold
@@ -440,44 +438,3 @@ def test_a_damaged_run_is_told_in_a_line(place, old, new, told):
 )  # fmt: skip
 def test_numbers_of_folds(text, chosen):
     assert launch.choose_folds(text, [1, 2, 3, 5], "p") == chosen
-
-
-def test_provenance():
-    made = provenance.provenance("a command")
-    assert made["command"] == "a command"
-    assert made["versions"]["numpy"] == __import__("numpy").__version__
-    assert made["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert made["commit"]
-
-
-def git(folder, *arguments):
-    own = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
-    subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, env={**os.environ, **own})
-
-
-def test_the_commit_is_that_of_the_recipes_alone(tmp_path, monkeypatch):
-    """Unpacked inside another repository they have none; and where there is no git, or git refuses, that is said."""
-    git(tmp_path, "init", "-q")
-    (tmp_path / "inside").mkdir()
-    (tmp_path / "inside/file").touch()
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "x")
-    git(tmp_path, "tag", "v1")
-    assert re.fullmatch("[0-9a-f]{12}", provenance.commit(tmp_path))
-    Path(tmp_path / "egs/toy/results/svm").mkdir(parents=True)
-    for name in ("RESULTS.md", "results/svm/x.txt"):  # what the stages write
-        (tmp_path / "egs/toy" / name).write_text("one")
-        git(tmp_path, "add", ".")
-        git(tmp_path, "commit", "-qm", "y")
-        (tmp_path / "egs/toy" / name).write_text("other")
-    assert re.fullmatch("[0-9a-f]{12}", provenance.commit(tmp_path))
-    (tmp_path / "inside/file").write_text("changed")
-    assert re.fullmatch("[0-9a-f]{12}-dirty", provenance.commit(tmp_path))
-    assert provenance.commit(tmp_path / "inside") == "unknown: not a git checkout"
-    assert not provenance.is_committed(tmp_path / "inside/other", tmp_path)
-    assert provenance.is_committed(tmp_path / "inside/file", tmp_path)
-    bare = tmp_path.parent / f"{tmp_path.name}-none"
-    bare.mkdir()
-    assert provenance.commit(bare) == "unknown: not a git checkout"
-    monkeypatch.setenv("PATH", str(bare))
-    assert provenance.commit(tmp_path) == "unknown: no git here"

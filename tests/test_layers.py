@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ser.layers import BLSTM, Dropout, keras_init, mask, masked_mean, masked_softmax
+from ser.layers import Dropout, keras_init, mask, masked_mean, masked_softmax
+from ser.recurrent import BLSTM
 
 LENGTHS = [7, 1, 12, 3, 12]
 
@@ -51,76 +52,6 @@ def test_masked_mean_is_each_utterances_own(junk):
         torch.testing.assert_close(mean[row], sum(steps[row, :length]) / length)
         torch.testing.assert_close(gradient[row, :length], (upstream[row] / length).expand(length, 3))
         assert not gradient[row, length:].any()
-
-
-@pytest.fixture
-def blstm():
-    """Ours with random weights and biases, in float64."""
-    layer = BLSTM(6, 5).double()
-    for parameter in layer.parameters():
-        if parameter.requires_grad:
-            nn.init.uniform_(parameter, -0.7, 0.7)
-    return layer
-
-
-NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-
-
-def torchs(blstm):
-    """torch's bidirectional LSTM with the same weights."""
-    layer = nn.LSTM(6, 5, batch_first=True, bidirectional=True).double()
-    with torch.no_grad():
-        for name in NAMES:
-            getattr(layer, name).copy_(getattr(blstm.ahead, name))
-            getattr(layer, f"{name}_reverse").copy_(getattr(blstm.back, name))
-    return layer
-
-
-def padded_steps():
-    steps = torch.randn(len(LENGTHS), max(LENGTHS), 6, dtype=torch.float64)
-    steps[~mask(torch.tensor(LENGTHS), max(LENGTHS))] = 1e3  # must not be heard
-    return steps.requires_grad_()
-
-
-def test_blstm_is_torchs_with_packed_sequences(blstm):
-    lengths = torch.tensor(LENGTHS)
-    steps, reference = padded_steps(), torchs(blstm)
-    states, last = blstm(steps, lengths)
-    packed = nn.utils.rnn.pack_padded_sequence(steps, lengths, batch_first=True, enforce_sorted=False)
-    output, (final, _) = reference(packed)
-    expected, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True)
-    torch.testing.assert_close(states, expected)
-    torch.testing.assert_close(last, torch.cat((final[0], final[1]), 1))
-
-    for_states, for_last = torch.randn_like(states), torch.randn_like(last)
-    ours = [steps, *(parameter for parameter in blstm.parameters() if parameter.requires_grad)]
-    theirs = [steps]
-    for suffix in ("", "_reverse"):
-        theirs += [getattr(reference, name + suffix) for name in NAMES[:3]]
-    assert len(ours) == len(theirs) == 7
-    gradients = torch.autograd.grad((states * for_states).sum() + (last * for_last).sum(), ours)
-    expected_gradients = torch.autograd.grad((expected * for_states).sum() + (torch.cat((final[0], final[1]), 1) * for_last).sum(), theirs)
-    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, expected_gradient)
-    assert not gradients[0][~mask(lengths, max(LENGTHS))].any()
-
-
-def test_blstm_gives_in_a_batch_what_an_utterance_gives_alone(blstm):
-    steps = padded_steps()
-    states, last = blstm(steps, torch.tensor(LENGTHS))
-    for row, length in enumerate(LENGTHS):
-        own_states, (own_last, _) = torchs(blstm)(steps[row : row + 1, :length])
-        torch.testing.assert_close(states[row, :length], own_states[0])
-        torch.testing.assert_close(last[row], own_last.flatten())
-        assert not states[row, length:].any()
-
-
-def test_blstm_trains_one_bias_a_gate(blstm):
-    """As Keras has it, and as the paper's number of parameters counts it."""
-    trained = sum(parameter.numel() for parameter in blstm.parameters() if parameter.requires_grad)
-    assert trained == 2 * 4 * 5 * (6 + 5 + 1)
-    assert not blstm.ahead.bias_hh_l0.any()
-    assert not blstm.back.bias_hh_l0.any()
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])

@@ -1,4 +1,4 @@
-"""WA and UA, against scikit-learn and by hand."""
+"""Metrics, against scikit-learn and by hand."""
 
 import itertools
 
@@ -21,6 +21,8 @@ def test_as_scikit_learn_has_them(n_classes, skill):
     assert np.array_equal(confusion, sklearn_metrics.confusion_matrix(true, predicted, labels=range(n_classes)))
     assert metrics.wa(confusion) == pytest.approx(100 * sklearn_metrics.accuracy_score(true, predicted))
     assert metrics.ua(confusion) == pytest.approx(100 * sklearn_metrics.recall_score(true, predicted, average="macro"))
+    f1 = 100 * sklearn_metrics.f1_score(true, predicted, average="macro")
+    assert metrics.macro_f1(confusion) == pytest.approx(f1)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,22 @@ def test_by_hand():
     confusion = np.array([[3, 1], [0, 1]])  # 4 of 5 right; recalls 3/4 and 1
     assert metrics.wa(confusion) == pytest.approx(80)
     assert metrics.ua(confusion) == pytest.approx(87.5)
+    assert metrics.macro_f1(confusion) == pytest.approx((600 / 7 + 200 / 3) / 2)
+
+
+@pytest.mark.parametrize(("true", "predicted"), [([0, 0, 2, 2], [0, 2, 2, 2]), ([0, 0, 2], [0, 1, 2]), ([0], [1])])
+def test_macro_f1_of_classes_that_are_absent_is_scikit_learns(true, predicted):
+    confusion = metrics.confusion_matrix(np.array(true), np.array(predicted), 4)
+    f1 = 100 * sklearn_metrics.f1_score(true, predicted, average="macro", zero_division=0)
+    assert metrics.macro_f1(confusion) == pytest.approx(f1)
+
+
+def test_metrics_are_named_by_their_titles():
+    perfect = np.diag([3, 1])
+    assert {name: metric.title for name, metric in metrics.METRICS.items()} == {
+        "wa": "WA", "ua": "UA", "f1": "macro-F1",
+    }  # fmt: skip
+    assert [metric.of(perfect) for metric in metrics.METRICS.values()] == [100, 100, 100]
 
 
 def test_a_class_without_utterances_has_no_recall():

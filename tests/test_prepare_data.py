@@ -11,7 +11,8 @@ import soundfile
 from ser import prepare_data, validate_data
 from ser.cli import UserError
 from ser.corpora import ravdess
-from ser.datadir import Found, Utterance, read_table
+from ser.corpus import Found, Utterance
+from ser.datadir import read_table
 
 KALDI = Path(os.environ.get("KALDI_ROOT", "/nowhere"), "egs/wsj/s5")
 RATE = 8000

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score
 
-from ser import report
+from ser import metrics, report
 from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import fingerprint, settings
-from ser.report import interval
 from ser.runs import code_of, row_of
+from ser.summary import interval
 
 FEATURE = "{kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 6, fmin: 0, fmax: 4000, window: hann}"
 MODEL = "{kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}"
@@ -114,7 +115,7 @@ def test_nothing_was_run(place, capsys):
     assert (table["gamma"]["paper's table"], table["gamma"]["command"]) == ("–", "`./run.sh --systems conf/a/gamma.yaml`")
     text = Path("RESULTS.md").read_text()
     assert text.startswith("# Results: toy\n")
-    assert text.rstrip().endswith("as text.")
+    assert text.rstrip().endswith("in a text file beside it.")
     assert not Path("figures").exists()
     out = capsys.readouterr().out
     assert "| not run |" in out
@@ -177,7 +178,7 @@ def scores_section():
     return Path("RESULTS.md").read_text().split("\n## Scores\n")[1].split("\n## ")[0].strip().splitlines()
 
 
-REDO = "`./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true` makes them anew, once their folders in exp/ are out of the way."
+REDO = "to replace them, move or remove their folders in exp/ and call `./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true`."
 
 
 def test_a_system_file_that_was_edited_since(place):
@@ -222,7 +223,7 @@ def test_of_equally_many_those_of_todays_code_are_shown(place):
     write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"}, date="2027-01-01 10:00")
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds) §")
-    assert "§ made by other code for feature or model than this tree has" in Path("RESULTS.md").read_text()
+    assert "§ the code of the feature or the model has changed since" in Path("RESULTS.md").read_text()
     write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("100.0", "1 (1 of 3 folds)")
@@ -239,7 +240,7 @@ def test_scores_of_unknown_origin_are_left_out_and_counted(place):
     assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds) §")
     section = scores_section()
     assert section[0] == (
-        "4 scores: 2 with a whole identity (settings, code, folds, recordings), 1 without the recordings' checksums, 1 of unknown origin."
+        "4 scores: 2 with a complete identity (settings, code, folds, recordings), 1 without the recordings' checksums, 1 of unknown origin."
     )
     assert f"- **alpha**, apart: left out fold2_seed1: of unknown origin (commit abc-dirty); {REDO}" in section
 
@@ -249,13 +250,13 @@ def test_scores_made_here_stand_beside_the_published_ones(place):
     write_scores("alpha", "apart", "fold1_seed1", "llhh llhh", own=True)
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds)")
-    assert "- **alpha**, apart: shown are the published scores; made here, beside them: fold1_seed1 WA 100.0." in scores_section()
+    assert "- **alpha**, apart: the published scores are shown; made here, beside them: fold1_seed1 WA 100.0." in scores_section()
     path = Path("conf/a/alpha.yaml")  # now the published ones are of other settings
     path.write_text(path.read_text().replace("cost: [1]", "cost: [3]"))
     write_scores("alpha", "apart", "fold1_seed1", "llhh llll", own=True)
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("50.0", "1 (1 of 3 folds) own")
-    assert "- **alpha**, apart: shown are the scores made here (own)." in scores_section()
+    assert "- **alpha**, apart: the scores that were made here (own) are shown." in scores_section()
 
 
 def test_scores_made_here_alone_are_told_and_drawn(place):
@@ -290,7 +291,7 @@ def test_training_code_that_changed_between_the_runs_is_told(place):
     for fold, trainer in ((1, "one"), (2, "two")):
         write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh", trainer=trainer, commit=f"c{fold}")
     assert rows()["alpha"]["runs 2"] == "2 (2 of 3 folds)"
-    assert "- **alpha**, apart: trained and scored by 2 versions of the code around feature and model (c1, c2)." in scores_section()
+    assert "- **alpha**, apart: trained and scored by 2 versions of the training code (c1, c2)." in scores_section()
 
 
 @pytest.mark.parametrize("part", ["folds", "speakers", "recordings"])
@@ -298,7 +299,7 @@ def test_systems_of_other_folds_are_not_tested_against_each_other(place, part):
     for system, row in (("alpha", {}), ("beta", {}), ("gamma", {part: "other"})):
         write_scores(system, "apart", "fold1_seed1", "llhh lllh" if system == "alpha" else "llhh llll", row=row)
     assert against("alpha").keys() == {"beta"}
-    told = "- **gamma**, apart: of other folds, speakers or recordings than most rows here, and not tested against them."
+    told = "- **gamma**, apart: has other folds, speakers or recordings than most rows here, so it is not tested against them."
     assert told in scores_section()
 
 
@@ -339,7 +340,7 @@ def test_two_protocols_of_one_name_are_refused(place):
     shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/mine.yaml")
     assert "mine WA" in rows()["alpha"]
     shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/apart.yaml")
-    with pytest.raises(UserError, match=r"conf/protocols/own/apart.yaml: conf/protocols/apart.yaml has that name too; rename one"):
+    with pytest.raises(UserError, match=r"conf/protocols/own/apart.yaml: conf/protocols/apart.yaml has the same name; rename one"):
         rows()
 
 
@@ -395,6 +396,62 @@ def test_the_main_systems_first_figures_are_shown(place):
     assert shown == ["![alpha_apart_confusion](figures/alpha_apart_confusion.png)"]
 
 
+def test_figures_of_other_systems_are_drawn_aside_and_not_linked(place):
+    for system in ("alpha", "gamma"):
+        path = write_scores(system, "apart", "fold1_seed1", "lllh lhlh")
+        path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
+    report.main(["--corpus", "toy", "--main", "alpha"])
+    names = [f"apart_{kind}.{ending}" for kind in ("confusion", "curves") for ending in ("png", "txt")]
+    assert sorted(path.name for path in Path("figures").glob("*.*")) == [f"alpha_{name}" for name in names]
+    assert sorted(path.name for path in Path("figures/others").iterdir()) == [f"gamma_{name}" for name in names]
+    text = Path("RESULTS.md").read_text()
+    assert "figures/alpha_apart_confusion.png" in text and "gamma_apart" not in text
+    assert "`figures/others/`, which git ignores" in text
+    Path("figures/gamma_apart_tsne.png").touch()  # drawn from its network, which the scores cannot give again
+    Path("figures/gamma_apart_tsne.txt").write_text("# gamma\n")
+    report.main(["--corpus", "toy", "--main", "alpha"])
+    assert "- **gamma**, apart: [tsne](figures/gamma_apart_tsne.png)" in Path("RESULTS.md").read_text()
+
+
+def test_a_figure_is_drawn_again_only_where_its_numbers_changed(place):
+    write_scores("alpha", "apart", "fold1_seed1", "lllh lhlh")
+    rows()
+    picture = Path("figures/alpha_apart_confusion.png")
+    first = picture.read_bytes()
+    picture.write_bytes(b"mine")
+    rows()
+    assert picture.read_bytes() == b"mine"
+    write_scores("alpha", "apart", "fold1_seed1", "lllh lllh")
+    rows()
+    second = picture.read_bytes()
+    assert second.startswith(b"\x89PNG") and second != first
+    picture.unlink()
+    rows()
+    assert picture.read_bytes() == second
+
+
+@pytest.mark.parametrize("answers", RUNS)
+def test_other_metrics(place, answers):
+    """Every metric of METRICS that the main table has not; macro-F1 is the mean of the classes' F1."""
+    write_scores("alpha", "apart", "fold1_seed1", answers)
+    report.main(["--corpus", "toy"])
+    _, section = Path("RESULTS.md").read_text().split("## Other metrics\n")
+    head, _, row, *_ = (line.strip("| ").split(" | ") for line in section.strip().splitlines())
+    assert head == ["system", "apart macro-F1"]
+    true, predicted = ([letter.lower() for letter in part] for part in answers.split())
+    assert row == ["**alpha**", f"{100 * f1_score(true, predicted, average='macro'):.1f}"]
+
+
+def test_a_new_metric_is_a_column(place, monkeypatch):
+    monkeypatch.setitem(metrics.METRICS, "errors", metrics.Metric("errors", lambda counts: float(counts.sum() - np.trace(counts))))
+    for fold, answers in ((1, "llhh lllh"), (2, "llhh hhhh")):
+        write_scores("alpha", "apart", f"fold{fold}_seed1", answers)
+    report.main(["--corpus", "toy"])
+    _, section = Path("RESULTS.md").read_text().split("## Other metrics\n")
+    assert section.strip().startswith("| system | apart macro-F1 | apart errors |\n")
+    assert re.search(r"\| \*\*alpha\*\* \| .* \| 1\.5 ± ", section)
+
+
 def against(main):
     """The table of tests against `main`, as {system: {column: cell}}."""
     report.main(["--corpus", "toy", "--main", main])
@@ -440,7 +497,7 @@ def test_nothing_to_test_the_main_system_against(place):
     write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
     report.main(["--corpus", "toy", "--main", "beta"])
     text = Path("RESULTS.md").read_text()
-    assert "Nothing was run beside beta on the same utterances." in text and "## Against" not in text
+    assert "No other system was run on the same utterances as beta." in text and "## Against" not in text
 
 
 def test_a_broken_system_file_that_nothing_was_run_of_is_left_out(place, capsys):
@@ -448,7 +505,7 @@ def test_a_broken_system_file_that_nothing_was_run_of_is_left_out(place, capsys)
     broken = Path("conf/b/broken.yaml")
     broken.write_text("description: d\nnormalisation: nun\n")
     assert list(rows()) == ["alpha", "gamma", "beta"]
-    assert "left out, nothing was run of it: conf/b/broken.yaml: " in capsys.readouterr().err
+    assert "left out, as it has no scores: conf/b/broken.yaml: " in capsys.readouterr().err
     with pytest.raises(UserError, match="broken.yaml"):
         rows("--systems", str(broken))
     broken.rename("kept")
@@ -535,7 +592,7 @@ def test_protocols_are_described_and_marked(place):
     assert [line for line in lines if line.startswith("†")] == [
         "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part."
     ]
-    assert Path("RESULTS.md").read_text().count("†") == 1 + 2
+    assert Path("RESULTS.md").read_text().count("†") == 1 + 3  # the note; WA, UA, macro-F1
 
 
 def test_no_mark_where_no_test_set_selects(place):
@@ -551,7 +608,7 @@ def test_systems_of_a_table_aside_are_tested_too(place):
         write_scores(system, "plain", "fold1_seed1", answers)
     report.main(["--corpus", "toy", "--main", "alpha"])
     before, aside = Path("RESULTS.md").read_text().split("\n## Aside\n")
-    assert "Nothing was run beside" not in before
+    assert "No other system was run" not in before
     assert aside.count("### Against alpha") == 1 and "| **beta** | +25.0 | 1.000 |" in aside
     Path("results/beta/plain/fold1_seed1.txt").unlink()
     report.main(["--corpus", "toy", "--main", "alpha"])
@@ -565,8 +622,8 @@ def test_what_a_row_was_made_with(place):
         write_scores("alpha", "plain", f"fold{fold}_seed1", "llhh lllh", inputs=inputs, parameters=parameters)
     write_scores("beta", "plain", "fold1_seed1", "llhh lllh", inputs="words 3a, vectors 77, xvectors 78", parameters=7)
     rows()
-    alpha, beta = (line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith(("| **alpha", "| **beta")))
-    assert alpha.startswith("| **alpha**: the alpha (**word vectors learned from nothing**) | ") and "| 4,000 to 5,000 |" in alpha
+    alpha, beta = (line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith(("| **alpha**:", "| **beta**:")))
+    assert alpha.startswith("| **alpha**: the alpha (**word vectors learned from scratch**) | ") and "| 4,000 to 5,000 |" in alpha
     assert beta.startswith("| **beta**: the beta | ") and "| 7 |" in beta
     assert beta.endswith("--protocol plain --glove FILE` |") and "--glove" not in alpha
 
@@ -579,8 +636,8 @@ def test_a_protocol_whose_test_speakers_train_is_marked(place):
     report.main(["--corpus", "toy", "--main", "alpha"])
     text = Path("RESULTS.md").read_text()
     assert "| plain‡ WA |" in text and "| plain‡ UA |" in text and "| paper† WA |" in text
-    told = "‡ speakers of the test set are in the training set too: of new voices the numbers say nothing."
-    assert text.count(told) == 1 and text.count("‡") == 3
+    told = "‡ not speaker-independent: speakers of the test set are also in the training set, so this does not measure unseen speakers."
+    assert text.count(told) == 1 and text.count("‡") == 4
 
 
 def test_a_note_comes_first(place):

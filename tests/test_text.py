@@ -1,9 +1,6 @@
-import functools
-import itertools
-
 import pytest
 
-from ser.text import tokens, word_errors
+from ser.text import tokens
 
 
 @pytest.mark.parametrize(
@@ -72,41 +69,3 @@ def test_transcripts_that_are_taken_apart_already_stay_so(text):
 def test_words_stay_as_they_are():
     words = tokens("C'mon, it is 3:30; l'ami a 10,000 rêves... o'clock")
     assert tokens(" ".join(words)) == words
-
-
-@pytest.mark.parametrize(
-    ("true", "heard", "errors"),
-    [
-        ("", "", 0),
-        ("a b c", "a b c", 0),
-        ("a b c", "", 3),
-        ("", "a b", 2),
-        ("a b c", "a c", 1),
-        ("a b c", "a x c", 1),
-        ("a b c", "a b b c", 1),
-        ("a b", "b a", 2),
-        ("k i t t e n", "s i t t i n g", 3),
-        ("s u n d a y", "s a t u r d a y", 3),
-        ("the cat", "thecat", 2),
-    ],
-)
-def test_known_word_errors(true, heard, errors):
-    assert word_errors(true.split(), heard.split()) == errors
-
-
-@functools.cache
-def by_definition(true, heard):
-    """Take out the first true word, put in the first heard one, or go on with both."""
-    if not true or not heard:
-        return len(true) + len(heard)
-    return min(
-        1 + by_definition(true[1:], heard),
-        1 + by_definition(true, heard[1:]),
-        (true[0] != heard[0]) + by_definition(true[1:], heard[1:]),
-    )
-
-
-def test_word_errors_are_those_of_the_definition():
-    all_words = [words for length in range(5) for words in itertools.product("abc", repeat=length)]
-    for true, heard in itertools.product(all_words[::2], all_words[::3]):
-        assert word_errors(true, heard) == by_definition(true, heard)

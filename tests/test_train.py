@@ -59,7 +59,7 @@ def test_it_learns(recipe):
     assert log[-1]["dev_loss"] < 0.5 * log[0]["dev_loss"]
     assert max(line["dev_wa"] for line in log) >= 90
     both = [f"{part}_{what}" for part in ("train", "dev") for what in ("loss", "penalty", "wa")]
-    assert list(log[-1]) == ["epoch", *both, "dev_ua", "seconds", "dev_share_low", "dev_share_high"]
+    assert list(log[-1]) == ["epoch", *both, "dev_ua", "dev_f1", "seconds", "dev_share_low", "dev_share_high"]
     assert 0 < log[0]["train_penalty"] < log[0]["train_loss"]  # L1 of the states
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors", "done", "epochs.jsonl", "last.safetensors", "normalisation.safetensors", "run.yaml",
@@ -281,7 +281,7 @@ def test_a_run_that_is_done_is_left_alone(recipe, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("monitor", ["dev_loss", "dev_wa", "dev_ua"])
+@pytest.mark.parametrize("monitor", ["dev_loss", "dev_wa", "dev_ua", "dev_f1"])
 def test_best_line(monitor):
     values = [3, 1, 2, 1, 3, 2]
     log = [{"epoch": epoch, monitor: value} for epoch, value in enumerate(values, 1)]

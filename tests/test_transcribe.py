@@ -148,7 +148,7 @@ def test_each_recording_is_heard_as_alone(data, weights, capsys):
     assert lines == [f"{utt} {by_hand(data, utt)}".strip() for utt in UTTS]
     assert len({line.partition(" ")[2] for line in lines}) == len(UTTS)  # the network is not deaf
     out, err = capsys.readouterr()
-    assert re.fullmatch(r"word error rate \d+\.\d\d % \(\d+ errors in 10 words; 5 utterances, nothing heard in 0\)\n", out)
+    assert re.fullmatch(r"word error rate \d+\.\d\d % \(\d+ errors in 10 words; 5 utterances, no words recognised in 0\)\n", out)
     assert err == ""
     assert sorted(path.name for path in data.iterdir()) == ["text", "text_asr", "wav.scp"]
 
@@ -167,7 +167,7 @@ def test_nothing_heard_is_an_id_alone(data, weights, capsys):
     save_weights(weights, **{"aux.bias": deaf})
     call(data, "--weights", weights)
     assert (data / "text_asr").read_text() == "".join(f"{utt}\n" for utt in UTTS)
-    assert capsys.readouterr().out == "word error rate 100.00 % (10 errors in 10 words; 5 utterances, nothing heard in 5)\n"
+    assert capsys.readouterr().out == "word error rate 100.00 % (10 errors in 10 words; 5 utterances, no words recognised in 5)\n"
     faults = []
     assert not [*validate_data.wrong_values("text_asr", validate_data.read(data / "text_asr", faults)), *faults]
 
@@ -183,8 +183,8 @@ def test_a_table_of_another_recogniser_is_left_alone(data, capsys):
     (data / "text_asr").write_text(table)
     call(data, model="NO_SUCH")  # which is not asked for
     assert capsys.readouterr().out == (
-        f"{data}/text_asr: is there; remove it to have the recordings heard anew\n"
-        "word error rate 50.00 % (5 errors in 10 words; 5 utterances, nothing heard in 1)\n"
+        f"{data}/text_asr: is there; remove it to transcribe the recordings again\n"
+        "word error rate 50.00 % (5 errors in 10 words; 5 utterances, no words recognised in 1)\n"
     )
     assert (data / "text_asr").read_text() == table
     (data / "text_asr").write_text(table.replace("b-1\n", ""))
@@ -196,6 +196,26 @@ def test_no_true_words_no_word_error_rate(data, weights, capsys):
     (data / "text").write_text("".join(f"{utt} [LAUGHTER]\n" for utt in UTTS))
     call(data, "--weights", weights)
     assert capsys.readouterr().out == "no word error rate: none of the 5 utterances has true words\n"
+
+
+@pytest.mark.parametrize(
+    ("true", "other", "errors"),
+    [
+        ("a b c", "a b c", 0),
+        ("a b c", "", 3),
+        ("", "a b", 2),
+        ("a b c", "a c", 1),
+        ("a b c", "a x c", 1),
+        ("a b c", "a b b c", 1),
+        ("a b", "b a", 2),
+        ("s u n d a y", "s a t u r d a y", 3),
+        ("the cat", "thecat", 2),
+        ("The cat.", "the cat", 0),
+    ],
+)
+def test_word_errors_are_counted_in_words(true, other, errors):
+    said = transcribe.word_error_rate({"u1": true, "u2": "one more"}, {"u1": other, "u2": "one more"})
+    assert f"({errors} errors in {len(true.split()) + 2} words; " in said
 
 
 class Stopped(BaseException):

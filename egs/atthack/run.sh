@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Att-HACK: four social attitudes, as in Le Moine et al., "Speaker attentive speech emotion recognition",
-# beside phrase-independent and speaker-independent protocols.
+# Att-HACK: four social attitudes, as in Le Moine et al., "Speaker attentive speech emotion recognition", and with
+# phrase-independent and speaker-independent protocols.
 #
 #   ./run.sh                                  everything
 #   ./run.sh --corpus /data/Att-HACK          a corpus on disk

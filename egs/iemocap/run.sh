@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# IEMOCAP: four emotions, session-independent, speaker-independent, and split at random as in some papers.
+# IEMOCAP: four emotions, leaving one session or one speaker out, and with the random splits of some papers.
 #
 #   ./run.sh --corpus /data/IEMOCAP_full_release         everything (the corpus must be requested: see README.md)
 #   ./run.sh --corpus /data/IEMOCAP_full_release --stop-stage 1    the data directory and the folds

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# RAVDESS: from the archive to the tables of Sherman et al., "Study of speech emotion recognition
-# using BLSTM with attention", and the same systems under a speaker-independent protocol.
+# RAVDESS: the tables of Sherman et al., "Study of speech emotion recognition using BLSTM with attention", and the
+# same systems under a speaker-independent protocol.
 #
 #   ./run.sh                                  everything (days: see README.md)
 #   ./run.sh --corpus /data/RAVDESS           a corpus on disk

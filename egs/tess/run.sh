@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# TESS: the four scenarios of Bledea, "Speech emotion recognition with recurrent neural networks", beside
-# speaker-independent and word-independent protocols.
+# TESS: the four scenarios of Bledea, "Speech emotion recognition with recurrent neural networks", and the same
+# systems under speaker-independent and word-independent protocols.
 #
 #   ./run.sh                                  everything (an hour: see README.md)
 #   ./run.sh --corpus /data/TESS              a corpus on disk

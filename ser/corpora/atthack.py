@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below, read_text
+from ser.corpus import Found, Utterance, files_below, read_text
 from ser.download import fetch, unpack
 
 URL = "https://www.openslr.org/resources/88/"
@@ -47,7 +47,7 @@ def utterances(root: Path) -> Found:
     files, copies = files_below(root, ".wav")
     texts, second_texts = files_below(root, ".txt")
     words: dict[str, str] = {}
-    told: dict[str, Path] = {}
+    places: dict[str, Path] = {}
     old_texts = []
     for path in [*texts, *second_texts]:
         if NAME.fullmatch(path.stem):
@@ -55,9 +55,9 @@ def utterances(root: Path) -> Found:
             said = " ".join(text.split())
             if words.setdefault(path.stem, said) != said:
                 raise UserError(
-                    f"{path}: other words than in {told[path.stem]}; remove the one that is wrong"
+                    f"{path}: other words than in {places[path.stem]}; remove the one that is wrong"
                 )
-            told.setdefault(path.stem, path)
+            places.setdefault(path.stem, path)
             old_texts += [path] * is_old
     found, ill_named, untold = [], [], []
     for path in files:

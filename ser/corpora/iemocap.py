@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below, read_text
+from ser.corpus import Found, Utterance, files_below, read_text
 
 PAGE = "https://sail.usc.edu/iemocap/"
 TOTAL = 10039  # utterances with a label
@@ -148,16 +148,16 @@ def _sessions(root: Path) -> tuple[dict[str, Path], list[Path]]:
 def _words(folder: Path, old_texts: list[Path]) -> dict[str, str]:
     """Transcripts by name of utterance; a line of another form is somebody's who has no utterance there."""
     words: dict[str, str] = {}
-    told: dict[str, str] = {}
+    places: dict[str, str] = {}
     for place, line in _lines(folder, old_texts):
         match = TRANSCRIPT.fullmatch(line)
         if match:
             name, said = match[1], " ".join(match[2].split())
             if words.setdefault(name, said) != said:
                 raise UserError(
-                    f"{place}: {name} has other words at {told[name]}; remove the one that is wrong"
+                    f"{place}: {name} has other words at {places[name]}; remove the one that is wrong"
                 )
-            told.setdefault(name, place)
+            places.setdefault(name, place)
     return words
 
 

@@ -1,6 +1,6 @@
 """mini: a small emotional corpus spoken by espeak-ng, made on the spot instead of downloaded.
 
-It is synthetic. What tells its emotions apart is written down below, in MANNERS, so numbers on it
+It is synthetic. How its emotions differ is written down below, in MANNERS, so numbers on it
 say whether a recipe works and nothing about people.
 
     mini/prompts.txt        sentence and its words: s1 the train to the coast leaves at seven
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below, read_table, write_table
+from ser.corpus import Found, Utterance, files_below
+from ser.datadir import read_table, write_table
 from ser.files import named, workplace
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def espeak() -> Iterator[Callable[..., bytes]]:
     )
 
     def speak(**request) -> bytes:
-        with suppress(BrokenPipeError):  # the empty answer tells
+        with suppress(BrokenPipeError):  # an empty answer follows
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         size = int(process.stdout.readline() or 0)

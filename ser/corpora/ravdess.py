@@ -1,7 +1,7 @@
 """RAVDESS, the speech recordings: 24 actors say two sentences in eight emotions.
 
 Livingstone and Russo 2018, https://zenodo.org/records/1188976 (CC BY-NC-SA 4.0). One folder an
-actor, and the file's name tells everything: Actor_07/03-01-05-02-02-01-07.wav is
+actor, and the file's name says everything: Actor_07/03-01-05-02-02-01-07.wav is
 
     modality (01 audio and video, 02 video, 03 audio) - channel (01 speech, 02 song) - emotion
     - intensity (01 normal, 02 strong) - statement - repetition - actor (odd: man, even: woman)
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below
+from ser.corpus import Found, Utterance, files_below
 from ser.download import fetch, unpack
 
 URL = "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1"

@@ -1,7 +1,7 @@
 """TESS, the Toronto Emotional Speech Set: two actresses say 200 words in seven emotions.
 
 Pichora-Fuller and Dupuis 2020, https://doi.org/10.5683/SP2/E8H2MF (CC BY-NC-ND 4.0). The file's name
-tells everything, whatever the folders: OAF_back_angry.wav is
+says everything, whatever the folders: OAF_back_angry.wav is
 
     speaker (OAF, aged 64; YAF, aged 26) - word, said in "Say the word back" - emotion
 
@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below
+from ser.corpus import Found, Utterance, files_below
 
 PAGE = "https://doi.org/10.5683/SP2/E8H2MF"
 SPEAKERS = {"OAF": "oaf", "OA": "oaf", "YAF": "yaf"}

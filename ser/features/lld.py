@@ -15,13 +15,12 @@ import scipy.signal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.config import Positive, PositiveFloat, strict
-from ser.features.spectrum import check_length, frames
+from ser.dsp import all_samples, check_length, check_window, differences, frames
+from ser.settings import Positive, PositiveFloat, strict
 
 PRE_EMPHASIS = 0.97
 LIFTER = 22
 MEL_FLOOR = 1 / 32767**2  # HTK's floor of a band's power, 1, where samples are 16-bit integers
-DELTA_REACH = 2  # frames on either side that a first difference looks at
 # Boersma's settings, as Praat has them by default
 PERIODS = 3  # of f0_min, in a window
 SILENCE = 0.03  # below this share of the recording's peak a frame is taken for silent
@@ -49,14 +48,16 @@ class Config:
     voicing_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.45
 
     def __post_init__(self) -> None:
-        if self.win_length > self.n_fft:
-            raise ValueError(f"win_length {self.win_length} should be at most n_fft, {self.n_fft}")
+        check_window(self.win_length, self.n_fft)
         if self.n_mfcc >= self.n_mels:
             raise ValueError(f"n_mfcc {self.n_mfcc} should be below n_mels, {self.n_mels}")
         if not self.f0_min < self.f0_max <= self.sample_rate / 4:
             raise ValueError(
                 f"f0_min {self.f0_min:g} < f0_max {self.f0_max:g} <= a quarter of the sample_rate should hold"
             )
+
+
+heard = all_samples
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
@@ -74,11 +75,6 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     energy, crossings = root_mean_square(samples, config), zero_crossing_rate(samples, config)
     static = np.column_stack([f0, voicing, energy, crossings, mfcc(samples, config)])
     return np.hstack([static, differences(static)]).astype(np.float32)
-
-
-def heard(samples: np.ndarray, config: Config) -> np.ndarray:
-    """The samples (N,) that the frames are of: frame t is centred at sample t * hop_length."""
-    return samples
 
 
 def root_mean_square(samples: np.ndarray, config: Config) -> np.ndarray:
@@ -131,16 +127,6 @@ def mfcc_tables(config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lifter = 1 + LIFTER / 2 * np.sin(np.pi * order / LIFTER)
     hamming = np.hamming(config.win_length)
     return hamming.astype(np.float32), bands.astype(np.float32), (cosines * lifter).astype(np.float32)
-
-
-def differences(static: np.ndarray) -> np.ndarray:
-    """First differences (T, D) of (T, D): slopes of the lines through five frames, the end ones repeated
-    beyond the ends (The HTK Book, section 5.9)."""
-    reach = range(1, DELTA_REACH + 1)
-    padded = np.pad(static, ((DELTA_REACH, DELTA_REACH), (0, 0)), mode="edge")
-    middle = np.arange(len(static)) + DELTA_REACH
-    total = sum(step * (padded[middle + step] - padded[middle - step]) for step in reach)
-    return total / (2 * sum(step**2 for step in reach))
 
 
 def pitch(samples: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,8 @@
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from ser.config import Positive, PositiveFloat, strict
-from ser.features.spectrum import check_length
+from ser.dsp import check_length
+from ser.settings import Positive, PositiveFloat, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import scipy.fft
 import scipy.signal
 from pydantic.dataclasses import dataclass
 
-from ser.cli import UserError
-from ser.config import Positive, strict
+from ser.dsp import all_samples, check_length, check_window, frames
+from ser.settings import Positive, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -22,8 +22,10 @@ class Config:
     window: Literal["hamming", "hann"] = "hamming"
 
     def __post_init__(self) -> None:
-        if self.win_length > self.n_fft:
-            raise ValueError(f"win_length {self.win_length} should be at most n_fft, {self.n_fft}")
+        check_window(self.win_length, self.n_fft)
+
+
+heard = all_samples
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
@@ -37,20 +39,3 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     window = scipy.signal.get_window(config.window, config.win_length).astype(np.float32)
     windowed = frames(samples, config.win_length, config.hop_length) * window
     return np.abs(scipy.fft.rfft(windowed, config.n_fft, axis=1, overwrite_x=True))
-
-
-def heard(samples: np.ndarray, config: Config) -> np.ndarray:
-    """The samples (N,) that the frames are of: frame t is centred at sample t * hop_length."""
-    return samples
-
-
-def check_length(samples: np.ndarray, window: int, sample_rate: int) -> None:
-    """Raise UserError where (N,) samples are fewer than a window has."""
-    if len(samples) < window:
-        raise UserError(f"too short: {len(samples)} samples at {sample_rate} Hz, and a window has {window}")
-
-
-def frames(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
-    """Views (1 + N // hop, length) of (N,) samples, zeros beyond the ends: row t is centred at t * hop."""
-    padded = np.pad(samples, (length - length // 2, length // 2))
-    return np.lib.stride_tricks.sliding_window_view(padded, length)[::hop]

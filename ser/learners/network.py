@@ -144,7 +144,8 @@ def refuse_infinite(loss: torch.Tensor, run: Run, title: str) -> None:
 def line_of(epoch: int, train: "Sums", dev: "Sums", classes: list[str]) -> dict[str, float]:
     """An epoch's line of epochs.jsonl. dev_share_<class>: per cent of dev utterances that are taken for it."""
     line = {"epoch": epoch, **train.means("train"), **dev.means("dev")}
-    line |= {"dev_ua": metrics.ua(dev.confusion), "seconds": train.seconds + dev.seconds}
+    line |= {f"dev_{name}": metric.of(dev.confusion) for name, metric in metrics.METRICS.items()}
+    line["seconds"] = train.seconds + dev.seconds
     predicted = 100 * dev.confusion.sum(0) / dev.confusion.sum()
     return line | {f"dev_share_{name}": share for name, share in zip(classes, predicted, strict=True)}
 

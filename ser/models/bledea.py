@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import Positive, Share, strict
 from ser.layers import Dropout, keras_init, take
+from ser.settings import Positive, Share, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,) -> class scores before the softmax (B, classes), and no penalty."""
+    """frames (B, T, D), lengths (B,) -> class scores (B, classes), and no penalty."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -49,6 +49,6 @@ class Network(nn.Module):
                 )
             frames, lengths = frames.transpose(1, 2), torch.full_like(lengths, frames.shape[2])
         states, _ = self.lstm(frames)
-        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not heard
+        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not read
         scores = self.output(self.dropout(torch.relu(self.dense(last))))
         return scores, scores.new_zeros(())

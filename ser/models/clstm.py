@@ -9,31 +9,32 @@ deep face recognition").
 
 Assumed, since the text is not known: which axis is which (segments are the steps, samples the positions, as frames and
 pixels of Shi et al. 2015); every size; that a block is ConvLSTM, batch normalisation (with torch's values) and
-max-pooling, as the LFLB of Zhao, Mao and Chen 2019, which the name comes from; one normalisation for all samples; a wide first convolution with a stride, without which a segment
-has thousands of positions; the residual link around each block but the first, a 1x1 convolution where the number of
-maps changes, added before the pooling; no peepholes; the GRU's last state goes on to the output; Keras' start; dropout
-in front of the output; the centre loss is of the GRU's last state, and centres start at zero.
+max-pooling, as the LFLB of Zhao, Mao and Chen 2019, which the name comes from; one normalisation for all samples; a
+wide first convolution with a stride, without which a segment has thousands of positions; the residual link around
+each block but the first, a 1x1 convolution where the number of maps changes, added before the pooling; no peepholes;
+the GRU's last state goes on to the output; Keras' start; dropout in front of the output; the centre loss is of the
+GRU's last state, and centres start at zero.
 """
 
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import NonNegative, Positive, Share, strict
+from ser.convolutions import patches
 from ser.layers import Dropout, keras_init, mask, take
+from ser.settings import NonNegative, Positive, Share, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
     """channels: maps of each block's ConvLSTM. pools: one max-pooling a block. first_kernel and first_stride, in
     samples: of the first block's convolution of the input. kernel: positions of every other convolution, of the states
-    too. gru_size: of each of gru_layers. centre_weight: lambda of Wen et al., of the centre loss, which is a mean over the
-    batch as the cross-entropy is; 0: none. centre_rate: their alpha, by which the centres move."""
+    too. gru_size: of each of gru_layers. centre_weight: lambda of Wen et al., of the centre loss, which is a mean
+    over the batch as the cross-entropy is; 0: none. centre_rate: their alpha, by which the centres move."""
 
     channels: Annotated[list[Positive], Field(min_length=1)]
     pools: list[Positive]
@@ -56,8 +57,8 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), segments of D samples, and lengths (B,) -> class scores before the softmax (B, classes), and the
-    penalty that training adds to the cross-entropy: the centre loss, where targets (B,) are given."""
+    """frames (B, T, D), segments of D samples, and lengths (B,) -> class scores (B, classes), and the penalty: the
+    centre loss, where targets (B,) are given."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -90,12 +91,13 @@ class Network(nn.Module):
         for block in self.blocks:
             maps = block(maps, real)
         states, _ = self.gru(maps.flatten(2).transpose(0, 1))
-        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not heard
+        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not read
         scores = self.output(self.dropout(last))
         return scores, scores.new_zeros(()) if targets is None else self.centre_loss(last, targets)
 
     def centre_loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
-        """Wen et al., equation 2, times centre_weight and as a mean; the centres then move (equation 4). vectors: (B, H)."""
+        """Wen et al., equation 2, times centre_weight and as a mean, of vectors (B, H); the centres then move
+        (equation 4)."""
         away = vectors.to(self.centres.dtype) - self.centres[targets]
         with torch.no_grad():
             count = 1 + targets.bincount(minlength=len(self.centres))[targets, None]
@@ -165,19 +167,6 @@ class ConvLSTM(nn.Module):
         nn.init.orthogonal_(self.states.weight)
         nn.init.zeros_(self.inputs.bias)
         nn.init.ones_(self.inputs.bias.chunk(4)[1])
-
-
-def patches(maps: Tensor, kernel: int, stride: int) -> Tensor:
-    """What a convolution reads at each of its positions: (N, L, C) -> (N, L / stride rounded up, kernel * C), zeros
-    beyond the ends, in equal parts or with one more behind (Keras' padding="same"). kernel: at least stride."""
-    length, channels = maps.shape[1:]
-    size = -(-length // stride)
-    missing = (size - 1) * stride + kernel - length
-    padded = F.pad(maps, (0, 0, missing // 2, missing - missing // 2))
-    if channels == 1:  # the signal, in patches of many samples
-        return padded[:, :, 0].unfold(1, kernel, stride)
-    last = (size - 1) * stride + 1  # few slices are quicker than unfold, and so is their gradient
-    return torch.cat([padded[:, place : place + last : stride] for place in range(kernel)], 2)
 
 
 def start(module: nn.Module) -> None:

@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import Positive, Share, strict
 from ser.layers import Dropout, keras_init
+from ser.settings import Positive, Share, strict
 
 EPSILON = 1e-3  # of Keras' batch normalisation
 
@@ -32,7 +32,7 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, 1, D), lengths (B,) -> class scores before the softmax (B, classes), and no penalty.
+    """frames (B, 1, D), lengths (B,) -> class scores (B, classes), and no penalty.
 
     The output layer is normalised over the batch, too. In training the scores of a class have deviation 1 in each
     batch, or the weight that the normalisation has learned: the network cannot grow surer than that, and what it says
@@ -46,7 +46,8 @@ class Network(nn.Module):
         if size < 1:
             needed = config.pool * (4 * shorter + 1) + 2 * shorter
             raise UserError(
-                f"model.width, model.pool: need {needed} values an utterance or more, and the feature has {n_features}"
+                f"model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with {needed} "
+                f"values or more; this one has {n_features} a frame"
             )
         sizes = [1, *config.channels]
         one, two, three, four, five, six = (nn.Conv1d(*sizes[i : i + 2], config.width) for i in range(6))

@@ -4,11 +4,11 @@ one, which learns who speaks, joined to it by self speaker attention.
 
 An utterance is cut into segments, each of which becomes an embedding; the mean of these, a segment counting by
 its length, is the utterance's. The output layer being linear, its score is the mean of the segments' scores, and
-the class of highest score is the one of highest mean log-posterior. (Chen et al. score segments apart and take
+the class of highest score is the one of highest mean log-posterior. (Chen et al. score each segment by itself and take
 the maximum.)
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ser.cli import UserError
-from ser.config import NonNegative, Positive, strict
-from ser.layers import BLSTM, keras_init, mask, masked_softmax
+from ser.layers import keras_init, mask, masked_softmax
+from ser.recurrent import BLSTM
+from ser.segments import Activation, Segments
+from ser.settings import NonNegative, Positive, strict
 
 POOL = 2  # in time and in frequency, after the first convolution
 GAP = 2  # steps between the segments of a strip: as far as a convolution of 5 sees
@@ -53,10 +55,8 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,) -> class scores before the softmax (B, classes), and the penalty that
-    training adds to the cross-entropy. speakers (B,): numbers of the speakers, below 0 where training has none
-    such; with them, the speakers' cross-entropy is part of the penalty. What ser.draw_run asks of it: see
-    sherman.py."""
+    """frames (B, T, D), lengths (B,), speakers (B,) -> class scores (B, classes), and the penalty: that of the output
+    layer and, of speakers whom training has, their cross-entropy times speaker_weight."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int, n_speakers: int = 0) -> None:
         super().__init__()
@@ -77,39 +77,39 @@ class Network(nn.Module):
     def forward(
         self, frames: Tensor, lengths: Tensor, speakers: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        segments = cut(lengths, self.config.segment)
-        states, speaker_states = self.read(frames, lengths, segments)
+        segments = Segments(lengths, self.config.segment, POOL, GAP)
+        states, speaker_states = self.read(frames, segments)
         with torch.autocast(frames.device.type, enabled=False):  # little to do, and scores may be close
             if speaker_states is None:
                 context = self.attention(states, segments.steps)
             else:
                 context = self.attention(states, speaker_states, segments.steps)
-            scores, penalty = self.output(together(self.embedding(context), segments))
+            scores, penalty = self.output(segments.mean(self.embedding(context)))
             if speakers is not None and speaker_states is not None:
                 context = self.speaker_attention(speaker_states, segments.steps)
-                voices = self.speaker_output(together(self.speaker_embedding(context), segments))
+                speaker_scores = self.speaker_output(segments.mean(self.speaker_embedding(context)))
                 known = speakers >= 0
-                loss = F.cross_entropy(voices[known], speakers[known], reduction="sum") / max(
+                loss = F.cross_entropy(speaker_scores[known], speakers[known], reduction="sum") / max(
                     int(known.sum()), 1
                 )
                 penalty = penalty + self.config.speaker_weight * loss
         return scores, penalty
 
-    def read(self, frames: Tensor, lengths: Tensor, segments: "Segments") -> tuple[Tensor, Tensor | None]:
+    def read(self, frames: Tensor, segments: Segments) -> tuple[Tensor, Tensor | None]:
         """States (S, steps, 2H) of the segments, in float32: of the network for emotions, and of the one for
         speakers, if there is one."""
-        strip = lay(frames, lengths, self.config.segment, segments)
+        strip = segments.lay(frames)
         states = self.encoder(strip, segments).float()
         if self.config.speaker_weight is None:
             return states, None
         return states, self.speaker_encoder(strip, segments).float()
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
-        """The attention's weights (B, T) of each frame, see sherman.py; with speaker attention, those of the
+        """The attention's weights (B, T) of each frame; with speaker attention, those of the
         states for emotions (alpha_em) and of the states for speakers (alpha_sp). Half of a step's are a frame's;
         the other half of an odd last frame's belongs to the zero that it is pooled with."""
-        segments = cut(lengths, self.config.segment)
-        states, speaker_states = self.read(frames, lengths, segments)
+        segments = Segments(lengths, self.config.segment, POOL, GAP)
+        states, speaker_states = self.read(frames, segments)
         if even:
             states = torch.zeros_like(states)
         with torch.autocast(frames.device.type, enabled=False):  # as in forward
@@ -118,67 +118,14 @@ class Network(nn.Module):
             else:
                 both = self.attention.weights(states, speaker_states, segments.steps)
                 found = dict(zip(("self_attention", "speaker_attention"), both.chunk(2, 1), strict=True))
-        time = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
-        segment = segments.first[:, None] + time // self.config.segment
-        segment = segment.clamp(max=len(segments.size) - 1)  # of padding, which is masked below
-        step = time % self.config.segment // POOL
-        share = segments.share[segment] / POOL
-        inside = mask(lengths, frames.shape[1])
-        return {
-            name: (weights[segment, step.clamp(max=weights.shape[1] - 1)] * share).masked_fill(~inside, 0)
-            for name, weights in found.items()
-        }
-
-
-class Segments(NamedTuple):
-    """The S segments of B utterances, and where they lie in a strip in which all stand one behind the other.
-
-    utt (S,): whose each is. first (B,): which is an utterance's first. size (S,): frames. steps (S,): of the
-    pooled maps. start (S,): the step of the strip at which each begins. share (S,): of its utterance's frames.
-    """
-
-    utt: Tensor
-    first: Tensor
-    size: Tensor
-    steps: Tensor
-    start: Tensor
-    share: Tensor
-
-
-def cut(lengths: Tensor, segment: int) -> Segments:
-    """Cut utterances of these numbers (B,) of frames into segments of `segment`; the last is what is left."""
-    n_segments = -(-lengths // segment)
-    utt = torch.arange(len(lengths), device=lengths.device).repeat_interleave(n_segments)
-    first = n_segments.cumsum(0) - n_segments
-    number = torch.arange(len(utt), device=lengths.device) - first[utt]
-    size = (lengths[utt] - segment * number).clamp(max=segment)
-    steps = -(-size // POOL)
-    start = (steps + GAP).cumsum(0) - (steps + GAP)
-    return Segments(utt, first, size, steps, start, size / lengths[utt])
-
-
-def lay(frames: Tensor, lengths: Tensor, segment: int, segments: Segments) -> Tensor:
-    """Lay the utterances' own frames (B, T, D) into the strip (POOL * steps, D), zero between the segments."""
-    time = torch.arange(frames.shape[1], device=frames.device)
-    inside = mask(lengths, frames.shape[1])
-    number = (segments.first[:, None] + time // segment)[inside]
-    strip = frames.new_zeros(POOL * int(segments.start[-1] + segments.steps[-1] + GAP), frames.shape[2])
-    strip[POOL * segments.start[number] + (time % segment).expand_as(inside)[inside]] = frames[inside]
-    return strip
-
-
-def together(vectors: Tensor, segments: Segments) -> Tensor:
-    """Mean (B, D) of the vectors (S, D) of each utterance's segments, by their length."""
-    sums = vectors.new_zeros(len(segments.first), vectors.shape[1])
-    return sums.index_add(0, segments.utt, vectors * segments.share[:, None])
+        return {name: segments.of_frames(weights, frames.shape[1]) for name, weights in found.items()}
 
 
 class Encoder(nn.Module):
     """Convolutions, a linear layer and a BLSTM (section 2.2.1), of all segments of a batch at once.
 
-    The segments are not padded to one length: they stand one behind the other in a strip, and the maps between
-    them are set to zero before each convolution, so that each meets at its ends the zeros that it would meet
-    alone. What is saved is the padding's share of the work.
+    The segments stand one behind the other in a strip, and the maps between them are set to zero before each
+    convolution, so that each meets at its ends the zeros that it would meet alone.
     """
 
     def __init__(self, config: Config, n_features: int) -> None:
@@ -203,39 +150,16 @@ class Encoder(nn.Module):
 
     def forward(self, strip: Tensor, segments: Segments) -> Tensor:
         """strip (POOL * steps, D) -> states (S, steps, 2H), zero behind a segment's own."""
-        places = segments.start[:, None] + torch.arange(int(segments.steps.max()), device=strip.device)
-        own = mask(segments.steps, places.shape[1])
-        between = torch.ones(len(strip) // POOL, dtype=torch.bool, device=strip.device)
-        between[places[own]] = False
-        between = between.nonzero()[:, 0]
+        between = segments.between()
         maps = strip.view(1, len(strip), self.channels, -1).transpose(2, 3)  # channels last
         maps = maps.permute(0, 3, 1, 2)
         for number, convolution in enumerate(self.convolutions):
             maps = convolution(maps)
             if number == 0:
                 maps = F.max_pool2d(maps, POOL, ceil_mode=True)
-            maps = Activation.apply(maps, between)
-        rows = F.leaky_relu(self.linear(maps.permute(0, 2, 3, 1).reshape(len(strip) // POOL, -1)), SLOPE)
-        steps = rows[places.clamp(max=len(rows) - 1)]
-        return self.blstm(steps, segments.steps)[0]
-
-
-class Activation(torch.autograd.Function):
-    """Leaky ReLU of maps (1, C, steps, bands), in place, and zeros in the steps `between`. torch's masked_fill
-    would turn maps whose channels come last, and their gradients, round in memory."""
-
-    @staticmethod
-    def forward(ctx, maps: Tensor, between: Tensor) -> Tensor:
-        F.leaky_relu(maps, SLOPE, inplace=True).index_fill_(2, between, 0)
-        ctx.mark_dirty(maps)
-        ctx.save_for_backward(maps, between)
-        return maps
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        maps, between = ctx.saved_tensors
-        gradient = torch.ops.aten.leaky_relu_backward(gradient, maps, SLOPE, True)  # quicker than torch.where
-        return gradient.index_fill_(2, between, 0), None
+            maps = Activation.apply(maps, between, SLOPE)
+        rows = F.leaky_relu(self.linear(maps.permute(0, 2, 3, 1).reshape(segments.n_steps, -1)), SLOPE)
+        return self.blstm(segments.pick(rows), segments.steps)[0]
 
 
 class SelfAttention(nn.Module):

@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ser.config import PositiveFloat, strict
 from ser.functionals import Name
+from ser.settings import PositiveFloat, strict
 
 ITERATIONS = 1000  # at most; scikit-learn's 100 may be too few for many functionals
 

@@ -12,9 +12,10 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.config import Positive, Share, strict
 from ser.functionals import Name, pool
-from ser.layers import BLSTM, Dropout, keras_init, masked_softmax
+from ser.layers import Dropout, keras_init, masked_softmax
+from ser.recurrent import BLSTM
+from ser.settings import Positive, Share, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -40,8 +41,8 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,) -> class scores before the softmax, (B, classes) or, where each frame is
-    scored, (B, T, classes); and no penalty. What ser.draw_run asks of it: see sherman.py."""
+    """frames (B, T, D), lengths (B,) -> class scores, (B, classes) or, where each frame is scored, (B, T, classes); and
+    no penalty."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class Network(nn.Module):
         return masked_softmax(self.attention(steps)[:, :, 0].float(), lengths)
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
-        """The attention's weight (B, T) of each frame; see sherman.py."""
+        """The attention's weight (B, T) of each frame; even: of steps that weigh the same."""
         if self.config.pooling != "attention":
             return {}
         steps, _ = self.read(frames, lengths)

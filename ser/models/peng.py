@@ -2,7 +2,6 @@
 several widths over frames and over words, statistics of each over time, and attention of the audio's statistics
 to the words. Each part can be left out (Tables 1 and 2)."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,9 +9,9 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.config import Positive, Share, strict
-from ser.functionals import pool
+from ser.functionals import pool_each
 from ser.layers import Dropout, mask, masked_softmax
+from ser.settings import Positive, Share, strict
 
 Pooling = Literal["max", "mean", "deviation"]
 
@@ -60,8 +59,8 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,), words (B, M) numbers, n_words (B,), xvectors (B, X), as far as the settings
-    ask for them -> class scores before the softmax (B, classes), and no penalty."""
+    """frames (B, T, D), lengths (B,), words (B, M), n_words (B,), xvectors (B, X), as far as the settings ask for
+    them -> class scores (B, classes), and no penalty."""
 
     def __init__(
         self,
@@ -127,8 +126,7 @@ class Network(nn.Module):
     def word_weights(
         self, frames: Tensor, lengths: Tensor, words: Tensor, n_words: Tensor, **_: Tensor
     ) -> dict[str, Tensor]:
-        """The weight (B, M) of each word, by the statistic of the audio that attends to it: of an utterance's own
-        all together sum to 1, padding has 0. {} without attention."""
+        """The weight (B, M) of each word, by the statistic of the audio that attends to it; {} without attention."""
         if not self.config.attention:
             return {}
         contexts = pool_each(self.audio(frames, lengths), lengths, self.config.audio_pooling)
@@ -151,10 +149,3 @@ class MultiScale(nn.Module):
         outside = ~mask(lengths, steps.shape[1])[:, :, None]
         steps = steps.masked_fill(outside, 0).transpose(1, 2)
         return torch.cat([F.relu(convolution(steps)) for convolution in self.convolutions], 1).transpose(1, 2)
-
-
-def pool_each(maps: Tensor, lengths: Tensor, names: Sequence[Pooling]) -> Tensor:
-    """As ser.functionals.pool in float32, an utterance at a time: what it has stays in the cache, and padding is
-    not read, which halves the time of a step."""
-    rows = zip(maps.unbind(0), lengths.split(1), strict=True)
-    return torch.cat([pool(of_one[None, : int(length)].float(), length, names) for of_one, length in rows])

@@ -14,9 +14,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ser.config import NonNegative, Positive, Share, strict
+from ser.convolutions import conv_norm
 from ser.layers import Dropout, keras_init, mask, masked_softmax
 from ser.recurrent import CellBLSTM
+from ser.settings import NonNegative, Positive, Share, strict
+from ser.windows import cut, of_frames
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -42,13 +44,7 @@ class Config:
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,) -> class scores before the softmax (B, classes), and the penalty
-    that training adds to the cross-entropy (a scalar).
-
-    What ser.draw_run asks of a model: the last layer is `output`; and where it attends to frames, there
-    is a method `frame_weights`, which gives {} where a setting leaves the attention out (to words, a method
-    `word_weights`: ser/models/peng.py).
-    """
+    """frames (B, T, D), lengths (B,) -> class scores (B, classes), and the penalty: state_l1 times the L1 norm."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -87,25 +83,14 @@ class Network(nn.Module):
         return scores, self.config.state_l1 * norm / len(frames)
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
-        """The attention's weight (B, T) of each frame, by the name of what attends: of an utterance's own all
-        together sum to 1, or nearly; padding has 0. even: as if all windows weighed the same, to compare with.
-
-        A window's weight is spread evenly over its frames, and a frame has a share of each window that it
-        is in: of two in the middle where they overlap by half, of one at the ends, and of none after the
-        last whole window.
-        """
+        """The attention's weight (B, T) of each frame, spread from its windows; even: of windows that weigh the
+        same."""
         if not self.config.attention_size:
             return {}
         (states, _, _), n_windows = self.read(frames, lengths)
         weights = self.attend(torch.zeros_like(states) if even else states, n_windows)
-        window, size = self.config.window, frames.shape[1]
-        starts = self.config.hop * torch.arange(weights.shape[1], device=weights.device)
-        real = (lengths[:, None] - starts).clamp(1, window)  # the window of a short utterance is padded
-        shares = (weights / real).repeat_interleave(window, 1)
-        places = (starts[:, None] + torch.arange(window, device=weights.device)).flatten()
-        summed = shares.new_zeros(len(frames), max(size, int(places[-1]) + 1))
-        weights = summed.index_add(1, places, shares)[:, :size].masked_fill(~mask(lengths, size), 0)
-        return {"attention": weights}
+        window, hop = self.config.window, self.config.hop
+        return {"attention": of_frames(weights, lengths, window, hop, frames.shape[1])}
 
     def read(self, frames: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """What the BLSTM gives: its states (B, W, 2H), the last ones and the last cells (B, 2H); and the numbers
@@ -132,19 +117,6 @@ class Network(nn.Module):
         return masked_softmax(energies.float(), lengths)
 
 
-def cut(frames: Tensor, lengths: Tensor, window: int, hop: int) -> tuple[Tensor, Tensor]:
-    """Cut utterances into windows: (B, T, D), (B,) -> (B, W, window, D) and the numbers (B,) of windows.
-
-    Frames after the last whole window are dropped, as in the authors' code; an utterance shorter than
-    one window keeps one, padded.
-    """
-    n_windows = (lengths - window).clamp(min=0) // hop + 1
-    size = window + hop * (int(n_windows.max()) - 1)
-    frames = frames.masked_fill(~mask(lengths, frames.shape[1])[:, :, None], 0)
-    frames = F.pad(frames[:, :size], (0, 0, 0, max(size - frames.shape[1], 0)))
-    return frames.unfold(1, window, hop).transpose(2, 3), n_windows
-
-
 class Block(nn.Module):
     """Convolution 3x3, batch normalisation, activation, max-pooling, dropout.
 
@@ -155,8 +127,7 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, pool: int, config: Config) -> None:
         super().__init__()
-        convolution = SingleChannelConvNorm if in_channels == 1 else ConvNorm
-        self.convolution = convolution(in_channels, out_channels, config.norm_momentum)
+        self.convolution = conv_norm(in_channels, out_channels, config.norm_momentum)
         self.pool = pool
         self.activation = {"elu": F.elu, "relu": F.relu}[config.activation]
         self.dropout = Dropout(config.dropout)
@@ -165,56 +136,3 @@ class Block(nn.Module):
         maps = self.convolution(maps)
         maps = F.max_pool2d(maps, self.pool, ceil_mode=True)
         return self.dropout(self.activation(maps))
-
-
-class ConvNorm(nn.Module):
-    """Convolution 3x3 and batch normalisation, with Keras' epsilon."""
-
-    def __init__(self, in_channels: int, out_channels: int, momentum: float) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=momentum)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.norm(self.conv(maps))
-
-
-class SingleChannelConvNorm(ConvNorm):
-    """The same function for one input channel, in training without a pass over its large output.
-
-    A convolution's output is linear in the 3x3 patches of its input, so its mean and variance follow
-    from the patches' mean and covariance (9 values and 9x9), and the normalisation becomes part of
-    the convolution's weights.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        with torch.autocast(maps.device.type, enabled=False):  # statistics in full precision
-            weight, bias = self.folded(maps)
-        return F.conv2d(maps, weight, bias, padding=1)
-
-    def folded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight (C, 1, 3, 3) and bias (C,) of the convolution with the normalisation in it."""
-        norm = self.norm
-        weight = self.conv.weight.flatten(1)  # (C, 9)
-        if self.training:
-            mean, covariance = patch_moments(maps)
-            output_mean = weight @ mean  # without the bias, which the normalisation takes out again
-            variance = ((weight @ covariance) * weight).sum(1)
-            with torch.no_grad():
-                norm.running_mean.lerp_(output_mean + self.conv.bias, norm.momentum)
-                norm.running_var.lerp_(variance * maps.numel() / (maps.numel() - 1), norm.momentum)
-                norm.num_batches_tracked += 1
-        else:
-            output_mean, variance = norm.running_mean - self.conv.bias, norm.running_var
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        return (weight * scale[:, None]).view_as(self.conv.weight), norm.bias - output_mean * scale
-
-
-def patch_moments(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (9,) and covariance (9, 9) of the 3x3 patches of (N, 1, H, W), zero-padded at the edges."""
-    padded = F.pad(maps[:, 0], (1, 1, 1, 1))
-    height, width = maps.shape[2:]
-    shifts = [padded[:, i : i + height, j : j + width].flatten() for i in range(3) for j in range(3)]
-    patches = torch.stack(shifts)
-    mean = patches.mean(1)
-    return mean, patches @ patches.T / patches.shape[1] - torch.outer(mean, mean)

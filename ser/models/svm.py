@@ -9,8 +9,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ser.config import PositiveFloat, strict
 from ser.functionals import Name
+from ser.settings import PositiveFloat, strict
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Time of the BLSTM forward and backward on lengths like IEMOCAP's, three ways, in one process.
 
-ours: ser.layers.BLSTM. packed: torch's bidirectional LSTM on packed sequences, the same function.
+ours: ser.recurrent.BLSTM. packed: torch's bidirectional LSTM on packed sequences, the same function.
 padded: the same on padding, which is wrong for the backward direction and only a bound.
 
     python tests/benchmarks/blstm.py [--lengths TSV] [--batches 3]
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ser.batches import random_batches
-from ser.layers import BLSTM
+from ser.recurrent import BLSTM
 
 FEATURES, HIDDEN, BATCH = 40, 128, 32
 

@@ -37,8 +37,8 @@ import numpy as np  # noqa: E402
 
 from ser import audio  # noqa: E402
 from ser.datadir import read_table  # noqa: E402
+from ser.dsp import frames  # noqa: E402
 from ser.features import lld  # noqa: E402
-from ser.features.spectrum import frames  # noqa: E402
 
 MISSING = "{0} is missing; `pip install {0}` into an environment beside the recipes' own"
 

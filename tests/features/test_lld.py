@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ser.cli import UserError
+from ser.dsp import differences
 from ser.features import lld
-from ser.features.lld import Config, differences, extract, heard, pitch
+from ser.features.lld import Config, extract, heard, pitch
 
 RATE, HOP, WINDOW = 16000, 160, 400
 SIZES = {"sample_rate": RATE, "win_length": WINDOW, "hop_length": HOP, "n_fft": 512}

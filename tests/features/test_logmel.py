@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ser.cli import UserError
-from ser.features.logmel import Config, extract, filterbank, heard
+from ser.features.logmel import Config, extract, heard
+from ser.spectra import filterbank
 
 RATE = 16000
 SETTINGS = {

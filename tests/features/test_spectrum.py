@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ser.cli import UserError
-from ser.features.spectrum import Config, extract, frames, heard
+from ser.dsp import frames
+from ser.features.spectrum import Config, extract, heard
 
 RATE = 16000
 SETTINGS = {

@@ -203,8 +203,10 @@ def read_scores(path: Path) -> None:
     path = Path("conf/toy/svm.yaml")
     system, protocol = config.read_system(path), config.read_protocol("conf/protocols/selects_on_dev.yaml")
     found = {("svm", protocol.name): results.find(system, protocol, "toy")}
-    report.tell_scores(found, report.of_other_folds(found), {"svm": path})
-    report.table("toy", [(path, system)], [protocol], found)
+    read = report.Report("toy", "svm", [(path, system)], [protocol], found, results.of_other_folds(found))
+    report.scores_section(read)
+    report.main_section(read)
+    report.metrics_section(read)
 
 
 def make_scored(system: str, *files: str) -> Callable[[Path], dict[str, str]]:

@@ -14,7 +14,7 @@ from ser import networks
 from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import read_system
-from ser.models.clstm import Config, ConvLSTM, Network, patches
+from ser.models.clstm import Config, ConvLSTM, Network
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 RAVDESS, IEMOCAP = EGS / "ravdess/conf/clstm/clstm.yaml", EGS / "iemocap/conf/clstm/clstm.yaml"
@@ -124,14 +124,6 @@ class TestConvLSTM:
             recurrence = getattr(network.gru, f"weight_hh_l{layer}").detach()
             torch.testing.assert_close(recurrence.T @ recurrence, torch.eye(128), atol=1e-5, rtol=0)
             assert getattr(network.gru, f"weight_ih_l{layer}").abs().max() <= (6 / (128 + 3 * 128)) ** 0.5
-
-    @pytest.mark.parametrize(("length", "channels", "kernel", "stride"), [(12, 1, 5, 2), (12, 2, 5, 2), (13, 3, 4, 3), (7, 2, 3, 1)])
-    def test_patches_are_what_a_convolution_reads(self, length, channels, kernel, stride):
-        maps, weight = torch.randn(2, length, channels), torch.randn(6, channels, kernel)
-        missing = (-(-length // stride) - 1) * stride + kernel - length
-        expected = F.conv1d(F.pad(maps.transpose(1, 2), (missing // 2, missing - missing // 2)), weight, stride=stride)
-        found = patches(maps, kernel, stride) @ weight.transpose(1, 2).flatten(1).T
-        torch.testing.assert_close(found.transpose(1, 2), expected, rtol=1e-4, atol=1e-5)
 
 
 class Plain(nn.Module):

@@ -196,7 +196,7 @@ def test_too_few_values():
     """Two convolutions, a pooling and four convolutions leave one position of 22 values, and none of 21."""
     network = Network(SMALL, 22, 3)
     assert network.output.in_features == 2
-    with pytest.raises(UserError, match="model.width, model.pool: need 22 values an utterance or more, and the feature has 21"):
+    with pytest.raises(UserError, match="model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with 22 values or more; this one has 21 a frame"):
         Network(SMALL, 21, 3)
 
 

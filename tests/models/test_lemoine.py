@@ -19,21 +19,20 @@ from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import as_dict, feature_name, read_system
 from ser.inputs import speakers
-from ser.reading import read_run_fold
 from ser.models.lemoine import (
-    Activation,
+    GAP,
+    POOL,
     Config,
     Encoder,
     Network,
     Output,
     SelfAttention,
     SpeakerAttention,
-    cut,
-    lay,
-    together,
 )
+from ser.reading import read_run_fold
 from ser.runs import read_run
 from ser.scores import read_scores
+from ser.segments import Segments
 from ser.train import train
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
@@ -429,89 +428,6 @@ class TestOutput:
         assert output.mean.grad_fn is None and not output.mean.requires_grad
 
 
-def lengths_around(segment):
-    return sorted({1, 2, max(segment - 1, 1), segment, segment + 1, 2 * segment + 5}, key=lambda length: length % 7)
-
-
-@pytest.mark.parametrize("segment", [300, 10, 7, 2, 1])
-class TestSegments:
-    """Against a loop; of 300: utterances of 1, 2, 299, 300, 301 and 605 frames."""
-
-    def test_cut(self, segment):
-        lengths = lengths_around(segment)
-        segments = cut(torch.tensor(lengths), segment)
-        number = 0
-        for utt, length in enumerate(lengths):
-            assert segments.first[utt] == number
-            for start in range(0, length, segment):
-                size = min(segment, length - start)
-                assert segments.utt[number] == utt
-                assert segments.size[number] == size
-                assert segments.steps[number] == math.ceil(size / 2)
-                assert segments.share[number].item() == pytest.approx(size / length)
-                number += 1
-        assert {len(column) for name, column in segments._asdict().items() if name != "first"} == {number}
-        assert len(segments.first) == len(lengths)
-
-    def test_lay(self, segment):
-        """All frames once, in order, where `start` says, with room between them and nothing else."""
-        lengths = lengths_around(segment)
-        frames, _ = padded(lengths, size=2)
-        segments = cut(torch.tensor(lengths), segment)
-        strip = lay(frames, torch.tensor(lengths), segment, segments)
-        own = [row[:length] for row, length in zip(frames, lengths, strict=True)]
-        assert torch.equal(strip[strip.any(1)], torch.cat(own))
-        places = [2 * start for start in segments.start.tolist()]
-        of_all = [piece for row in own for piece in pieces(row, segment)]
-        for place, after, piece in zip(places, [*places[1:], None], of_all, strict=True):
-            assert torch.equal(strip[place : place + len(piece)], piece)
-            assert after is None or after - (place + len(piece)) >= 4  # two steps, which a convolution of five sees
-        assert len(strip) >= places[-1] + 2 * math.ceil(len(of_all[-1]) / 2)
-        assert len(strip) % 2 == 0
-
-    def test_together(self, segment):
-        """As if each frame had its segment's vector."""
-        lengths = lengths_around(segment)
-        segments = cut(torch.tensor(lengths), segment)
-        vectors = torch.randn(len(segments.utt), 3)
-        means = together(vectors, segments)
-        each = iter(vectors)
-        for mean, length in zip(means, lengths, strict=True):
-            of_frames = torch.cat([next(each).expand(len(piece), 3) for piece in pieces(torch.zeros(length), segment)])
-            torch.testing.assert_close(mean, of_frames.mean(0))
-        torch.testing.assert_close(together(torch.ones(len(vectors), 1), segments), torch.ones(len(lengths), 1))
-
-
-BETWEEN = [0, 3, 4]
-
-
-class TestActivation:
-    def maps(self):
-        return torch.randn(1, 3, 6, 2, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-
-    def test_it_is_torchs_with_zeros_between(self):
-        maps = self.maps()
-        expected = F.leaky_relu(maps, 0.01)
-        expected[:, :, BETWEEN] = 0
-        found = Activation.apply(maps.clone(), torch.tensor(BETWEEN))
-        assert torch.equal(found, expected)
-        assert found.is_contiguous(memory_format=torch.channels_last)
-
-    def test_its_gradient_is_torchs(self):
-        ours = self.maps().requires_grad_()
-        theirs = ours.detach().clone().requires_grad_()
-        upstream = torch.randn(1, 3, 6, 2, dtype=torch.float64)
-        between = torch.zeros(6, dtype=torch.bool)
-        between[BETWEEN] = True
-        (Activation.apply(ours.clone(), torch.tensor(BETWEEN)) * upstream).sum().backward()
-        (F.leaky_relu(theirs, 0.01).masked_fill(between[:, None], 0) * upstream).sum().backward()
-        assert torch.equal(ours.grad, theirs.grad)
-        assert not ours.grad[:, :, BETWEEN].any() and ours.grad.any()
-
-    def test_its_gradient_is_that_of_differences(self):
-        assert gradcheck(lambda maps: Activation.apply(maps.clone(), torch.tensor(BETWEEN)), self.maps().requires_grad_())
-
-
 class TestEncoder:
     """The strip, against an image for each segment, in double precision."""
 
@@ -525,8 +441,8 @@ class TestEncoder:
         plain = Plain(network)
         frames, lengths = padded()
         frames = frames.double().requires_grad_()
-        segments = cut(lengths, segment)
-        states = encoder(lay(frames, lengths, segment, segments), segments)
+        segments = Segments(lengths, segment, POOL, GAP)
+        states = encoder(segments.lay(frames), segments)
         upstream = torch.randn_like(states)
         expected = [
             plain.encode(plain.network.encoder, piece)
@@ -559,9 +475,9 @@ class TestEncoder:
         """Of frames of deviation 1, as normalisation leaves them, through six convolutions."""
         encoder = Encoder(replace(SMALL, maps=[16, 32, 32, 32, 32, 32], linear_size=32), 3 * 20)
         frames, lengths = torch.randn(1, 100, 3 * 20), torch.tensor([100])
-        segments, rows = cut(lengths, 100), []
+        segments, rows = Segments(lengths, 100, POOL, GAP), []
         encoder.linear.register_forward_pre_hook(lambda layer, given: rows.append(given[0]))
-        encoder(lay(frames, lengths, 100, segments), segments)
+        encoder(segments.lay(frames), segments)
         assert 0.3 < rows[0].square().mean().sqrt() < 3
 
 

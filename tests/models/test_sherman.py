@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ser.config import feature_name, read_system
-from ser.models.sherman import Block, Config, Network, SingleChannelConvNorm, cut, patch_moments
+from ser.models.sherman import Block, Config, Network
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 RAVDESS = EGS / "ravdess/conf/sherman/cnn4_blstm_attention.yaml"
@@ -194,17 +194,6 @@ def test_an_utterance_gives_in_a_batch_what_it_gives_alone(row):
         own, _ = network(frames[row : row + 1, :length], lengths[row : row + 1])
         torch.testing.assert_close(scores[row], own[0])
     assert not torch.allclose(scores[0], scores[1])
-
-
-@pytest.mark.parametrize(("window", "hop"), [(12, 5), (12, 12), (4, 9), (1, 1), (50, 3)])
-def test_windows_are_those_of_a_loop(window, hop):
-    frames, lengths = padded()
-    windows, n_windows = cut(frames, lengths, window, hop)
-    for row, length in enumerate(LENGTHS):
-        expected = torch.tensor(windows_of(frames[row, :length], window, hop), dtype=torch.float64)
-        assert n_windows[row] == len(expected)
-        assert torch.equal(windows[row, : n_windows[row]], expected)
-    assert windows.shape == (len(LENGTHS), max(n_windows), window, BANDS)
 
 
 def test_attention_is_that_of_numpy():
@@ -418,59 +407,3 @@ class TestBlock:
         spare = [-length % pool for length in size]
         rows = F.pad(active, (0, spare[1], 0, spare[0]), value=-torch.inf).unfold(2, pool, pool).unfold(3, pool, pool)
         torch.testing.assert_close(block(maps), rows.amax((4, 5)))
-
-
-class TestSingleChannelConvNorm:
-    """The first convolution with its normalisation, against Conv2d and BatchNorm2d."""
-
-    @pytest.fixture
-    def both(self):
-        ours = shake(SingleChannelConvNorm(1, 9, 0.3))
-        theirs = nn.Sequential(nn.Conv2d(1, 9, 3, padding=1), nn.BatchNorm2d(9, eps=1e-3, momentum=0.3)).double()
-        theirs[0].load_state_dict(ours.conv.state_dict())
-        theirs[1].load_state_dict(ours.norm.state_dict())
-        with torch.no_grad():
-            assert (ours.norm.weight < 0).any()
-        return ours, theirs
-
-    @pytest.mark.parametrize("shape", [(6, 1, 12, 8), (1, 1, 5, 3), (2, 1, 1, 4)])
-    @pytest.mark.parametrize("training", [True, False])
-    def test_outputs_gradients_and_statistics(self, both, training, shape):
-        ours, theirs = (layer.train(training) for layer in both)
-        for _ in range(3):  # the statistics run
-            maps = (torch.randn(shape, dtype=torch.float64) + 2).requires_grad_()
-            output, expected = ours(maps), theirs(maps)
-            torch.testing.assert_close(output, expected)
-            upstream = torch.randn_like(expected)
-            leaves = [maps, ours.conv.weight, ours.norm.weight, ours.norm.bias]
-            gradients = torch.autograd.grad((output * upstream).sum(), leaves + [ours.conv.bias], allow_unused=True)
-            leaves = [maps, theirs[0].weight, theirs[1].weight, theirs[1].bias]
-            expected_gradients = torch.autograd.grad((expected * upstream).sum(), leaves + [theirs[0].bias])
-            bias, expected_bias = gradients[-1], expected_gradients[-1]
-            if bias is None:  # in training the normalisation takes the bias out again
-                assert training
-                bias = torch.zeros_like(expected_bias)
-            torch.testing.assert_close(bias, expected_bias)
-            for gradient, expected_gradient in zip(gradients[:-1], expected_gradients[:-1], strict=True):
-                torch.testing.assert_close(gradient, expected_gradient)
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            torch.testing.assert_close(getattr(ours.norm, name), getattr(theirs[1], name))
-            assert getattr(ours.norm, name).grad_fn is None  # no batch is remembered in them
-
-    def test_it_is_the_first_blocks(self):
-        network = Network(SMALL, BANDS, CLASSES)
-        assert [type(block.convolution).__name__ for block in network.blocks] == ["SingleChannelConvNorm", "ConvNorm"]
-
-    def test_single_precision_is_enough(self):
-        """Log-mel features after normalisation: a mean near 0, a deviation near 1."""
-        ours = SingleChannelConvNorm(1, 16, 0.01)
-        theirs = nn.Sequential(ours.conv, nn.BatchNorm2d(16, eps=1e-3))
-        maps = torch.randn(8, 1, 128, 128) * 1.5 + 0.3
-        torch.testing.assert_close(ours(maps), theirs(maps), rtol=1e-4, atol=1e-4)
-
-    def test_patch_moments(self):
-        maps = torch.randn(3, 1, 4, 5, dtype=torch.float64)
-        patches = F.unfold(maps, 3, padding=1).transpose(1, 2).reshape(-1, 9)
-        mean, covariance = patch_moments(maps)
-        torch.testing.assert_close(mean, patches.mean(0))
-        torch.testing.assert_close(covariance, torch.cov(patches.T, correction=0))

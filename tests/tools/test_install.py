@@ -160,6 +160,14 @@ def test_a_package_that_cannot_be_imported_is_named(repository):
     assert "tiny is installed but cannot be imported (ZeroDivisionError" in error_line(install(repository))
 
 
+def test_types_for_mypy_have_no_module_to_import(repository):
+    make_wheel(repository.parent / "wheels", "types_tiny", "1.0", {"tiny-stubs/__init__.pyi": ""})
+    (repository / "tools/requirements.txt").write_text("tiny==1.0\ntypes-tiny==1.0\n")
+    result = install(repository)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_all_is_there(repository)
+
+
 TORCHAUDIO = """
 import os
 if os.path.exists(os.path.join(os.path.dirname(__file__), "lib")):

@@ -1,0 +1,52 @@
+"""The figures of RESULTS.md: confusion matrices and learning curves, drawn from the scores in results/."""
+
+import re
+from pathlib import Path
+
+from ser import figures
+from ser.config import Protocol, System
+from ser.results import Results
+from ser.runs import first_line
+from ser.scores import read_log
+from ser.summary import confusion_of
+
+OF_NETWORKS = ("tsne", "tsne_speakers", "attention", "words")  # what ser.draw_run draws
+
+
+def draw(system: System, protocol: Protocol, results: Results, folder: Path) -> dict[str, Path]:
+    """Draw what the scores of one system under one protocol show into a folder; return the pictures by kind."""
+    runs = results.shown
+    classes = next(iter(runs.values())).classes
+    title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
+    pictures = {"confusion": folder / f"{system.name}_{protocol.name}_confusion.png"}
+    figures.confusion(sum(map(confusion_of, runs.values())), classes, title, pictures["confusion"])
+    logs = {}
+    for run in runs:
+        file = Path("results", system.name, protocol.name, "own" * results.is_own, f"{run}.epochs.jsonl")
+        if file.exists():
+            logs[run] = read_log(file)
+    if logs and not protocol.noise:  # noise is added in testing alone
+        pictures["curves"] = folder / f"{system.name}_{protocol.name}_curves.png"
+        part = "development" if protocol.select == "dev" else "test"  # see ser.train
+        figures.learning_curves(logs, part, title, pictures["curves"])
+    return pictures
+
+
+def drawn(system: System, protocol: Protocol, results: Results) -> dict[str, Path]:
+    """The pictures by kind that ser.draw_run has drawn of one of the runs that are shown."""
+    folder = Path("figures", "own" * results.is_own)
+    shown = {scores.about.get("model", "")[:8] for scores in results.shown.values()}
+    paths = {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in OF_NETWORKS}
+    return {kind: path for kind, path in paths.items() if path.exists() and model_of(path) in shown}
+
+
+def model_of(picture: Path) -> str:
+    """The first digits of the weights that ser.draw_run drew a picture with; "" of an older version's."""
+    match = re.search(r", model ([0-9a-f]{8})\b", first_line(picture.with_suffix(".txt")))
+    return match[1] if match else ""
+
+
+def link(system: System, protocol: Protocol, pictures: dict[str, Path]) -> str:
+    """The line that links the figures of a system under a protocol."""
+    links = [f"[{kind}]({path}) ([text]({path.with_suffix('.txt')}))" for kind, path in pictures.items()]
+    return f"- **{system.name}**, {protocol.name}: {', '.join(links)}"

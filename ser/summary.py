@@ -1,0 +1,59 @@
+"""What the runs of a system under a protocol amount to: means over folds and their intervals."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ser import metrics
+from ser.results import Runs
+from ser.scores import Scores
+
+
+def confusion_of(scores: Scores) -> np.ndarray:
+    """Counts (C, C) of a run."""
+    return metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
+
+
+def rights(runs: Runs) -> dict[str, float]:
+    """For each utterance the share of the runs that tested it which classified it correctly."""
+    answers = defaultdict(list)
+    for scores in runs.values():
+        for utt, right in zip(scores.utts, scores.true == scores.predicted, strict=True):
+            answers[utt].append(right)
+    return {utt: float(np.mean(right)) for utt, right in answers.items()}
+
+
+def n_runs(runs: Sequence[Scores]) -> str:
+    """Number of runs of one system under one protocol, and of their folds where some are missing."""
+    if not runs:
+        return "0"
+    folds = {scores.about["fold"] for scores in runs}
+    total = int(runs[0].about["fold"].split(" of ")[1])
+    return f"{len(runs)}" if len(folds) == total else f"{len(runs)} ({len(folds)} of {total} folds)"
+
+
+def of_folds(runs: Sequence[Scores], measure: Callable[[np.ndarray], float]) -> list[list[float]]:
+    """The values of a metric, one list per fold with a value per run. Runs of a fold with the same posteriors count
+    once: a seed that changes nothing is no further evidence."""
+    values: dict[str, dict[bytes, float]] = defaultdict(dict)
+    for scores in runs:
+        values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(confusion_of(scores))
+    return [list(of_fold.values()) for of_fold in values.values()]
+
+
+def mean_of(values: Sequence[Sequence[float]]) -> float:
+    """The mean over folds of the mean over each fold's seeds. values: as of_folds gives them."""
+    means = [sum(of_fold) / len(of_fold) for of_fold in values]
+    return sum(means) / len(means)
+
+
+def interval(values: Sequence[Sequence[float]]) -> str:
+    """Mean and half the width of its 95 % interval: over the folds, whose seeds are averaged first; of one fold over
+    its seeds. values: as of_folds gives them."""
+    if not values:
+        return "not run"
+    mean = f"{mean_of(values):.1f}"
+    if len(values) > 1:
+        return f"{mean} ± {metrics.half_interval([sum(of_fold) / len(of_fold) for of_fold in values]):.1f}"
+    return f"{mean} ± {metrics.half_interval(values[0]):.1f} (seeds)" if len(values[0]) > 1 else mean
