@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # The names of tables; whatever else stands in a data directory is none.
-TABLE = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|text(_asr)?|reco2dur|reco2file_and_channel|segments")
-PARTIAL = frozenset({"xvector.scp"})  # Kaldi leaves out what it hears no speech in
+TABLE = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|text(_\w+)?|reco2dur|reco2file_and_channel|segments")
 BOM = "\ufeff"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and the end of a line
 SOME = 3  # keys in a message
@@ -134,6 +133,12 @@ def write_table(path: str | Path, table: Mapping[str, str]) -> None:
     with whole(path) as stream:
         for key in sorted(table, key=str.encode):
             stream.write(f"{key} {table[key]}".rstrip(" ") + "\n")
+
+
+def may_lack(name: str) -> bool:
+    """Whether the table called `name` may lack utterances: an index of what another program computed, such as x-vectors,
+    which Kaldi leaves out where it finds no speech."""
+    return name.endswith(".scp") and name != "wav.scp"
 
 
 def is_of_speakers(name: str) -> bool:

@@ -106,12 +106,12 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
     import torch
 
     from ser import layers
-    from ser.learners.network import load
+    from ser.learners.network import load, settings_of
     from ser.reading import read_inputs
 
     inputs = read_inputs(run, fold)
     learned = load(run, device, inputs.sizes)
-    network, precision = learned.network, run.system.training.precision
+    network, precision = learned.network, settings_of(run).precision
     utts = sorted(fold.test)
     found: dict[str, list] = {}
     taken_in: list[torch.Tensor] = []
@@ -131,7 +131,7 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
                 *({name: of_all[row, :length] for name, of_all in one.items()} for one in both),
                 {name: {one: of_all[row] for one, of_all in both.items()} for name, both in beside.items()},
             ]
-    predicted, vectors, frames, weights, even, beside = zip(*(found[utt] for utt in utts), strict=True)
+    predicted, vectors, frames, weights, even, besides = zip(*(found[utt] for utt in utts), strict=True)
     true = np.array([inputs.targets[utt] for utt in utts])
     return Seen(
         utts,
@@ -141,7 +141,7 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
         np.stack(vectors),
         by_name(weights),
         by_name(even),
-        {name: by_name([of_utt[name] for of_utt in beside]) for name in beside[0]},
+        {name: by_name([of_utt[name] for of_utt in besides]) for name in besides[0]},
     )
 
 

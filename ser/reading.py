@@ -1,6 +1,7 @@
 """What a run reads from disk: its fold, its features, and its inputs beside frames."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,12 +50,14 @@ class Inputs:
 class Matrices(dict[str, "np.ndarray"]):
     """The frames (T, D) of some utterances in memory, with what Features can be asked for."""
 
+    scp = Path("recordings")  # where they are from, for errors
+
     @property
     def dimension(self) -> int:
         """Values a frame."""
         return next(iter(self.values())).shape[1]
 
-    def lengths_of(self, utts: Sequence[str]) -> dict[str, int]:
+    def lengths_of(self, utts: Iterable[str]) -> dict[str, int]:
         """Number of frames of each of `utts`."""
         return {utt: len(self[utt]) for utt in utts}
 

@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     if len(failed) == 1:
         raise failed[0]
     if failed:
-        for error in failed:
-            print(f"error: {cli.plain(str(error))}", file=sys.stderr, flush=True)
+        for one in failed:
+            print(f"error: {cli.plain(str(one))}", file=sys.stderr, flush=True)
         raise UserError(f"{len(failed)} runs could not be scored, as said above")
 
 
@@ -127,7 +127,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     )
     before = read_or_none(result)
     others = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
-    if others and not replace and is_committed(result):
+    if before and others and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
         print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is: give run.sh --replace true to replace it")
         result = own

@@ -1,6 +1,6 @@
 """A trained model, to ask from Python: what `ser.load` gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ class Model:
         self.learned = learners.load(self.run, device)
 
     def predict(
-        self, recording: Recording | Sequence[Recording], rate: int | None = None, **given: Any
+        self, recording: Recording | list[Recording], rate: int | None = None, **given: Any
     ) -> Prediction | list[Prediction]:
         """What the model takes a recording for; of a list, a list.
 
@@ -52,8 +52,8 @@ class Model:
         list for one speaker's, and normalises them together. Raises UserError where a recording cannot be read, or
         something that the system reads is not given.
         """
-        is_many = isinstance(recording, list | tuple)
-        recordings = list(recording) if is_many else [recording]
+        is_many = isinstance(recording, list)
+        recordings = recording if isinstance(recording, list) else [recording]
         names = [str(number) for number in range(len(recordings))]
         if not names:
             return []

@@ -17,7 +17,8 @@ from ser.cli import UserError
 from ser.identity import settings
 from ser.reading import read_run_fold
 from ser.runs import read_run
-from ser.scores import Scores, read_log, read_scores, write_scores
+from ser.epochs import read_log
+from ser.scores import Scores, read_scores, write_scores
 
 ABOUT = {"system": "a", "overlap": "train 3: all of it", "command": "python -m x --y 'z: #'"}
 
@@ -349,7 +350,7 @@ def test_a_log(tmp_path):
 
 def test_scores_that_are_not_text(tmp_path):
     (tmp_path / "scores.txt").write_bytes(GOOD.encode() + b"\xff\n")
-    with pytest.raises(UserError, match=r"scores\.txt:5: not UTF-8 text; remove the file and run stage 5 again"):
+    with pytest.raises(UserError, match=r"scores\.txt:5: not UTF-8 text; remove the file and run its stage again"):
         read_scores(tmp_path / "scores.txt")
 
 

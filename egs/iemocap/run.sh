@@ -30,5 +30,6 @@ recipe=$(dirname "$0")
 [ -e "$recipe/cmd.sh" ] || recipe=${SLURM_SUBMIT_DIR:-.}  # `sbatch run.sh`: SLURM runs a copy of this file
 [ -e "$recipe/cmd.sh" ] || { echo "error: $0: call sbatch in the recipe's folder" >&2; exit 1; }
 . "$recipe/../../tools/parse_options.sh"
+. "$recipe/../../tools/word_vectors.sh"
 not_run="Not run: needs the corpus, which must be requested (see README.md)."
 . "$recipe/../../tools/stages.sh"

@@ -77,7 +77,7 @@ def checksums(run: "Run") -> dict[str, str | None]:
     from ser.identity import md5_of
 
     vectors = vectors_of(run)
-    return {"words": md5_of(table_of(run)), "vectors": vectors and md5_of(vectors)}
+    return {"words": md5_of(table_of(run)), "vectors": md5_of(vectors) if vectors else None}
 
 
 def read(run: "Run", fold: "Fold") -> Words:
