@@ -210,10 +210,11 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
     total = 0
     for _, system in report.systems:
         for scores in report.found[system.name, protocol.name].shown.values():
-            fold, total = scores.about["fold"].split(" of ")
+            fold, _, of_all = scores.about["fold"].partition(" of ")
+            total = int(of_all)
             folds_of.setdefault(scores.about["overlap"], set()).add(fold)
     if folds_of:
-        lines.append(f"  - {in_words(int(total), folds_of)}")
+        lines.append(f"  - {in_words(total, folds_of)}")
     return lines + [f"  - fold {', '.join(sorted(folds))}: {overlap}" for overlap, folds in folds_of.items()]
 
 
