@@ -7,9 +7,9 @@ import numpy as np
 
 from ser import figures
 from ser.config import Protocol, System
+from ser.epochs import read_log
 from ser.results import Results
 from ser.runs import first_line
-from ser.scores import read_log
 from ser.summary import confusion_of
 
 OF_NETWORKS = ("tsne", "tsne_speakers", "attention", "words")  # what ser.draw_run draws

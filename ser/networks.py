@@ -102,11 +102,6 @@ def evaluate(
         yield batch, logs, penalty
 
 
-def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:
-    """The first of the best epochs, by "dev_loss" (lowest) or a metric, such as "dev_ua" (highest)."""
-    return min(log, key=lambda line: line[monitor] if monitor == "dev_loss" else -line[monitor])
-
-
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> None:
     """Write tensors, and notes as JSON in the header, whole or not at all."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -157,11 +157,12 @@ def read_or_none(path: Path) -> "Scores | None":
 
 
 def tell(path: Path, scores: "Scores") -> None:
-    """Print WA and UA."""
+    """Print every metric."""
     from ser import metrics
 
     confusion = metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
-    print(f"{path}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
+    values = " ".join(f"{metric.title} {metric.of(confusion):.1f}" for metric in metrics.METRICS.values())
+    print(f"{path}: {values}", flush=True)
 
 
 if __name__ == "__main__":
