@@ -17,7 +17,7 @@ import numpy as np
 from ser.cli import UserError
 from ser.config import read_yaml
 from ser.files import read_text, whole
-from ser.identity import fingerprint, settings, sources
+from ser.identity import current_code, fingerprint, settings, sources
 
 if TYPE_CHECKING:
     from ser.runs import Run
@@ -41,9 +41,11 @@ class Scores:
 
     @property
     def row(self) -> dict[str, str]:
-        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known."""
+        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known.
+        The code's is that of the newest code which was shown to give the same bytes."""
         words = self.about.get("row", "").split()
-        return dict(zip(words[::2], words[1::2], strict=False))
+        parts = dict(zip(words[::2], words[1::2], strict=False))
+        return parts | ({"code": current_code(parts["code"])} if "code" in parts else {})
 
     def settings(self, part: str) -> Any:
         """Settings of the "system" or the "protocol", as ser.identity.settings has them."""
@@ -109,7 +111,9 @@ def read_scores(path: Path) -> Scores:
     try:
         shares = np.array(values, float)
     except ValueError:
-        raise _no_scores(path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))) from None
+        raise _no_scores(
+            path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))
+        ) from None
     wrong = ~((shares >= 0) & (shares <= 1)).all(1)
     if wrong.any():
         raise _no_scores(path, places[int(wrong.argmax())])
