@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from ser.config import Protocol, System
 
 ABOUT = {  # what scores say of themselves, and its form
-    "corpus": ".+", "fold": r"\d+ of \d+", "seed": r"\d+", "overlap": ".+", "train_seconds": r"[\d.]+", "date": ".+", "commit": ".+",
-}  # fmt: skip
+    "corpus": ".+",
+    "fold": r"\d+ of \d+",
+    "seed": r"\d+",
+    "overlap": ".+",
+    "train_seconds": r"[\d.]+",
+    "date": ".+",
+    "commit": ".+",
+}
 
 Runs = dict[str, Scores]  # of one system under one protocol, by the run's name
 
@@ -108,8 +114,8 @@ def read(folder: Path, corpus: str) -> Runs:
         refuse_damaged(folder / f"{name}.txt", scores)
         if scores.about["corpus"] != corpus:
             raise UserError(
-                f"{folder / name}.txt: scores of {scores.about['corpus']}, not {corpus}; remove results/, which was copied "
-                "from another recipe"
+                f"{folder / name}.txt: scores of {scores.about['corpus']}, not {corpus}; remove results/, which was "
+                "copied from another recipe"
             )
     return runs
 

@@ -129,7 +129,10 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     others = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
     if before and others and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
-        print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is: give run.sh --replace true to replace it")
+        print(
+            f"{result}: is committed, and of another commit or machine ({made}); stays as it is: "
+            "give run.sh --replace true to replace it"
+        )
         result = own
     elif own.exists():  # of an earlier call, and now out of date
         for path in (own, own.with_suffix(".epochs.jsonl")):

@@ -41,7 +41,8 @@ class Scores:
 
     @property
     def row(self) -> dict[str, str]:
-        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known."""
+        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known.
+        The code's is that of the newest code which was shown to give the same bytes."""
         words = self.about.get("row", "").split()
         row = dict(zip(words[::2], words[1::2], strict=False))
         return row | {"code": current_code(row["code"])} if "code" in row else row
@@ -110,7 +111,9 @@ def read_scores(path: Path) -> Scores:
     try:
         shares = np.array(values, float)
     except ValueError:
-        raise _no_scores(path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))) from None
+        raise _no_scores(
+            path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))
+        ) from None
     wrong = ~((shares >= 0) & (shares <= 1)).all(1)
     if wrong.any():
         raise _no_scores(path, places[int(wrong.argmax())])

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from ser import metrics, report
+from ser import identity, metrics, report
 from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import fingerprint, settings
@@ -228,6 +228,19 @@ def test_of_equally_many_those_of_todays_code_are_shown(place):
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("100.0", "1 (1 of 3 folds)")
     assert "§" not in Path("RESULTS.md").read_text()
+
+
+def test_code_that_was_shown_to_give_the_same_bytes_is_the_same(place, monkeypatch):
+    """Runs from before and after a change that moves code are one row, without a mark."""
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"})
+    write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
+    today = code("conf/a/alpha.yaml", "")
+    Path("same_code.txt").write_text(f"older {today} of a test\n")
+    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
+    monkeypatch.setattr(identity, "SAME_CODE", place / "same_code.txt")
+    row = rows()["alpha"]
+    assert row["apart WA"].startswith("87.5 ±") and row["runs 2"] == "2 (2 of 3 folds)"
+    assert "§" not in Path("RESULTS.md").read_text() and "left out" not in "".join(scores_section())
 
 
 def test_scores_of_unknown_origin_are_left_out_and_counted(place):
