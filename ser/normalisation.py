@@ -9,7 +9,7 @@ of each speaker over all the speaker's utterances in the fold, test utterances t
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -55,7 +55,10 @@ def statistics(matrices: Iterable[np.ndarray]) -> Statistics:
     of the distance from the first frame: those of the values themselves would lose a deviation that is small beside
     the mean.
     """
-    count, total, squares, first = 0, 0.0, 0.0, None
+    count = 0
+    total: Any = 0.0
+    squares: Any = 0.0
+    first: Any = None
     for matrix in matrices:
         first = matrix[0].astype(np.float64) if first is None else first
         distance = matrix - first

@@ -73,7 +73,10 @@ def utterances(root: Path) -> Found:
     two transcripts of one utterance differ.
     """
     sessions, copies = _sessions(root)
-    found, unlabelled, untold, old_texts = [], [], [], []
+    found: list[Utterance] = []
+    unlabelled: list[Path] = []
+    no_words: list[Path] = []
+    old_texts: list[Path] = []
     evaluated = set()
     expected: dict[str, str] = {}  # where it is evaluated
     for session in sessions.values():
@@ -99,7 +102,7 @@ def utterances(root: Path) -> Found:
             evaluated.add(dialog)
             path = paths.pop(name, None)
             if path and name not in words:
-                untold.append(path)
+                no_words.append(path)
             elif path:
                 found.append(
                     Utterance(
@@ -113,7 +116,7 @@ def utterances(root: Path) -> Found:
                             "sess": number,
                             "cond": CONDITIONS[condition],
                             "dialog": dialog,
-                            "scenario": SCENARIO.match(dialog)[1],
+                            "scenario": SCENARIO.findall(dialog)[0],
                             "vad": " ".join(vad),
                         },
                     )
@@ -124,7 +127,7 @@ def utterances(root: Path) -> Found:
     left_out = {
         "session that is not there": [root / name for name in SESSIONS if name not in sessions],
         "recording without a label": unlabelled,
-        "recording without a transcript": untold,
+        "recording without a transcript": no_words,
         "second copy": copies,
     }
     lacking = [f"{dialog}: no evaluation of this dialog" for dialog in sorted(DIALOGS - evaluated)]

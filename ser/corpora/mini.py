@@ -274,21 +274,24 @@ def espeak() -> Iterator[Callable[..., bytes]]:
         start_new_session=True,  # Ctrl-C is for the caller; this one ends when its input does
     )
 
-    def speak(**request) -> bytes:
+    assert process.stdin and process.stdout
+    to_process, from_process = process.stdin, process.stdout
+
+    def speak(**request: object) -> bytes:
         with suppress(BrokenPipeError):  # an empty answer follows
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-        size = int(process.stdout.readline() or 0)
+            to_process.write(json.dumps(request).encode() + b"\n")
+            to_process.flush()
+        size = int(from_process.readline() or 0)
         if not size:
             raise UserError(f"espeak-ng could not say {request}; remove tools/venv and run tools/install.sh")
-        return process.stdout.read(size)
+        return from_process.read(size)
 
     try:
         yield speak
     finally:
         with suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
+            to_process.close()
+        from_process.close()
         process.wait()
 
 
@@ -329,7 +332,7 @@ def _say(
     pieces = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-    def collect(samples, count, _events):
+    def collect(samples: int | None, count: int, _events: int | None) -> int:
         if samples:
             pieces.append(ctypes.string_at(samples, 2 * count))
         return 0

@@ -64,7 +64,7 @@ class Network(nn.Module):
         n_states = 2 * config.hidden_size
         self.encoder = Encoder(config, n_features)
         if config.speaker_weight is None:
-            self.attention = SelfAttention(n_states)
+            self.attention: nn.Module = SelfAttention(n_states)
         else:
             self.speaker_encoder = Encoder(config, n_features)
             self.speaker_attention = SelfAttention(n_states)
