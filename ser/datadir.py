@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # The names of tables; whatever else stands in a data directory is none.
-TABLE = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|text(_asr)?|reco2dur|reco2file_and_channel|segments")
-PARTIAL = frozenset({"xvector.scp"})  # Kaldi leaves out what it hears no speech in
+TABLE = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|text(_\w+)?|reco2dur|reco2file_and_channel|segments")
 BOM = "\ufeff"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and the end of a line
 SOME = 3  # keys in a message

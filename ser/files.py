@@ -158,3 +158,12 @@ def _remove_leftovers(path: Path) -> None:
                 leftover.unlink()
         except OSError:  # its writer is alive, or has just ended, or there are no locks here
             continue
+
+
+def read_text(path: Path) -> str:
+    """The content of a run's text file. Raises UserError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{number}: not UTF-8 text; remove the file and run its stage again") from None

@@ -12,7 +12,6 @@ from ser import cli
 from ser.cli import UserError
 from ser.datadir import (
     COMPUTED,
-    PARTIAL,
     SOME,
     compute_missing,
     is_of_speakers,
@@ -21,6 +20,7 @@ from ser.datadir import (
     write_table,
 )
 from ser.files import workplace
+from ser.inputs import partial_tables
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 def lacks(tables: Mapping[str, Mapping[str, str]]) -> dict[str, set[str]]:
     """The utterances of utt2spk missing from each table, except tables that are computed or may be partial."""
     utts = tables["utt2spk"].keys()
-    whole = [name for name in tables if not is_of_speakers(name) and name not in {*COMPUTED, *PARTIAL}]
+    whole = [name for name in tables if not is_of_speakers(name) and name not in {*COMPUTED, *partial_tables()}]
     lacking = {name: utts - tables[name].keys() for name in whole}
     return {name: absent for name, absent in lacking.items() if absent}
 

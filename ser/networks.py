@@ -102,11 +102,6 @@ def evaluate(
         yield batch, logs, penalty
 
 
-def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:
-    """The first of the best epochs, by "dev_loss" (lowest) or a metric, such as "dev_ua" (highest)."""
-    return min(log, key=lambda line: line[monitor] if monitor == "dev_loss" else -line[monitor])
-
-
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> None:
     """Write tensors, and notes as JSON in the header, whole or not at all."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -121,7 +116,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, "pt") as stream:
             notes = json.loads((stream.metadata() or {}).get("notes", "{}"))
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
             md5 = notes.pop("md5", None)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run stage 4") from None

@@ -196,7 +196,10 @@ def section(report: Report, title: str) -> list[str]:
 
 
 def describe(report: Report, protocol: "Protocol") -> list[str]:
-    """What a protocol is, and what its parts share, as counted by stage 1 and kept with the scores."""
+    """What a protocol is, and how many its folds are and what their parts share, as counted by stage 1 and kept with
+    the scores."""
+    from ser.folds import in_words
+
     mark = (
         " **The test set selects the networks' epoch: their numbers are too good.**"
         if protocol.select == "test"
@@ -204,9 +207,13 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
     )
     lines = [f"- Protocol **{protocol.name}**: {protocol.description}.{mark}"]
     folds_of: dict[str, set[str]] = {}
+    total = 0
     for _, system in report.systems:
         for scores in report.found[system.name, protocol.name].shown.values():
-            folds_of.setdefault(scores.about["overlap"], set()).add(scores.about["fold"].split()[0])
+            fold, total = scores.about["fold"].split(" of ")
+            folds_of.setdefault(scores.about["overlap"], set()).add(fold)
+    if folds_of:
+        lines.append(f"  - {in_words(int(total), folds_of)}")
     return lines + [f"  - fold {', '.join(sorted(folds))}: {overlap}" for overlap, folds in folds_of.items()]
 
 
@@ -239,8 +246,8 @@ def scores_section(report: Report) -> list[str]:
     known = [scores for scores in every if scores.has_identity]
     complete = sum(scores.row["recordings"] != "unknown" for scores in known)
     lines = [
-        f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
-        f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin.",
+        (f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
+        f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin."),
         "",
     ]
     paths = {system.name: path for path, system in report.systems}

@@ -8,7 +8,6 @@ fingerprints of what is the same for all runs that a table may average; and the 
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from ser.cli import UserError
 from ser.config import read_yaml
-from ser.files import whole
+from ser.files import read_text, whole
 from ser.identity import fingerprint, settings, sources
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Scores:
 
 
 def identity_lines(run: "Run") -> dict[str, str]:
-    """What a run's scores say of what they follow from."""
+    """What a run's scores record of what they follow from."""
     stored = read_yaml(run.folder / "run.yaml")  # as it was trained
     return {
         "run": fingerprint(stored["parts"]),
@@ -66,34 +65,6 @@ def identity_lines(run: "Run") -> dict[str, str]:
             for part, config in (("system", run.system), ("protocol", run.protocol))
         },
     }
-
-
-def read_log(path: Path, needed: Iterable[str] = ()) -> list[dict[str, float]]:
-    """The lines of epochs.jsonl, one an epoch. Raises UserError naming the line that is not as it should be.
-
-    needed: what each line must hold, beside the number of its epoch.
-    """
-    log = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        try:
-            content = json.loads(line)
-            log.append({key: float(value) for key, value in content.items()})
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            log = []
-        if not log or log[-1].get("epoch") != number or not {*needed} <= log[-1].keys():
-            raise UserError(f"{path}:{number}: not the line of an epoch; remove the run's folder and run stage 4 again")
-    if not log:
-        raise UserError(f"{path}: no epochs in it; remove the run's folder and run stage 4 again")
-    return log
-
-
-def read_text(path: Path) -> str:
-    """A text file's content. Raises UserError where it is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        number = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{number}: not UTF-8 text; remove the file and run stage 5 again") from None
 
 
 def write_scores(path: Path, scores: Scores) -> None:
@@ -132,9 +103,9 @@ def read_scores(path: Path) -> Scores:
         except (ValueError, KeyError):
             raise _no_scores(path, place) from None
     if not utts:
-        raise UserError(f"{path}: holds no scores; run stage 5 again")
+        raise UserError(f"{path}: has no scores in it; run stage 5 again")
     if about.get("utterances", str(len(utts))) != str(len(utts)):
-        raise UserError(f"{path}: {len(utts)} utterances, and there were {about['utterances']}; run stage 5 again")
+        raise UserError(f"{path}: {len(utts)} utterances instead of {about['utterances']}; run stage 5 again")
     try:
         shares = np.array(values, float)
     except ValueError:
@@ -144,7 +115,7 @@ def read_scores(path: Path) -> Scores:
         raise _no_scores(path, places[int(wrong.argmax())])
     if len(set(utts)) < len(utts):
         twice = next(utt for utt in utts if utts.count(utt) > 1)
-        raise UserError(f"{path}: {twice} stands twice; run stage 5 again")
+        raise UserError(f"{path}: {twice} appears twice; run stage 5 again")
     return Scores(about, list(numbers), utts, np.array(true), np.array(predicted), shares)
 
 

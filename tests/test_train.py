@@ -17,10 +17,11 @@ from sklearn.utils.class_weight import compute_class_weight
 import ser
 from ser import networks, score
 from ser.cli import UserError
-from ser.networks import best_line
+from ser.epochs import best_line
 from ser.runs import read_run
 from ser.scores import read_scores
-from ser.train import class_weights, train
+from ser.learners.network import class_weights
+from ser.train import train
 
 ROOT = Path(ser.__file__).parents[1]
 SELECTS = ("dev", "test", "last")

@@ -1,6 +1,7 @@
 # Sourced by a recipe's run.sh after its options: the stages, the same in every recipe. `recipe` is its folder,
 # which is named as its corpus. `note` is a sentence for the head of RESULTS.md; none where it is not set.
-# `not_run` is one for as long as there are no results.
+# `not_run` is one for as long as there are no results. A recipe may define get_inputs and dump_inputs, which stages -1
+# and 2 call, for what its systems read beside frames (tools/word_vectors.sh).
 #
 #   . "$recipe/../../tools/stages.sh"
 
@@ -9,8 +10,6 @@ fail() { echo "error: $*" >&2; exit 1; }
 here=$PWD  # where the user stands, and paths are seen from
 [ -z "$corpus" ] || [ -d "$corpus" ] || fail "--corpus $corpus: no such folder; give the one that holds the corpus"
 [ -z "$corpus" ] || corpus=$(realpath -- "$corpus")
-[[ -z ${glove-} || $glove == fetch || -e $glove ]] || fail "--glove $glove: no such file; give one, or fetch"
-[[ -z ${glove-} || $glove == fetch ]] || glove=$(realpath -- "$glove")
 cd -- "$recipe"
 . ./path.sh
 . ./cmd.sh
@@ -50,9 +49,8 @@ prepared=false
 
 if at_stage -1 "the corpus"; then
   [ -n "$corpus" ] || $prepared || python -m ser.get_corpus $name downloads
-  [ "${glove-}" != fetch ] || python -m ser.get_vectors downloads
+  ! declare -F get_inputs >/dev/null || get_inputs
 fi
-[ "${glove-}" != fetch ] || glove=downloads/glove.6B/glove.6B.300d.txt
 
 if at_stage 0 "data preparation"; then
   if $prepared; then
@@ -71,11 +69,7 @@ if at_stage 1 "folds"; then
 fi
 
 if at_stage 2 "features"; then
-  if [ -n "${glove-}" ]; then
-    python -m ser.dump_vectors --glove "$glove" data/all dump/vectors
-  elif [ -e dump/vectors ]; then
-    echo "dump/vectors: word vectors are there; remove the folder for systems to learn them"
-  fi
+  ! declare -F dump_inputs >/dev/null || dump_inputs
   python -m ser.dump_features --systems "${systems[@]}" --protocols $protocols --nj $nj --cmd "$feature_cmd" \
     $pipes data/all dump
 fi

@@ -73,9 +73,8 @@ def utterances(root: Path) -> Found:
     two transcripts of one utterance differ.
     """
     sessions, copies = _sessions(root)
-    found: list[Utterance] = []
+    found, untold = [], []
     unlabelled: list[Path] = []
-    no_words: list[Path] = []
     old_texts: list[Path] = []
     evaluated = set()
     expected: dict[str, str] = {}  # where it is evaluated
@@ -88,7 +87,8 @@ def utterances(root: Path) -> Found:
             if not line.startswith("["):  # the head, or one rater's opinion
                 continue
             match = EVALUATION.fullmatch(line)
-            if not match:
+            scenario = match and SCENARIO.match(match[2])
+            if not match or not scenario:
                 raise UserError(
                     f"{place}: {line!r} is not `[start - end] utterance label [valence, activation, dominance]`; "
                     "take the file from the archive again"
@@ -102,7 +102,7 @@ def utterances(root: Path) -> Found:
             evaluated.add(dialog)
             path = paths.pop(name, None)
             if path and name not in words:
-                no_words.append(path)
+                untold.append(path)
             elif path:
                 found.append(
                     Utterance(
@@ -116,7 +116,7 @@ def utterances(root: Path) -> Found:
                             "sess": number,
                             "cond": CONDITIONS[condition],
                             "dialog": dialog,
-                            "scenario": SCENARIO.findall(dialog)[0],
+                            "scenario": scenario[1],
                             "vad": " ".join(vad),
                         },
                     )
@@ -127,7 +127,7 @@ def utterances(root: Path) -> Found:
     left_out = {
         "session that is not there": [root / name for name in SESSIONS if name not in sessions],
         "recording without a label": unlabelled,
-        "recording without a transcript": no_words,
+        "recording without a transcript": untold,
         "second copy": copies,
     }
     lacking = [f"{dialog}: no evaluation of this dialog" for dialog in sorted(DIALOGS - evaluated)]

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ser.cli import UserError
 from ser.corpus import Found, Utterance, files_below
@@ -172,7 +172,7 @@ def all_utts() -> list[str]:
 
 def wav_path(root: Path, utt: str) -> Path:
     """Where the recording of `utt` lies under `root`."""
-    return root / "wav" / utt.split("-")[0] / f"{utt}.wav"
+    return root / "wav" / utt.split("-", maxsplit=1)[0] / f"{utt}.wav"
 
 
 def make(root: Path, utts: Iterable[str] | None = None) -> None:
@@ -274,24 +274,24 @@ def espeak() -> Iterator[Callable[..., bytes]]:
         start_new_session=True,  # Ctrl-C is for the caller; this one ends when its input does
     )
 
-    assert process.stdin and process.stdout
-    to_process, from_process = process.stdin, process.stdout
+    assert process.stdin and process.stdout  # both are pipes
+    stdin, stdout = process.stdin, process.stdout
 
-    def speak(**request: object) -> bytes:
+    def speak(**request: Any) -> bytes:
         with suppress(BrokenPipeError):  # an empty answer follows
-            to_process.write(json.dumps(request).encode() + b"\n")
-            to_process.flush()
-        size = int(from_process.readline() or 0)
+            stdin.write(json.dumps(request).encode() + b"\n")
+            stdin.flush()
+        size = int(stdout.readline() or 0)
         if not size:
             raise UserError(f"espeak-ng could not say {request}; remove tools/venv and run tools/install.sh")
-        return from_process.read(size)
+        return stdout.read(size)
 
     try:
         yield speak
     finally:
         with suppress(BrokenPipeError):
-            to_process.close()
-        from_process.close()
+            stdin.close()
+        stdout.close()
         process.wait()
 
 

@@ -3,8 +3,6 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +12,13 @@ from ser import batches, metrics, networks
 from ser.batches import Batch
 from ser.cli import UserError
 from ser.config import Training
+from ser.epochs import Sums, best_line, is_over, line_of, read_log
 from ser.files import whole
 from ser.folds import Fold
 from ser.learners import Resources
 from ser.normalisation import train_statistics
 from ser.reading import Inputs, read_inputs, read_run_fold, start
 from ser.runs import Run
-from ser.scores import read_log
 
 
 def fit(run: Run, resources: Resources) -> None:
@@ -48,7 +46,8 @@ def fit(run: Run, resources: Resources) -> None:
     optimiser = networks.optimiser(settings, trained)
     cross_entropy = loss_of(settings, [inputs.targets[utt] for utt in fold.train], len(fold.classes), device)
     print(
-        f"{run.system.name}: {networks.count_parameters(network)} trained parameters, {device}, {torch.get_num_threads()} threads",
+        f"{run.system.name}: {networks.count_parameters(network)} trained parameters, {device}, "
+        f"{torch.get_num_threads()} threads",
         flush=True,
     )
 
@@ -102,7 +101,7 @@ def fit(run: Run, resources: Resources) -> None:
         dev.seconds = time.monotonic() - started
 
         log.append(line_of(epoch, sums, dev, fold.classes))
-        is_best = selects and networks.best_line(log, settings.monitor) is log[-1]
+        is_best = selects and best_line(log, settings.monitor) is log[-1]
         if is_best:
             networks.save(folder / "best.safetensors", network.state_dict(), {"sizes": inputs.sizes})
         with whole(folder / "epochs.jsonl") as stream:
@@ -127,11 +126,11 @@ def loss_of(settings: Training, targets: list[int], n_classes: int, device: torc
     return torch.nn.NLLLoss(torch.tensor(weights, device=device))
 
 
-def is_over(log: list[dict[str, float]], settings: Training) -> bool:
-    """Whether the best epoch lies as far back as the patience goes."""
-    if not log or not settings.patience:
-        return False
-    return len(log) - networks.best_line(log, settings.monitor)["epoch"] >= settings.patience
+def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:
+    """Weight of each class in the loss: 1, or "balanced": N / (classes * its number), as scikit-learn."""
+    if kind == "none":
+        return [1.0] * n_classes
+    return [len(targets) / (n_classes * targets.count(number)) for number in range(n_classes)]
 
 
 def draw(fold: Fold, inputs: Inputs, settings: Training, rng: np.random.Generator) -> list[list[str]]:
@@ -147,81 +146,11 @@ def refuse_infinite(loss: torch.Tensor, run: Run, title: str) -> None:
         raise UserError(f"{run.folder}: {title}: the loss is {loss.item()}; lower learning_rate or set clip_norm")
 
 
-def line_of(epoch: int, train: "Sums", dev: "Sums", classes: list[str]) -> dict[str, float]:
-    """An epoch's line of epochs.jsonl. dev_share_<class>: per cent of dev utterances that are taken for it."""
-    line = {"epoch": epoch, **train.means("train"), **dev.means("dev")}
-    line |= {f"dev_{name}": metric.of(dev.confusion) for name, metric in metrics.METRICS.items()}
-    line["seconds"] = train.seconds + dev.seconds
-    predicted = 100 * dev.confusion.sum(0) / dev.confusion.sum()
-    return line | {f"dev_share_{name}": share for name, share in zip(classes, predicted, strict=True)}
-
-
 def report(line: dict[str, float], is_best: bool, collapsed: int | None, classes: list[str]) -> None:
     """Print an epoch's line, and a warning where one class alone is ever predicted."""
     print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), "*" if is_best else "", flush=True)
     if collapsed is not None:
         print(f"warning: epoch {line['epoch']}: {metrics.COLLAPSE.format(classes[collapsed])}", flush=True)
-
-
-@dataclass
-class Sums:
-    """What the batches of an epoch have come to so far, as a checkpoint keeps it.
-
-    loss, and what of it is penalty: summed over utterances; confusion: counts, a row a true class; seconds: spent
-    on them.
-    """
-
-    batches: int
-    utterances: int
-    loss: float
-    penalty: float
-    confusion: np.ndarray
-    seconds: float
-
-    @classmethod
-    def empty(cls, n_classes: int) -> "Sums":
-        return cls.of(
-            {
-                "batches": 0,
-                "utterances": 0,
-                "loss": 0.0,
-                "penalty": 0.0,
-                "confusion": [[0] * n_classes] * n_classes,
-                "seconds": 0.0,
-            }
-        )
-
-    @classmethod
-    def of(cls, content: dict[str, Any]) -> "Sums":
-        """What `as_dict` wrote."""
-        return cls(**content | {"confusion": np.array(content["confusion"])})
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"confusion": self.confusion.tolist()}
-
-    def add(self, batch: Batch, loss: torch.Tensor, penalty: torch.Tensor, logs: torch.Tensor) -> None:
-        """Add a batch. loss and penalty: its mean ones; logs (B, classes): log-posteriors."""
-        true, predicted = batch.targets.numpy(), logs.argmax(1).cpu().numpy()
-        self.batches += 1
-        self.utterances += len(true)
-        self.loss += loss.item() * len(true)
-        self.penalty += penalty.item() * len(true)
-        self.confusion += metrics.confusion_matrix(true, predicted, len(self.confusion))
-
-    def means(self, part: str) -> dict[str, float]:
-        """Mean loss and penalty, and WA, as the log calls them of a part."""
-        return {
-            f"{part}_loss": self.loss / self.utterances,
-            f"{part}_penalty": self.penalty / self.utterances,
-            f"{part}_wa": metrics.wa(self.confusion),
-        }
-
-
-def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:
-    """Weight of each class in the loss: 1, or "balanced": N / (classes * its number), as scikit-learn."""
-    if kind == "none":
-        return [1.0] * n_classes
-    return [len(targets) / (n_classes * targets.count(number)) for number in range(n_classes)]
 
 
 class Learned:
@@ -252,7 +181,7 @@ class Learned:
         """Number of trained values, epochs, and the seconds of training."""
         settings = settings_of(self.run)
         log = read_log(self.run.folder / "epochs.jsonl", ("seconds", "dev_loss", settings.monitor))
-        best = networks.best_line(log, settings.monitor) if self.run.protocol.select != "last" else log[-1]
+        best = best_line(log, settings.monitor) if self.run.protocol.select != "last" else log[-1]
         return {
             "parameters": networks.count_parameters(self.network),
             "epochs": f"{len(log)}, scored after {best['epoch']:.0f}",

@@ -63,8 +63,9 @@ class Network(nn.Module):
         self.config = config
         n_states = 2 * config.hidden_size
         self.encoder = Encoder(config, n_features)
+        self.attention: nn.Module
         if config.speaker_weight is None:
-            self.attention: nn.Module = SelfAttention(n_states)
+            self.attention = SelfAttention(n_states)
         else:
             self.speaker_encoder = Encoder(config, n_features)
             self.speaker_attention = SelfAttention(n_states)
