@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
-from ser.identity import differences, fingerprint, settings
+from ser.identity import current_code, differences, fingerprint, settings
 from ser.runs import code_of, row_of
 from ser.scores import Scores, read_scores
 
@@ -72,7 +72,7 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     rows: dict[tuple, Runs] = defaultdict(dict)
     for name, scores in (valid[0] or valid[1]).items():
         rows[tuple(sorted(scores.row.items()))][name] = scores
-    code = fingerprint(dict(code_of(system)))
+    code = current_code(fingerprint(dict(code_of(system))))
 
     def rank(runs: Runs) -> tuple:
         one = next(iter(runs.values()))

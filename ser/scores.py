@@ -17,7 +17,7 @@ import numpy as np
 from ser.cli import UserError
 from ser.config import read_yaml
 from ser.files import read_text, whole
-from ser.identity import fingerprint, settings, sources
+from ser.identity import current_code, fingerprint, settings, sources
 
 if TYPE_CHECKING:
     from ser.runs import Run
@@ -43,7 +43,8 @@ class Scores:
     def row(self) -> dict[str, str]:
         """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known."""
         words = self.about.get("row", "").split()
-        return dict(zip(words[::2], words[1::2], strict=False))
+        row = dict(zip(words[::2], words[1::2], strict=False))
+        return row | {"code": current_code(row["code"])} if "code" in row else row
 
     def settings(self, part: str) -> Any:
         """Settings of the "system" or the "protocol", as ser.identity.settings has them."""

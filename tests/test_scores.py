@@ -14,10 +14,10 @@ import skops.io
 from ser import networks, provenance, score, train
 from ser import scores as scores_module
 from ser.cli import UserError
+from ser.epochs import read_log
 from ser.identity import settings
 from ser.reading import read_run_fold
 from ser.runs import read_run
-from ser.epochs import read_log
 from ser.scores import Scores, read_scores, write_scores
 
 ABOUT = {"system": "a", "overlap": "train 3: all of it", "command": "python -m x --y 'z: #'"}
