@@ -76,7 +76,8 @@ def plan(args: argparse.Namespace, command: str) -> list[list["Run"]]:
     """The runs that the options ask for, a list for each system under each protocol. command: for the record."""
     from ser.config import read_protocol, read_system
     from ser.folds import fold_numbers
-    from ser.runs import Run, provenance, refuse_other_protocol
+    from ser.provenance import provenance
+    from ser.runs import Run, refuse_other_protocol
 
     made = provenance(command)
     systems = [system for system in map(read_system, args.systems) if system.learner == args.learner]

@@ -246,8 +246,8 @@ def scores_section(report: Report) -> list[str]:
     known = [scores for scores in every if scores.has_identity]
     complete = sum(scores.row["recordings"] != "unknown" for scores in known)
     lines = [
-        f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
-        f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin.",
+        (f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
+        f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin."),
         "",
     ]
     paths = {system.name: path for path, system in report.systems}

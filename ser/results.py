@@ -108,7 +108,7 @@ def read(folder: Path, corpus: str) -> Runs:
         refuse_damaged(folder / f"{name}.txt", scores)
         if scores.about["corpus"] != corpus:
             raise UserError(
-                f"{folder / name}.txt: of {scores.about['corpus']}, not {corpus}; remove results/, which was copied "
+                f"{folder / name}.txt: scores of {scores.about['corpus']}, not {corpus}; remove results/, which was copied "
                 "from another recipe"
             )
     return runs
@@ -147,7 +147,7 @@ def mismatch(scores: Scores, now: dict[str, Any]) -> str:
 
 
 def other_parts(runs: Runs, shown: Runs) -> str:
-    """What tells two rows apart, in words."""
+    """What two rows differ in, in words."""
     one, other = next(iter(runs.values())), next(iter(shown.values()))
     parts = [part for part in {**one.row, **other.row} if one.row.get(part) != other.row.get(part)]
     modules = [dict(re.findall(r"(\S+) (\S+?)(?:,|$)", scores.about["modules"])) for scores in (one, other)]

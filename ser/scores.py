@@ -51,7 +51,7 @@ class Scores:
 
 
 def identity_lines(run: "Run") -> dict[str, str]:
-    """What a run's scores say of what they follow from."""
+    """What a run's scores record of what they follow from."""
     stored = read_yaml(run.folder / "run.yaml")  # as it was trained
     return {
         "run": fingerprint(stored["parts"]),
@@ -103,9 +103,9 @@ def read_scores(path: Path) -> Scores:
         except (ValueError, KeyError):
             raise _no_scores(path, place) from None
     if not utts:
-        raise UserError(f"{path}: holds no scores; run stage 5 again")
+        raise UserError(f"{path}: has no scores in it; run stage 5 again")
     if about.get("utterances", str(len(utts))) != str(len(utts)):
-        raise UserError(f"{path}: {len(utts)} utterances, and there were {about['utterances']}; run stage 5 again")
+        raise UserError(f"{path}: {len(utts)} utterances instead of {about['utterances']}; run stage 5 again")
     try:
         shares = np.array(values, float)
     except ValueError:
@@ -115,7 +115,7 @@ def read_scores(path: Path) -> Scores:
         raise _no_scores(path, places[int(wrong.argmax())])
     if len(set(utts)) < len(utts):
         twice = next(utt for utt in utts if utts.count(utt) > 1)
-        raise UserError(f"{path}: {twice} stands twice; run stage 5 again")
+        raise UserError(f"{path}: {twice} appears twice; run stage 5 again")
     return Scores(about, list(numbers), utts, np.array(true), np.array(predicted), shares)
 
 

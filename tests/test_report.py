@@ -356,7 +356,7 @@ def test_the_interval_is_scipys(number):
 
 
 def test_the_command_makes_as_many_seeds(place):
-    answers = list(RUNS)[0]
+    answers = next(iter(RUNS))
     for seed in (1, 3):
         write_scores("alpha", "apart", f"fold1_seed{seed}", answers, seed=seed)
     assert rows()["alpha"]["command"] == '`./run.sh --systems conf/a/alpha.yaml --protocol "paper apart" --seeds 3`'
@@ -707,5 +707,5 @@ def test_the_same_scores_give_the_same_bytes(place):
 
 def test_results_of_another_corpus_are_refused(place):
     write_scores("alpha", "paper", "fold1_seed1", "llhh lllh", corpus="other")
-    with pytest.raises(UserError, match=r"fold1_seed1\.txt: of other, not toy; remove results/"):
+    with pytest.raises(UserError, match=r"fold1_seed1\.txt: scores of other, not toy; remove results/"):
         report.main(["--corpus", "toy"])

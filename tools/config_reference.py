@@ -55,19 +55,19 @@ and a minimal protocol:
 ```yaml
 {PROTOCOL}```
 
-Either may have a key `base`, the path of another such file as seen from this one. Then it needs only its
+Either may have a key `base`, the path of another such file, relative to this one. Then it needs only its
 `description` and the keys that differ; sections such as `training` are merged key by key, unless their `kind`
-differs. `description` and `paper` are never taken from the base.
+differs. `description` and `paper` are never inherited.
 
 `./run.sh --set "training.epochs=2 model.dropout=0"` runs systems with other settings without a file of your own.
 Values are written as in YAML, lists without spaces: `model.cost=[1,3]`. Each system gets a name of its own,
 `<system>+model.dropout=0+training.epochs=2`, for its runs and scores; its file is written to `exp/systems/`. It is a
-row of RESULTS.md as long as it is asked for by `--systems` or `--set`, and git ignores its scores.
+row of RESULTS.md only while `--systems` or `--set` selects it, and git ignores its scores.
 
-Runs in `exp/` keep the settings that they were made with. After a change to a system, a protocol, the code or the
-data, stages 3 and 4 list the runs that no longer match and what differs, and train the others. `--overwrite true`
-removes the listed runs and trains them again. (`--replace true` concerns scores: stage 5 then replaces those in
-`results/` that are of another commit or machine.)
+Runs in `exp/` keep the settings they were made with. After a change to a system, a protocol, the code or the data,
+stages 3 and 4 list the runs that no longer match and what differs, and train the others. `--overwrite true` removes
+the listed runs and trains them again. (`--replace true` is about scores: stage 5 then replaces those in `results/`
+that come from another commit or machine.)
 
 A number may be written as `1e-4`. A key that is not listed here is an error.
 """
@@ -81,12 +81,12 @@ CONSTRAINTS = {  # of a number or of a list's length, as pydantic calls them
 }
 WORDS = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`", NoneType: "`null`"}
 MEANINGS = {  # of keys that mean the same in several kinds, where neither a comment nor the docstring has more
-    "kind": "which of the two it is",
+    "kind": "which of the two kinds",
     "sample_rate": "in Hz; recordings are resampled to it",
     "n_fft": "length of the Fourier transform, in samples",
     "win_length": "length of the window, in samples",
-    "hop_length": "samples from the start of a frame to that of the next",
-    "window": "form of the window",
+    "hop_length": "samples between the starts of consecutive frames",
+    "window": "window function",
     "n_mels": "number of mel bands",
     "fmin": "lowest frequency of the bands, in Hz",
     "fmax": "highest frequency of the bands, in Hz",
@@ -94,15 +94,15 @@ MEANINGS = {  # of keys that mean the same in several kinds, where neither a com
     "f0_min": "lowest fundamental frequency, in Hz",
     "f0_max": "highest fundamental frequency, in Hz",
     "pad": "where a shorter utterance is filled with zeros",
-    "segment_length": "samples of a frame",
+    "segment_length": "samples per frame",
     "functionals": "statistics of each value over the frames",
-    "dropout": "share of the values that are set to 0 in training",
+    "dropout": "share of values set to 0 in training",
     "dense_size": "units of the dense layer",
     "linear_size": "units of the linear layer",
     "embedding_size": "units of the layer before the output",
-    "activation": "function behind each convolution",
+    "activation": "function after each convolution",
     "word_size": "length of a word's vector",
-    "xvectors": "whether x-vectors are read",
+    "xvectors": "whether the network reads x-vectors",
 }
 
 
@@ -163,12 +163,12 @@ def table(cls: type, skip: tuple[str, ...] = (), optional: dict[str, Any] | None
 
 
 def plain(text: str) -> str:
-    """Text without what Markdown would take for a tag or for the end of a cell."""
+    """Escape what Markdown would take for a tag or for the end of a cell."""
     return text.replace("<", "&lt;").replace("|", "\\|")
 
 
 def default_of(item: Field) -> str:
-    """A key's default, as JSON; "" where it has none."""
+    """A key's default, as JSON; "" if it has none."""
     if item.default_factory is not MISSING:
         return json.dumps(item.default_factory())
     return "" if item.default is MISSING else json.dumps(item.default)
@@ -178,7 +178,7 @@ def in_words(kind: Any) -> str:
     """A type, in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind == config.Noise:
-        return "noise, as `snr10` (in dB) or `deviation1`"
+        return "noise, such as `snr10` (in dB) or `deviation1`"
     if origin is Annotated:
         inner, limits = in_words(arguments[0]), ", ".join(limit for meta in arguments[1:] for limit in limits_of(meta))
         return (
@@ -201,7 +201,7 @@ def in_words(kind: Any) -> str:
 
 
 def limits_of(meta: Any) -> list[str]:
-    """What pydantic's Field says of a value, in words."""
+    """The limits in pydantic's Field, in words."""
     found = {}
     for constraint in getattr(meta, "metadata", []):
         for name in CONSTRAINTS:
@@ -214,7 +214,7 @@ def limits_of(meta: Any) -> list[str]:
 
 
 def comments(cls: type) -> dict[str, str]:
-    """For each field of a dataclass and of those that it derives from, the comment beside it or else above it."""
+    """For each field of a dataclass and its bases, the comment on its lines, or else the one above it."""
     found: dict[str, str] = {}
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
         source = textwrap.dedent(inspect.getsource(base))
@@ -229,7 +229,7 @@ def comments(cls: type) -> dict[str, str]:
 
 
 def above(lines: dict[int, tokenize.TokenInfo], number: int) -> list[tokenize.TokenInfo]:
-    """The comments that stand alone on the lines right above a line."""
+    """The comment lines directly above a line."""
     token = lines.get(number - 1)
     return [*above(lines, number - 1), token] if token and token.line.lstrip().startswith("#") else []
 

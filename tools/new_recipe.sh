@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a recipe for a corpus of your own, from tools/template: egs/NAME, and ser/corpora/NAME.py, which reads the corpus.
 #
-#   tools/new_recipe.sh NAME     NAME: lower-case letters, digits and _, as in my_corpus
+#   tools/new_recipe.sh NAME     NAME: lower-case letters, digits and _, such as my_corpus
 #
 # egs/NAME/README.md then says what to fill in.
 

@@ -11,15 +11,15 @@ corpus=               # folder of the corpus; empty: downloads/, where stage -1 
 strict=true           # true: a missing or unreadable recording is an error
 allow_pipes=false     # true: run the shell commands in wav.scp
 systems="conf/baseline/*.yaml conf/sherman/*.yaml"  # system files (rows of the table), relative to here or to the recipe
-set=                  # settings to try, as "training.epochs=2 model.dropout=0": each system is run with them under a name of its own
+set=                  # settings to try, such as "training.epochs=2 model.dropout=0"; systems run with them get names of their own
 protocol="random honest"  # names of conf/protocols/<name>.yaml (columns of the table)
 folds=all             # folds to run: all, or numbers such as 1,2 or 1-3
 seeds=1               # number of seeds
 nj=2                  # jobs to run in parallel
 num_threads=1         # threads per job in stages 3 and 4
 main=cnn4_blstm_attention_small  # system that the others are tested against, and whose network is drawn
-overwrite=false       # true: stages 3 and 4 remove runs in exp/ that were made with other settings, code or data, and train them again
-replace=false         # true: stage 5 replaces scores of another commit or machine, such as those in the repository
+overwrite=false       # true: stages 3 and 4 remove runs in exp/ made with other settings, code or data, and train them again
+replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
 
 note="The corpus is synthetic, spoken by espeak-ng: its numbers show that the recipe works, but say nothing about emotional speech."
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`

@@ -99,7 +99,7 @@ def test_a_corpus_that_the_module_cannot_read_is_one_line(house, recordings, fau
         told = f"error: {recordings}: no recording has a name like f01_angry_12.wav; change FORM in own.py to the corpus's own names\n"
     else:
         result = call(house / "egs/own/run.sh", "--stop-stage", "0")
-        told = "error: downloads/own: not there; put the corpus there, give its folder by --corpus, or put a Kaldi data directory in data/all\n"
+        told = "error: downloads/own: not found; put the corpus there, give its folder with --corpus, or put a Kaldi data directory in data/all\n"
     assert (result.returncode, result.stderr) == (1, told)
 
 

@@ -1,6 +1,6 @@
-"""@NAME@: say here who made the corpus, where it is to be had, and under which licence.
+"""@NAME@: say here who made the corpus, where to get it, and under which licence.
 
-As it stands, this module reads recordings that are named as f01_angry_12.wav:
+As it is, this module reads recordings named like f01_angry_12.wav:
 
     speaker (its first letter is the gender, f or m) _ emotion _ anything
 """
@@ -15,18 +15,18 @@ FORM = re.compile(r"(?P<spk>[fm][a-z0-9]*)_(?P<emo>[a-z]+)_(?P<rest>[A-Za-z0-9_-
 
 
 def get(downloads: Path) -> Path:
-    """Return downloads/@NAME@, where the user has put the corpus."""
+    """Return downloads/@NAME@, where the user puts the corpus."""
     root = downloads / "@NAME@"
     if not root.exists():
         raise UserError(
-            f"{root}: not there; put the corpus there, give its folder by --corpus, or put a Kaldi data directory in "
+            f"{root}: not found; put the corpus there, give its folder with --corpus, or put a Kaldi data directory in "
             "data/all"
         )
     return root
 
 
 def utterances(root: Path) -> Found:
-    """Find the recordings below `root`. Raises UserError where none has a name of this form."""
+    """Find the recordings below `root`. Raises UserError if none has a name of this form."""
     files, copies = files_below(root, ".wav")
     found, other_names = [], []
     for path in files:

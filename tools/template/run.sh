@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# @NAME@: a baseline for a corpus of your own, tested on speakers that it was not trained on.
+# @NAME@: a baseline for a corpus of your own, tested on unseen speakers.
 #
-#   ./run.sh                                  all of it, from the data directory data/all, where it is there
+#   ./run.sh                                  everything, from the data directory data/all if it exists
 #   ./run.sh --corpus /data/@NAME@            from the recordings, read by ser/corpora/@NAME@.py
 #   ./run.sh --stage 3 --stop-stage 3         one stage
 
 # Options
 stage=-1              # first stage to run
 stop_stage=6          # last stage to run
-corpus=               # folder of the corpus; empty: data/all where it is there, else downloads/@NAME@
+corpus=               # folder of the corpus; empty: data/all if it exists, otherwise downloads/@NAME@
 strict=false          # true: a missing or unreadable recording is an error
-allow_pipes=false     # true: run the shell commands that stand in wav.scp
-systems="conf/baseline/*.yaml"  # system files, seen from here or from the recipe: the table's rows
-set=                  # settings to try, as "training.epochs=2 model.dropout=0": each system is run with them under a name of its own
-protocol="honest"  # names of conf/protocols/<name>.yaml: its columns
-folds=all             # numbers of the folds to run, as 1,2 or 1-3
-seeds=1               # number of seeds of each run
-nj=2                  # jobs side by side
-num_threads=1         # threads of each job of stages 3 and 4
+allow_pipes=false     # true: run the shell commands in wav.scp
+systems="conf/baseline/*.yaml"  # system files (rows of the table), relative to here or to the recipe
+set=                  # settings to try, such as "training.epochs=2 model.dropout=0"; systems run with them get names of their own
+protocol="honest"  # names of conf/protocols/<name>.yaml (columns of the table)
+folds=all             # folds to run: all, or numbers such as 1,2 or 1-3
+seeds=1               # number of seeds
+nj=2                  # jobs to run in parallel
+num_threads=1         # threads per job in stages 3 and 4
 main=svm_functionals  # system that the others are tested against, and whose network is drawn
-overwrite=false       # true: stages 3 and 4 remove runs in exp/ that were made with other settings, code or data, and train them again
+overwrite=false       # true: stages 3 and 4 remove runs in exp/ made with other settings, code or data, and train them again
 replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
 
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`
