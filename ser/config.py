@@ -32,7 +32,8 @@ LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, 
 LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold labels, and other names, alone
-OPTIONAL: dict[str, Any] = {"paper": [], "training": None}  # keys that a system file may leave out, though a System has them
+# keys that a system file may leave out, though a System has them
+OPTIONAL: dict[str, Any] = {"paper": [], "training": None}
 YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
 
 
@@ -79,7 +80,7 @@ class System:
     # in the fold, test utterances included (speaker)
     normalisation: Literal["none", "global", "neutral", "cell", "speaker"]
     training: Training | None  # how a network is trained; null: a classical model, which has no epochs
-    augment: list[Noise] = field(default_factory=list)  # for each noise, a noisy copy of each training utterance is added
+    augment: list[Noise] = field(default_factory=list)  # noises: of each, a copy of the training part is added
 
     @property
     def extras(self) -> tuple[str, ...]:
