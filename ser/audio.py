@@ -66,7 +66,7 @@ def run(command: str) -> Output:
     """
     # pipefail: without it a decoder that fails within a pipeline would leave a shorter recording
     shell = ["bash", "-o", "pipefail", "-c", command.removesuffix("|")]
-    done = subprocess.run(shell, stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run(shell, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.decode(errors="replace").split())[-200:]
         raise UserError(f"{command}: exit status {done.returncode} ({reason}); fix the command")

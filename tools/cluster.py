@@ -39,7 +39,7 @@ class Site:
             try:
                 if not word or word.startswith("#"):
                     continue
-                elif word == "setup":
+                if word == "setup":
                     self.setup.append(rest)
                 elif word == "command" and rest:
                     self.command = shlex.split(rest, comments=True)
@@ -126,7 +126,8 @@ def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
         f"export OMP_NUM_THREADS={num_threads} MKL_NUM_THREADS={num_threads}",
         *(["export CUDA_VISIBLE_DEVICES="] if without_gpu else []),
         "trap : TERM  # a terminated job still writes the footer",
-        f'printf \'# %s\\n\' {quote(split(head, name))} "Started at $(LC_ALL=C date) on $(hostname), job {job_id}"; echo "#"',
+        f"printf '# %s\\n' {quote(split(head, name))} "
+        f'"Started at $(LC_ALL=C date) on $(hostname), job {job_id}"; echo "#"',
         "SECONDS=0",
         f"{' '.join(quote(split(word, name)) for word in command)} </dev/null",
         "code=$? elapsed=$SECONDS",
@@ -144,7 +145,7 @@ def exit_code(log):
         os.listdir(os.path.dirname(log))  # makes a network file system refresh
         with open(log, "rb") as stream:
             stream.seek(max(0, os.path.getsize(log) - 20000))
-            codes = re.findall(rb"^# Ended \(code (\d+)\)", stream.read(), re.M)
+            codes = re.findall(rb"^# Ended \(code (\d+)\)", stream.read(), re.MULTILINE)
     except FileNotFoundError:
         return None
     return int(codes[-1]) if codes else None
@@ -168,7 +169,7 @@ def end(process, terminal, output, cancel):
     what = "nothing was submitted"
     if job:
         name = job[0].decode()
-        done = subprocess.run([*cancel, name], capture_output=True, text=True)
+        done = subprocess.run([*cancel, name], capture_output=True, text=True, check=False)
         what = f"job {name} was cancelled"
         if done.returncode:
             what = f"job {name} could not be cancelled: {done.stderr.strip() or done.stdout.strip()}"

@@ -20,7 +20,9 @@ from ser import config
 
 SYSTEM = """\
 description: RBF SVM on mean and deviation of log-mel bands
-feature: {kind: logmel, sample_rate: 16000, n_fft: 512, win_length: 400, hop_length: 160, window: hann, n_mels: 40, fmin: 0, fmax: 8000}
+feature:
+  {kind: logmel, sample_rate: 16000, n_fft: 512, win_length: 400, hop_length: 160, window: hann, n_mels: 40, fmin: 0,
+   fmax: 8000}
 normalisation: none
 model: {kind: svm, functionals: [mean, deviation], cost: [1, 10], gamma: [1], inner_folds: 5}
 """
@@ -35,8 +37,8 @@ HEAD = f"""\
 
 Written by `python tools/config_reference.py > docs/config.md` from the dataclasses in `ser/`; do not edit it by hand.
 
-A **system** is a file `conf/<paper>/<system>.yaml`, a **protocol** a file `conf/protocols/<protocol>.yaml`. Each has the
-name of its file. A minimal system:
+A **system** is a file `conf/<paper>/<system>.yaml`, a **protocol** a file `conf/protocols/<protocol>.yaml`. Each has
+the name of its file. A minimal system:
 
 ```yaml
 {SYSTEM}```
@@ -46,19 +48,19 @@ and a minimal protocol:
 ```yaml
 {PROTOCOL}```
 
-Either may have a key `base`, the path of another such file, relative to this one. Then it needs only its `description` and
-the keys that differ; sections such as `training` are merged key by key, unless their `kind` differs. `description` and
-`paper` are never inherited.
+Either may have a key `base`, the path of another such file, relative to this one. Then it needs only its `description`
+and the keys that differ; sections such as `training` are merged key by key, unless their `kind` differs. `description`
+and `paper` are never inherited.
 
-`./run.sh --set "training.epochs=2 model.dropout=0"` runs systems with other settings without a file of your own. Values are
-written as in YAML, lists without spaces: `model.cost=[1,3]`. Each system gets a name of its own,
+`./run.sh --set "training.epochs=2 model.dropout=0"` runs systems with other settings without a file of your own. Values
+are written as in YAML, lists without spaces: `model.cost=[1,3]`. Each system gets a name of its own,
 `<system>+model.dropout=0+training.epochs=2`, for its runs and scores; its file is written to `exp/systems/`. It is a row
 of RESULTS.md only while `--systems` or `--set` selects it, and git ignores its scores.
 
 Runs in `exp/` keep the settings they were made with. After a change to a system, a protocol, the code or the data,
 stages 3 and 4 list the runs that no longer match and what differs, and train the others. `--overwrite true` removes the
-listed runs and trains them again. (`--replace true` is about scores: stage 5 then replaces those in `results/` that come from
-another commit or machine.)
+listed runs and trains them again. (`--replace true` is about scores: stage 5 then replaces those in `results/` that
+come from another commit or machine.)
 
 A number may be written as `1e-4`. A key that is not listed here is an error.
 """
@@ -109,7 +111,10 @@ def reference() -> str:
         parts.append(f"## Kinds of `{part}`\n")
         parts += [of_kind(part, kind) for kind in config.kinds(part)]
     parts += ["## Protocols\n", table(config.Protocol, skip=("name",))]
-    parts += [section("### `folds`, kind `groups`", config.GroupFolds), section("### `folds`, kind `random`", config.RandomFolds)]
+    parts += [
+        section("### `folds`, kind `groups`", config.GroupFolds),
+        section("### `folds`, kind `random`", config.RandomFolds),
+    ]
     return "\n".join(parts)
 
 
@@ -139,7 +144,14 @@ def table(cls: type, skip: tuple[str, ...] = (), optional: dict[str, Any] | None
             default = json.dumps((optional or {})[item.name]) if item.name in (optional or {}) else default_of(item)
             is_above = re.search(rf"\b{item.name}\b", inspect.getdoc(cls) or "")
             meaning = meanings[item.name] or ("see above" if is_above else MEANINGS.get(item.name, ""))
-            rows.append([f"`{item.name}`", in_words(types[item.name]), f"`{default}`" if default else "required", plain(meaning)])
+            rows.append(
+                [
+                    f"`{item.name}`",
+                    in_words(types[item.name]),
+                    f"`{default}`" if default else "required",
+                    plain(meaning),
+                ]
+            )
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
@@ -162,7 +174,11 @@ def in_words(kind: Any) -> str:
         return "noise, such as `snr10` (in dB) or `deviation1`"
     if origin is Annotated:
         inner, limits = in_words(arguments[0]), ", ".join(limit for meta in arguments[1:] for limit in limits_of(meta))
-        return inner.replace("list of", f"list of {limits}", 1) if get_origin(arguments[0]) is list else ", ".join(filter(None, [inner, limits]))
+        return (
+            inner.replace("list of", f"list of {limits}", 1)
+            if get_origin(arguments[0]) is list
+            else ", ".join(filter(None, [inner, limits]))
+        )
     if origin in (Union, UnionType):
         parts = list(dict.fromkeys(map(in_words, arguments)))
         return (", or " if "," in "".join(parts) else " or ").join(parts)

@@ -204,7 +204,7 @@ def main():
         results = [pool.submit(runner.run, *job) for job in jobs]
         while wait(results, timeout=1).not_done:
             pass  # a signal just before a wait without timeout would go unnoticed
-        failed = [job[0] for job, result in zip(jobs, results) if not result.result()]
+        failed = [job[0] for job, result in zip(jobs, results, strict=True) if not result.result()]
         if failed:
             show_failures(failed, len(jobs))
             sys.exit(1)

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from ser.cli import UserError
-from ser.datadir import Found, Utterance, files_below
+from ser.corpus import Found, Utterance, files_below
 
 FORM = re.compile(r"(?P<spk>[fm][a-z0-9]*)_(?P<emo>[a-z]+)_(?P<rest>[A-Za-z0-9_-]+)")
 
