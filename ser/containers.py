@@ -58,9 +58,7 @@ def promise(stream: BinaryIO) -> Promise | None:
     return None
 
 
-def _chunks(
-    stream: BinaryIO, start: int, head: str, align: int, own: int = 0
-) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(stream: BinaryIO, start: int, head: str, align: int, own: int = 0) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, start and length of each chunk from `start` on. `head`: struct format of name and length;
     `own`: bytes of the chunk's head that its length includes."""
     size = struct.calcsize(head)
@@ -99,9 +97,7 @@ def _iff(stream: BinaryIO, samples: bytes) -> Promise | None:
 
 def _caf(stream: BinaryIO) -> Promise | None:
     """The end of the samples or, if compressed, of the packet table, whichever is later."""
-    ends = [
-        start + length for name, start, length in _chunks(stream, 8, ">4sq", 1) if name in (b"data", b"pakt")
-    ]
+    ends = [start + length for name, start, length in _chunks(stream, 8, ">4sq", 1) if name in (b"data", b"pakt")]
     return Promise(max(ends)) if ends else None
 
 
@@ -144,9 +140,7 @@ def _ogg(stream: BinaryIO) -> Promise:
         if len(head) < 27 or head[:4] != b"OggS":
             raise ValueError("cut short: its last page is missing; fetch it again")
         if count != struct.unpack("<18xI5x", head)[0] or (count and head[5] & OGG_FIRST):
-            raise ValueError(
-                "pages are missing, or it holds several streams; fetch it again, or convert it to WAV"
-            )
+            raise ValueError("pages are missing, or it holds several streams; fetch it again, or convert it to WAV")
         flags, count = head[5], count + 1
         lengths = stream.read(head[26])
         end += 27 + head[26] + sum(lengths)

@@ -224,9 +224,7 @@ def unpack(archive: Path, dest: Path) -> None:
             if isinstance(error, OSError) and error.errno in DISK_FAULTS:
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(
-                f"{archive}: cannot be unpacked ({reason}); remove it and fetch it again"
-            ) from None
+            raise UserError(f"{archive}: cannot be unpacked ({reason}); remove it and fetch it again") from None
         os.rename(folder, dest)
 
 
@@ -320,6 +318,5 @@ def _refuse_outside(archive: Path, member: str, link: str = "") -> None:
 
 def _refused(archive: Path, member: str, what: str) -> UserError:
     return UserError(
-        f"{archive}: member {member!r} {what}, so it is unsafe and was not unpacked; "
-        "download it from its publisher"
+        f"{archive}: member {member!r} {what}, so it is unsafe and was not unpacked; download it from its publisher"
     )

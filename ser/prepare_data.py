@@ -122,9 +122,7 @@ def decode(utterances: Sequence[Utterance], nj: int) -> tuple[dict[str, Recordin
     # Threads are enough: decoding and hashing release the GIL.
     with ThreadPoolExecutor(nj) as pool:
         results = pool.map(_decode, [utterance.path for utterance in utterances])
-        for utterance, result in zip(
-            utterances, tqdm(results, "decoding", len(utterances), disable=None), strict=True
-        ):
+        for utterance, result in zip(utterances, tqdm(results, "decoding", len(utterances), disable=None), strict=True):
             if isinstance(result, Recording):
                 recordings[utterance.utt] = result
             else:

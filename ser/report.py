@@ -205,7 +205,7 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
     )
     lines = [f"- Protocol **{protocol.name}**: {protocol.description}.{mark}"]
     folds_of: dict[str, set[str]] = {}
-    total = ""
+    total = 0
     for _, system in report.systems:
         for scores in report.found[system.name, protocol.name].shown.values():
             fold, _, of_all = scores.about["fold"].partition(" of ")

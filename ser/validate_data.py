@@ -157,9 +157,7 @@ def read(path: Path, faults: list[Fault]) -> dict[str, Line]:
             faults.append(Fault(place, "blank line", f"remove it{BY_FIX}"))
             continue
         if key in table:
-            faults.append(
-                Fault(place, f"duplicate key {key}, first at {table[key].place}", "remove one of the lines")
-            )
+            faults.append(Fault(place, f"duplicate key {key}, first at {table[key].place}", "remove one of the lines"))
             continue
         if key.encode() < previous:
             remedy = f"sort the table with LC_ALL=C sort{BY_FIX}"
@@ -227,9 +225,7 @@ def wrong_speakers(utt2spk: Mapping[str, Line], spk2utt: Mapping[str, Line]) -> 
                 line.place, f"{utt} does not start with {line.value}", "prefix utterance ids with the speaker's id"
             )
         if line.value.encode() < previous.encode():
-            yield Fault(
-                line.place, f"{line.value} comes after {previous}", "choose ids that sort by speaker too"
-            )
+            yield Fault(line.place, f"{line.value} comes after {previous}", "choose ids that sort by speaker too")
         previous = line.value
     for spk, line in spk2utt.items():
         utts, wanted = line.value.split(), utts_of.get(spk, [])
@@ -260,9 +256,7 @@ def _seen_from(path: str) -> str:
     return "" if Path(path).is_absolute() else f" (relative to {Path.cwd()})"
 
 
-def wrong_audio(
-    wav_scp: Mapping[str, Line], utt2dur: Mapping[str, Line], allow_pipes: bool
-) -> Iterator[Fault]:
+def wrong_audio(wav_scp: Mapping[str, Line], utt2dur: Mapping[str, Line], allow_pipes: bool) -> Iterator[Fault]:
     """Open each recording, and compare its length with utt2dur."""
     from tqdm import tqdm
 

@@ -45,7 +45,8 @@ def to_arguments(numbers, at_once, title, log):
     array = [] if numbers == [None] else ["-t", f"{numbers[0]}-{numbers[-1]}", "-tc", str(at_once)]
     pattern = "$TASK_ID".join(log)
     return [
-        "-terse", "-sync", "y", *array, "-N", f"j_{title}", "-cwd", "-S", "/bin/bash", "-C", "", "-j", "y", "-o", f":{pattern}",
+        "-terse", "-sync", "y", *array, "-N", f"j_{title}", "-cwd",
+        "-S", "/bin/bash", "-C", "", "-j", "y", "-o", f":{pattern}",
     ]  # fmt: skip
 
 

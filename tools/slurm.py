@@ -48,6 +48,4 @@ def to_arguments(numbers, at_once, title, log):
     ]  # fmt: skip
 
 
-cluster.main(
-    __doc__, OWN_LINES, "slurm.conf", to_arguments, "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", ["scancel"]
-)
+cluster.main(__doc__, OWN_LINES, "slurm.conf", to_arguments, "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", ["scancel"])
