@@ -9,6 +9,7 @@ import pkgutil
 import re
 import sys
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,13 +26,14 @@ from ser.settings import Noise, Positive, PositiveFloat, strict
 if TYPE_CHECKING:  # a type checker knows no literals that are computed
     Monitor = str
 else:
-    Monitor = Literal[("dev_loss", *(f"dev_{name}" for name in METRICS))]
+    Monitor = Literal[tuple(["dev_loss", *(f"dev_{name}" for name in METRICS)])]
 
 LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, and ours have some thousands
 LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold labels, and other names, alone
-OPTIONAL = {"paper": [], "training": None}  # keys that a system file may leave out, though a System has them
+# keys that a system file may leave out, though a System has them
+OPTIONAL: dict[str, Any] = {"paper": [], "training": None}
 YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
 
 
@@ -78,7 +80,7 @@ class System:
     # in the fold, test utterances included (speaker)
     normalisation: Literal["none", "global", "neutral", "cell", "speaker"]
     training: Training | None  # how a network is trained; null: a classical model, which has no epochs
-    augment: list[Noise] = field(default_factory=list)  # for each noise, a noisy copy of each training utterance is added
+    augment: list[Noise] = field(default_factory=list)  # noises: of each, a copy of the training part is added
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -147,7 +149,7 @@ class Loader(yaml.SafeLoader):
     refused: with them a short file can stand for one without end.
     """
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [
             (tag, pattern) for tag, pattern in some if tag.endswith((":null", ":bool", ":int", ":float"))
         ]
@@ -162,8 +164,8 @@ class Loader(yaml.SafeLoader):
             raise mistake("no tags (!) here; remove it", event)
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise mistake("a key has to be text", key)
@@ -195,7 +197,7 @@ for tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
 
 def mistake(problem: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
     """The error for a fault at a place in a YAML file."""
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)  # type: ignore[arg-type]
 
 
 def take_as_written(node: yaml.Node) -> None:
@@ -335,12 +337,10 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        same_kind = (
-            isinstance(value, dict)
-            and isinstance(old, dict)
-            and value.get("kind", old.get("kind")) == old.get("kind")
-        )
-        merged[key] = merge(old, value) if same_kind else value
+        if isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -117,7 +117,8 @@ def _nist(stream: BinaryIO) -> Promise:
     stream.seek(0)
     size = re.match(rb"NIST_1A\s+(\d{1,7})\s", stream.read(24))
     stream.seek(0)
-    fields = dict(re.findall(rb"(?m)^(\w+) -\w+ (\S+)", stream.read(int(size[1])) if size else b""))
+    length = int(size[1]) if size else 0
+    fields = dict(re.findall(rb"(?m)^(\w+) -\w+ (\S+)", stream.read(length)))
     if b"embedded" in fields.get(b"sample_coding", b""):
         return Promise(0)  # compressed, which libsndfile refuses
     try:
@@ -126,7 +127,7 @@ def _nist(stream: BinaryIO) -> Promise:
         )
     except (KeyError, ValueError):
         raise ValueError("its header does not say how many samples it has; fetch it again") from None
-    return Promise(int(size[1]) + samples * channels * width)
+    return Promise(length + samples * channels * width)
 
 
 def _ogg(stream: BinaryIO) -> Promise:
@@ -157,7 +158,7 @@ def _mp3(stream: BinaryIO) -> Promise | None:
             return None
     stream.seek(start)
     counts = re.search(rb"(?s)(?:Xing|Info)(.{4})(.{4})(.{4})", stream.read(200))
-    flags = int.from_bytes(counts[1]) if counts else 0
-    if not flags & XING_FRAMES:
+    flags = int.from_bytes(counts[1], "big") if counts else 0
+    if not counts or not flags & XING_FRAMES:
         raise ValueError("an MP3 file that does not say how long it is; convert the original to WAV or FLAC")
-    return Promise(start + int.from_bytes(counts[3]) if flags & XING_BYTES else 0)
+    return Promise(start + int.from_bytes(counts[3], "big") if flags & XING_BYTES else 0)

@@ -135,12 +135,6 @@ def write_table(path: str | Path, table: Mapping[str, str]) -> None:
             stream.write(f"{key} {table[key]}".rstrip(" ") + "\n")
 
 
-def may_lack(name: str) -> bool:
-    """Whether the table called `name` may lack utterances: an index of what another program computed, such as x-vectors,
-    which Kaldi leaves out where it finds no speech."""
-    return name.endswith(".scp") and name != "wav.scp"
-
-
 def is_of_speakers(name: str) -> bool:
     """Whether the keys of the table called `name` are speakers, not utterances."""
     return name.startswith("spk2") or name == "cmvn.scp"

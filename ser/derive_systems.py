@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> None:
 
     words = sorted(args.set.split())
     changes = read_settings(words)
-    files = {FOLDER / f"{path.stem}+{safe('+'.join(words))}.yaml": derive(path, words, changes) for path in args.systems}
+    files = {
+        FOLDER / f"{path.stem}+{safe('+'.join(words))}.yaml": derive(path, words, changes) for path in args.systems
+    }
     for file, content in files.items():
         with whole(file) as stream:
             yaml.dump(content, stream, Dumper, sort_keys=False, allow_unicode=True)
@@ -57,7 +59,9 @@ def read_settings(words: list[str]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for word in sorted(words):  # "training.epochs=3" before "training={...}", which is then refused
         if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*=.+", word):
-            raise UserError(f"--set {word}: not KEY=VALUE, as training.epochs=3; write a list without spaces: model.cost=[1,3]")
+            raise UserError(
+                f"--set {word}: not KEY=VALUE, as training.epochs=3; write a list without spaces: model.cost=[1,3]"
+            )
         key, _, value = word.partition("=")
         *sections, last = key.split(".")
         if key in FIXED:
@@ -91,14 +95,16 @@ def derive(path: Path, words: list[str], changes: dict[str, Any]) -> dict[str, A
 
     place = f"{path} with --set {' '.join(words)}"
     if "training" in changes and read_system(path).training is None:
-        raise UserError(f"{place}: training: this system has none, since its model has no epochs; leave it out of --systems")
+        raise UserError(
+            f"{place}: training: this system has none, since its model has no epochs; leave it out of --systems"
+        )
     system = change_system(path, changes, place)
     base = os.path.relpath(path.resolve(), FOLDER.resolve())  # exp may be a link to another disk
     return {"description": f"{system.description}, with {', '.join(words)}", "base": base, **changes}
 
 
 def safe(text: str) -> str:
-    """Text as part of a file's name. What is not safe there becomes "_", and a fingerprint of the text is put behind."""
+    """Text as part of a file's name. What is not safe there becomes "_", and a fingerprint of all follows."""
     name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", text)[:LONGEST_NAME]
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

@@ -250,16 +250,16 @@ class _Header(tarfile.TarInfo):
     """Raise an error for a damaged or missing header, which tarfile takes for the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if buf == bytes(tarfile.BLOCKSIZE):  # the end
                 raise
             raise tarfile.ReadError(f"a member's header is missing or damaged: {error}") from None
-        names = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        names += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-        if header.type in names and header.size > LONGEST_NAME:  # tarfile would read it into memory
+        of_pax = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        of_gnu = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if header.type in of_pax + of_gnu and header.size > LONGEST_NAME:  # tarfile would read it into memory
             raise tarfile.ReadError(f"a member's name of {header.size} bytes")
         return header
 

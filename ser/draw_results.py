@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from ser import figures
 from ser.config import Protocol, System
 from ser.epochs import read_log
@@ -19,7 +21,7 @@ def draw(system: System, protocol: Protocol, results: Results, folder: Path) -> 
     classes = next(iter(runs.values())).classes
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
     pictures = {"confusion": folder / f"{system.name}_{protocol.name}_confusion.png"}
-    figures.confusion(sum(map(confusion_of, runs.values())), classes, title, pictures["confusion"])
+    figures.confusion(np.sum([confusion_of(run) for run in runs.values()], 0), classes, title, pictures["confusion"])
     logs = {}
     for run in runs:
         file = Path("results", system.name, protocol.name, "own" * results.is_own, f"{run}.epochs.jsonl")

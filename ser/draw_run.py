@@ -364,8 +364,8 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
         ],
     }
     lines = [
-        f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
-        "utterances' frames), and of the others:"
+        (f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
+        "utterances' frames), and of the others:")
     ]
     for condition, of_all in rows.items():
         silence, rest = silence_and_rest(of_all, quiet)

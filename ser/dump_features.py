@@ -126,7 +126,7 @@ def dump(
     ]
     log = str(folder / "log" / f"dump.{name_of_number}.log")
     command = [*cmd.split(), f"{name_of_number}=1:{nj}", log, *job]
-    if subprocess.run(command).returncode:
+    if subprocess.run(command, check=False).returncode:
         raise UserError(f"{folder}: a job failed; fix what its log names and run the same command again")
 
     index: dict[str, str] = {}

@@ -193,9 +193,9 @@ def attention(
         axes.set(xlim=(0, longest), ylim=(-1.05, 1.05), yticks=(-1, 0, 1), ylabel="waveform")
         axes.set_title(f"{example.true}, predicted {example.predicted} ({example.utt})", fontsize=9)
         over = axes.twinx()
-        for style, weights in zip(STYLES, example.weights.values(), strict=False):
-            seconds = np.arange(len(weights)) * hop_length / sample_rate
-            over.step(seconds, weights, where="mid", **style)
+        for style, curve in zip(STYLES, example.weights.values(), strict=False):
+            seconds = np.arange(len(curve)) * hop_length / sample_rate
+            over.step(seconds, curve, where="mid", **style)
         over.axhline(1, color="black", linewidth=0.8, linestyle=":")
         over.set(ylim=(0, 1.1 * highest), ylabel="attention")
     axes.set_xlabel("time (seconds)")

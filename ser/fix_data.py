@@ -15,12 +15,12 @@ from ser.datadir import (
     SOME,
     compute_missing,
     is_of_speakers,
-    may_lack,
     part_of,
     read_tables,
     write_table,
 )
 from ser.files import workplace
+from ser.inputs import partial_tables
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 def lacks(tables: Mapping[str, Mapping[str, str]]) -> dict[str, set[str]]:
     """The utterances of utt2spk missing from each table, except tables that are computed or may be partial."""
     utts = tables["utt2spk"].keys()
-    whole = [name for name in tables if not is_of_speakers(name) and name not in COMPUTED and not may_lack(name)]
+    whole = [name for name in tables if not is_of_speakers(name) and name not in {*COMPUTED, *partial_tables()}]
     lacking = {name: utts - tables[name].keys() for name in whole}
     return {name: absent for name, absent in lacking.items() if absent}
 

@@ -76,7 +76,8 @@ def plan(args: argparse.Namespace, command: str) -> list[list["Run"]]:
     """The runs that the options ask for, a list for each system under each protocol. command: for the record."""
     from ser.config import read_protocol, read_system
     from ser.folds import fold_numbers
-    from ser.runs import Run, provenance, refuse_other_protocol
+    from ser.provenance import provenance
+    from ser.runs import Run, refuse_other_protocol
 
     made = provenance(command)
     systems = [system for system in map(read_system, args.systems) if system.learner == args.learner]
@@ -231,7 +232,8 @@ def choose_folds(text: str, numbers: list[int], protocol: str) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if first not in numbers or last not in numbers or first > last:
             raise UserError(
-                f"--folds {text}: {protocol} has folds {numbers[0]} to {numbers[-1]}; write all, or numbers as 1,2 or 1-3"
+                f"--folds {text}: {protocol} has folds {numbers[0]} to {numbers[-1]}; write all, or numbers as 1,2 or "
+                "1-3"
             )
         chosen.update(number for number in numbers if first <= number <= last)
     return sorted(chosen)
@@ -310,7 +312,8 @@ class Progress:
 
     def __str__(self) -> str:
         counts = {name: self.count(name) for name in ("done", "running", "failed", "waiting")}
-        text = f"{counts['done']} done, {counts['running']} running, {counts['failed']} failed, {counts['waiting']} left"
+        text = ", ".join(f"{counts[name]} {name}" for name in ("done", "running", "failed"))
+        text += f", {counts['waiting']} left"
         if self.count("elsewhere"):
             text += f", {self.count('elsewhere')} in work elsewhere"
         took = [float(state.more) for state in self.states if state.name == "done"]

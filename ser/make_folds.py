@@ -181,7 +181,8 @@ def cut(folds: "GroupFolds", groups: list[str], has_dev: bool, data: Path, path:
 
     if folds.number > len(groups):
         raise UserError(
-            f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} values; use fewer folds"
+            f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} "
+            "values; use fewer folds"
         )
     needed = folds.test_parts + (2 if has_dev and not folds.dev else 1)
     if folds.number < needed:
@@ -222,7 +223,8 @@ def write_fold(
         absent = set(protocol.classes) - {utt2class[utt] for utt in utts}
         if absent and (utts or name != "dev"):
             raise UserError(
-                f"{path}: folds: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer folds or other classes"
+                f"{path}: folds: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer "
+                "folds or other classes"
             )
     train, dev, test = parts
     lines = [", ".join(f"{name} {len(utts)}" for name, utts in zip(PARTS, parts, strict=True) if utts)]

@@ -7,6 +7,7 @@ of each speaker over all the speaker's utterances in the fold, test utterances t
 (Le Moine et al. 2021, section 2.1); ser.archive.Features does it. "none": features as they are.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -55,9 +56,11 @@ def statistics(matrices: Iterable[np.ndarray]) -> Statistics:
     of the distance from the first frame: those of the values themselves would lose a deviation that is small beside
     the mean.
     """
-    count, total, squares, first = 0, 0.0, 0.0, None
-    for matrix in matrices:
-        first = matrix[0].astype(np.float64) if first is None else first
+    matrices = iter(matrices)
+    start = next(matrices)
+    first = start[0].astype(np.float64)
+    count, total, squares = 0, np.zeros_like(first), np.zeros_like(first)
+    for matrix in itertools.chain([start], matrices):
         distance = matrix - first
         count, total, squares = count + len(matrix), total + distance.sum(0), squares + (distance**2).sum(0)
     mean = first + total / count

@@ -35,8 +35,10 @@ Written by stage 6 from the scores in results/; never edited by hand.
 - "not run": no scores yet; the row's command makes them.
 """
 FIGURES = "The numbers behind each picture are in a text file beside it."
-OTHERS = """\
-Stage 6 draws the confusion matrices and learning curves of the other systems to `figures/others/`, which git ignores."""
+OTHERS = (
+    "Stage 6 draws the confusion matrices and learning curves of the other systems to `figures/others/`, "
+    "which git ignores."
+)
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,7 @@ def read(corpus: str, more: list[Path], main: str) -> Report:
     papers = {row.protocol for _, system in systems for row in system.paper if row.corpus == corpus}
     protocols = sorted(read_protocols(), key=lambda protocol: protocol.name not in papers)
     found = {
-        (system.name, protocol.name): find(system, protocol, corpus)
-        for _, system in systems
-        for protocol in protocols
+        (system.name, protocol.name): find(system, protocol, corpus) for _, system in systems for protocol in protocols
     }
     return Report(corpus, main, systems, protocols, found, of_other_folds(found))
 
@@ -184,9 +184,7 @@ def section(report: Report, title: str) -> list[str]:
         if not protocol.table and any(tables.same_split(protocol, other) for other in own)
     ]
     rows = [
-        (path, system)
-        for path, system in report.systems
-        if tables.is_row(system, report.corpus, own, report.found)
+        (path, system) for path, system in report.systems if tables.is_row(system, report.corpus, own, report.found)
     ]
     lines = ["", f"## {title}", ""]
     for protocol in own:
@@ -196,7 +194,10 @@ def section(report: Report, title: str) -> list[str]:
 
 
 def describe(report: Report, protocol: "Protocol") -> list[str]:
-    """What a protocol is, and what its parts share, as counted by stage 1 and kept with the scores."""
+    """What a protocol is, and how many its folds are and what their parts share, as counted by stage 1 and kept with
+    the scores."""
+    from ser.folds import in_words
+
     mark = (
         " **The test set selects the networks' epoch: their numbers are too good.**"
         if protocol.select == "test"
@@ -204,15 +205,18 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
     )
     lines = [f"- Protocol **{protocol.name}**: {protocol.description}.{mark}"]
     folds_of: dict[str, set[str]] = {}
+    total = ""
     for _, system in report.systems:
         for scores in report.found[system.name, protocol.name].shown.values():
-            folds_of.setdefault(scores.about["overlap"], set()).add(scores.about["fold"].split()[0])
+            fold, _, of_all = scores.about["fold"].partition(" of ")
+            total = int(of_all)
+            folds_of.setdefault(scores.about["overlap"], set()).add(fold)
+    if folds_of:
+        lines.append(f"  - {in_words(total, folds_of)}")
     return lines + [f"  - fold {', '.join(sorted(folds))}: {overlap}" for overlap, folds in folds_of.items()]
 
 
-def against_main(
-    report: Report, systems: list[tuple[Path, "System"]], protocols: list["Protocol"]
-) -> list[str]:
+def against_main(report: Report, systems: list[tuple[Path, "System"]], protocols: list["Protocol"]) -> list[str]:
     """The tests of some systems against the main one; none where there is no main one."""
     from ser import tables
 
@@ -239,15 +243,19 @@ def scores_section(report: Report) -> list[str]:
     known = [scores for scores in every if scores.has_identity]
     complete = sum(scores.row["recordings"] != "unknown" for scores in known)
     lines = [
-        f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
-        f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin.",
+        (
+            f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
+            f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin."
+        ),
         "",
     ]
     paths = {system.name: path for path, system in report.systems}
     for (system, protocol), results in report.found.items():
         notes = left_out(results, f"./run.sh --systems {paths[system]} --protocol {protocol}")
         if (system, protocol) in report.odd:
-            notes.append("has other folds, speakers or recordings than most rows here, so it is not tested against them.")
+            notes.append(
+                "has other folds, speakers or recordings than most rows here, so it is not tested against them."
+            )
         lines += [f"- **{system}**, {protocol}: {note}" for note in notes + remarks(results)]
     return lines
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
-from ser.identity import differences, fingerprint, settings
+from ser.identity import current_code, differences, fingerprint, settings
 from ser.runs import code_of, row_of
 from ser.scores import Scores, read_scores
 
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from ser.config import Protocol, System
 
 ABOUT = {  # what scores say of themselves, and its form
-    "corpus": ".+", "fold": r"\d+ of \d+", "seed": r"\d+", "overlap": ".+", "train_seconds": r"[\d.]+", "date": ".+", "commit": ".+",
-}  # fmt: skip
+    "corpus": ".+",
+    "fold": r"\d+ of \d+",
+    "seed": r"\d+",
+    "overlap": ".+",
+    "train_seconds": r"[\d.]+",
+    "date": ".+",
+    "commit": ".+",
+}
 
 Runs = dict[str, Scores]  # of one system under one protocol, by the run's name
 
@@ -72,7 +78,7 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     rows: dict[tuple, Runs] = defaultdict(dict)
     for name, scores in (valid[0] or valid[1]).items():
         rows[tuple(sorted(scores.row.items()))][name] = scores
-    code = fingerprint(dict(code_of(system)))
+    code = current_code(fingerprint(dict(code_of(system))))
 
     def rank(runs: Runs) -> tuple:
         one = next(iter(runs.values()))
@@ -108,8 +114,8 @@ def read(folder: Path, corpus: str) -> Runs:
         refuse_damaged(folder / f"{name}.txt", scores)
         if scores.about["corpus"] != corpus:
             raise UserError(
-                f"{folder / name}.txt: of {scores.about['corpus']}, not {corpus}; remove results/, which was copied "
-                "from another recipe"
+                f"{folder / name}.txt: scores of {scores.about['corpus']}, not {corpus}; remove results/, which was "
+                "copied from another recipe"
             )
     return runs
 
@@ -147,7 +153,7 @@ def mismatch(scores: Scores, now: dict[str, Any]) -> str:
 
 
 def other_parts(runs: Runs, shown: Runs) -> str:
-    """What tells two rows apart, in words."""
+    """What two rows differ in, in words."""
     one, other = next(iter(runs.values())), next(iter(shown.values()))
     parts = [part for part in {**one.row, **other.row} if one.row.get(part) != other.row.get(part)]
     modules = [dict(re.findall(r"(\S+) (\S+?)(?:,|$)", scores.about["modules"])) for scores in (one, other)]

@@ -36,7 +36,6 @@ from ser.config import (
 from ser.files import alone, whole
 from ser.folds import fold_numbers
 from ser.identity import column_of, differences, fingerprint, md5_of, settings, sources, split_of
-from ser.provenance import provenance as provenance  # what Run.made holds
 
 if TYPE_CHECKING:
     import numpy as np

@@ -84,10 +84,10 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     own = result.parent / "own" / result.name
     for place in (result,) if replace else (result, own):
         scores = read_or_none(place)
-        if scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer")):
-            if not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl")):
-                tell(place, scores)
-                return
+        is_known = scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer"))
+        if scores and is_known and (not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl"))):
+            tell(place, scores)
+            return
     fold = read_run_fold(run)
     inputs = read_inputs(run, fold)
     utts = sorted(fold.test)
@@ -129,7 +129,10 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     others = before and any(before.about.get(key) != scores.about[key] for key in ("commit", "machine"))
     if before and others and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
-        print(f"{result}: is committed, and of another commit or machine ({made}); stays as it is: give run.sh --replace true to replace it")
+        print(
+            f"{result}: is committed, and of another commit or machine ({made}); stays as it is: "
+            "give run.sh --replace true to replace it"
+        )
         result = own
     elif own.exists():  # of an earlier call, and now out of date
         for path in (own, own.with_suffix(".epochs.jsonl")):
@@ -157,11 +160,12 @@ def read_or_none(path: Path) -> "Scores | None":
 
 
 def tell(path: Path, scores: "Scores") -> None:
-    """Print WA and UA."""
+    """Print every metric."""
     from ser import metrics
 
     confusion = metrics.confusion_matrix(scores.true, scores.predicted, len(scores.classes))
-    print(f"{path}: WA {metrics.wa(confusion):.1f} UA {metrics.ua(confusion):.1f}", flush=True)
+    values = " ".join(f"{metric.title} {metric.of(confusion):.1f}" for metric in metrics.METRICS.values())
+    print(f"{path}: {values}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from ser.cli import UserError
 from ser.config import read_yaml
 from ser.files import read_text, whole
-from ser.identity import fingerprint, settings, sources
+from ser.identity import current_code, fingerprint, settings, sources
 
 if TYPE_CHECKING:
     from ser.runs import Run
@@ -41,9 +41,11 @@ class Scores:
 
     @property
     def row(self) -> dict[str, str]:
-        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known."""
+        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known.
+        The code's is that of the newest code which was shown to give the same bytes."""
         words = self.about.get("row", "").split()
-        return dict(zip(words[::2], words[1::2], strict=False))
+        row = dict(zip(words[::2], words[1::2], strict=False))
+        return row | {"code": current_code(row["code"])} if "code" in row else row
 
     def settings(self, part: str) -> Any:
         """Settings of the "system" or the "protocol", as ser.identity.settings has them."""
@@ -51,7 +53,7 @@ class Scores:
 
 
 def identity_lines(run: "Run") -> dict[str, str]:
-    """What a run's scores say of what they follow from."""
+    """What a run's scores record of what they follow from."""
     stored = read_yaml(run.folder / "run.yaml")  # as it was trained
     return {
         "run": fingerprint(stored["parts"]),
@@ -103,19 +105,21 @@ def read_scores(path: Path) -> Scores:
         except (ValueError, KeyError):
             raise _no_scores(path, place) from None
     if not utts:
-        raise UserError(f"{path}: holds no scores; run stage 5 again")
+        raise UserError(f"{path}: has no scores in it; run stage 5 again")
     if about.get("utterances", str(len(utts))) != str(len(utts)):
-        raise UserError(f"{path}: {len(utts)} utterances, and there were {about['utterances']}; run stage 5 again")
+        raise UserError(f"{path}: {len(utts)} utterances instead of {about['utterances']}; run stage 5 again")
     try:
         shares = np.array(values, float)
     except ValueError:
-        raise _no_scores(path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))) from None
+        raise _no_scores(
+            path, next(p for p, row in zip(places, values, strict=True) if not _are_numbers(row))
+        ) from None
     wrong = ~((shares >= 0) & (shares <= 1)).all(1)
     if wrong.any():
         raise _no_scores(path, places[int(wrong.argmax())])
     if len(set(utts)) < len(utts):
         twice = next(utt for utt in utts if utts.count(utt) > 1)
-        raise UserError(f"{path}: {twice} stands twice; run stage 5 again")
+        raise UserError(f"{path}: {twice} appears twice; run stage 5 again")
     return Scores(about, list(numbers), utts, np.array(true), np.array(predicted), shares)
 
 

@@ -75,10 +75,10 @@ def filterbank(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: flo
     """Mel filterbank (n_mels, n_fft // 2 + 1) float32, to the bit that of librosa.filters.mel: triangles of area
     1 Hz, whose corners are equally far apart on Slaney's mel scale, linear up to 1 kHz and logarithmic above."""
     step, knee, octave = 200 / 3, 1000.0, np.log(6.4) / 27  # Hz a mel below the knee, the knee in Hz, log Hz a mel
-    ends = [
+    lowest, highest = (
         hertz / step if hertz < knee else knee / step + np.log(hertz / knee) / octave for hertz in (fmin, fmax)
-    ]
-    mels = np.linspace(*ends, n_mels + 2)
+    )
+    mels = np.linspace(lowest, highest, n_mels + 2)
     corners = np.where(mels < knee / step, mels * step, knee * np.exp(octave * (mels - knee / step)))
     widths = np.diff(corners)[:, None]
     ramps = np.subtract.outer(corners, np.fft.rfftfreq(n_fft, 1 / sample_rate))

@@ -18,10 +18,10 @@ Systems = Sequence[tuple[Path, System]]  # each with its file
 PUBLISHED = ("wa", "ua")  # what papers report, and the main table has; the other metrics have a table of their own
 MARKS = {
     "†": "the test set selected the networks' epoch; an SVM's settings are chosen inside the training part.",
-    "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the scores "
-    "do not record the checksums of the recordings.",
-    "‡": "not speaker-independent: speakers of the test set are also in the training set, so this does not measure unseen "
-    "speakers.",
+    "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
+    "scores do not record the checksums of the recordings.",
+    "‡": "not speaker-independent: speakers of the test set are also in the training set, so this does not measure "
+    "unseen speakers.",
 }
 SHARED_SPEAKERS = re.compile(r"train and test share [1-9]\d* of \d+ speakers")  # as stage 1 words it
 
@@ -102,9 +102,7 @@ def name_of(system: System, protocols: Sequence[Protocol], found: Found) -> str:
 
 def abouts_of(system: System, protocols: Sequence[Protocol], found: Found) -> list[dict[str, str]]:
     """What the scores of a system that are shown under some protocols say of themselves."""
-    return [
-        scores.about for protocol in protocols for scores in found[system.name, protocol.name].shown.values()
-    ]
+    return [scores.about for protocol in protocols for scores in found[system.name, protocol.name].shown.values()]
 
 
 def numbers_of(system: System, corpus: str, protocol: Protocol) -> list[PaperRow]:
@@ -122,9 +120,7 @@ def tables_of(system: System, corpus: str, protocols: Sequence[Protocol]) -> lis
     return [
         f"on {paper.corpus}: {paper.table}"
         + "".join(
-            f", {METRICS[name].title} {value:g}"
-            for name in PUBLISHED
-            if (value := getattr(paper, name)) is not None
+            f", {METRICS[name].title} {value:g}" for name in PUBLISHED if (value := getattr(paper, name)) is not None
         )
         for paper in system.paper
     ]
@@ -133,9 +129,7 @@ def tables_of(system: System, corpus: str, protocols: Sequence[Protocol]) -> lis
 def other_metrics(systems: Systems, protocols: Sequence[Protocol], found: Found) -> list[str]:
     """The section with the metrics that are not in the main table, for all systems that were run; none if none was."""
     names = [name for name in METRICS if name not in PUBLISHED]
-    ran = [
-        protocol for protocol in protocols if any(found[system.name, protocol.name].shown for _, system in systems)
-    ]
+    ran = [protocol for protocol in protocols if any(found[system.name, protocol.name].shown for _, system in systems)]
     rows = [["system", *(f"{marked(protocol, found)} {METRICS[name].title}" for protocol in ran for name in names)]]
     for _, system in systems:
         of_protocols = [list(found[system.name, protocol.name].shown.values()) for protocol in ran]
@@ -170,10 +164,12 @@ def against(
         "",
         f"{'###' if any(protocol.table for protocol in protocols) else '##'} Against {main}",
         "",
-        f"The difference in WA from {main} on the utterances that both have scored, each with the mean of its runs, and p "
-        "of a paired permutation test over these utterances. The test treats utterances as independent, though those of "
-        "one speaker are not, and does not account for other seeds: a small p says that the two differ on these "
-        "utterances.",
+        (
+            f"The difference in WA from {main} on the utterances that both have scored, each with the mean of its "
+            "runs, and p of a paired permutation test over these utterances. The test treats utterances as independent, "
+            "though those of one speaker are not, and does not account for other seeds: a small p says that the two "
+            "differ on these utterances."
+        ),
         "",
         *as_lines(rows),
     ]

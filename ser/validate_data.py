@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ser import audio, cli
+from ser import audio, cli, inputs
 from ser.cli import UserError
-from ser.datadir import BOM, CONTROL, TABLE, is_of_speakers, may_lack, parted, wrong_form
+from ser.datadir import BOM, CONTROL, TABLE, is_of_speakers, parted, wrong_form
 
 REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur", "spk2gender")
 MOST_OF_A_KIND = 20  # lines
@@ -199,7 +199,7 @@ def wrong_values(name: str, table: Mapping[str, Line]) -> Iterator[Fault]:
 
 def wrong_keys(directory: Path, tables: Mapping[str, Mapping[str, Line]]) -> Iterator[Fault]:
     """Compare the keys of each table with the utterances, or the speakers, of utt2spk."""
-    utterances = tables["utt2spk"]
+    utterances, partial = tables["utt2spk"], inputs.partial_tables()
     speakers: dict[str, Line] = {}
     for line in utterances.values():
         speakers.setdefault(line.value, line)
@@ -207,7 +207,7 @@ def wrong_keys(directory: Path, tables: Mapping[str, Mapping[str, Line]]) -> Ite
         wanted = speakers if is_of_speakers(name) else utterances
         for key, line in wanted.items():
             # an empty table has been reported; a partial one is checked by training
-            if table and key not in table and not may_lack(name):
+            if table and key not in table and name not in partial:
                 yield Fault(f"{directory / name}", f"no line for {key} (see {line.place})", "add it")
         for key, line in table.items():
             if key not in wanted:

@@ -60,13 +60,23 @@ def test_names_are_safe_and_differ_where_settings_do(derived):
     assert len(Path(many).name) < 130
 
 
-LONG = {"learning_rate": "1e-3", "epochs": "2", "batch_size": "4", "optimiser": "nadam", "epsilon": "1e-7", "class_weights": "balanced"}
+LONG = {
+    "learning_rate": "1e-3",
+    "epochs": "2",
+    "batch_size": "4",
+    "optimiser": "nadam",
+    "epsilon": "1e-7",
+    "class_weights": "balanced",
+}
 
 
 def test_a_derived_system_may_be_derived_from(derived):
     path = derived("training.epochs=2", derived("model.dropout=0.5"))
     assert path == "exp/systems/tiny+model.dropout=0.5+training.epochs=2.yaml"
-    assert differences(settings(read_system(path)), settings(read_system(TINY))) == ["model.dropout 0.5, not 0.1", "training.epochs 2, not 3"]
+    assert differences(settings(read_system(path)), settings(read_system(TINY))) == [
+        "model.dropout 0.5, not 0.1",
+        "training.epochs 2, not 3",
+    ]
 
 
 def test_exp_may_be_on_another_disk(derived, tmp_path):

@@ -14,7 +14,17 @@ import torch
 from ser import draw_run, networks, noise, score
 from ser.cli import UserError
 from ser.config import read_system, read_yaml
-from ser.draw_run import describe_silence, examples, hear, is_quiet, mean_profile, neighbour_share, points, silence_and_rest, to_plane
+from ser.draw_run import (
+    describe_silence,
+    examples,
+    hear,
+    is_quiet,
+    mean_profile,
+    neighbour_share,
+    points,
+    silence_and_rest,
+    to_plane,
+)
 from ser.features import logmel
 from ser.reading import read_inputs, read_run_fold
 from ser.runs import read_run
@@ -127,7 +137,7 @@ def test_attention(toy, capsys):
         predicted, _, weights, _ = seen[utt]
         assert f"# {utt}: {toy.classes[utt]}, predicted {('low', 'high')[predicted]}" in comments
         written = {round(float(seconds) * RATE / HOP): float(weight) for name, seconds, weight in lines if name == utt}
-        assert list(written)[0] == 0
+        assert next(iter(written)) == 0
         for frame, weight in enumerate(weights):  # a weight holds until the next line
             last = max(start for start in written if start <= frame)
             assert written[last] == pytest.approx(weight * len(weights), abs=2e-4)

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from ser import dump_xvectors
-from ser.inputs import xvectors
 from ser.cli import UserError
+from ser.inputs import xvectors
 
 RATE = 16000
 LENGTHS = {"a-0": 16000, "a-1": 9000, "b-0": 24001}

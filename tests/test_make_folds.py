@@ -608,7 +608,7 @@ def test_folds_with_other_classes_than_the_protocol(data, classes):
     run(data, GROUPS)
     place = data.parent / "folds/protocol/fold2"
     with pytest.raises(UserError) as error:
-        folds.read_fold(place, data, protocol_of(data, classes=dict.fromkeys(classes, [])))
+        folds.read_fold(place, data, protocol_of(data, classes={key: [] for key in classes}))
     told = f"the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
     assert str(error.value) == f"{place.parent}/classes: {told}"
 
@@ -643,7 +643,7 @@ def test_an_overlap_that_is_missing_or_broken(data, content, message):
 def test_more_than_ten_classes_keep_their_order(tmp_path):
     names = [f"class{number}" for number in (5, 3, 9, 1, 12, 7, 2, 11, 8, 4, 10, 6)]
     write_tables(tmp_path / "data", [(f"{spk}-{name}", spk, name, "s", f"{spk}{name}") for spk in "abc" for name in names])
-    run(tmp_path / "data", "{kind: groups, by: spk, number: 3}", classes="{%s}" % ", ".join(f"{name}: [{name}]" for name in names))
+    run(tmp_path / "data", "{kind: groups, by: spk, number: 3}", classes=f"{{{', '.join(f'{name}: [{name}]' for name in names)}}}")
     assert folds.read_fold(tmp_path / "folds/protocol/fold1", tmp_path / "data").classes == names
 
 

@@ -20,8 +20,8 @@ else:
 ROOT = Path(ser.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMPORTED_AS = {"scikit-learn": "sklearn", "PyYAML": "yaml"}
-# imported only where a message says how to install them, or brought by another: scikit-learn
-OTHERS = {"ser", "speechbrain", "espeakng_loader", "threadpoolctl"}
+# imported only where a message says how to install them, or brought by scikit-learn and matplotlib
+OTHERS = {"ser", "speechbrain", "espeakng_loader", "threadpoolctl", "PIL"}
 
 
 def read(name):

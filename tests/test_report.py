@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from ser import metrics, report
+from ser import identity, metrics, report
 from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import fingerprint, settings
@@ -230,6 +230,19 @@ def test_of_equally_many_those_of_todays_code_are_shown(place):
     assert "§" not in Path("RESULTS.md").read_text()
 
 
+def test_code_that_was_shown_to_give_the_same_bytes_is_the_same(place, monkeypatch):
+    """Runs from before and after a change that moves code are one row, without a mark."""
+    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"})
+    write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
+    today = code("conf/a/alpha.yaml", "")
+    Path("same_code.txt").write_text(f"older {today} of a test\n")
+    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
+    monkeypatch.setattr(identity, "SAME_CODE", place / "same_code.txt")
+    row = rows()["alpha"]
+    assert row["apart WA"].startswith("87.5 ±") and row["runs 2"] == "2 (2 of 3 folds)"
+    assert "§" not in Path("RESULTS.md").read_text() and "left out" not in "".join(scores_section())
+
+
 def test_scores_of_unknown_origin_are_left_out_and_counted(place):
     write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"recordings": "unknown"})
     write_scores("beta", "apart", "fold1_seed1", "llhh lllh")
@@ -356,7 +369,7 @@ def test_the_interval_is_scipys(number):
 
 
 def test_the_command_makes_as_many_seeds(place):
-    answers = list(RUNS)[0]
+    answers = next(iter(RUNS))
     for seed in (1, 3):
         write_scores("alpha", "apart", f"fold1_seed{seed}", answers, seed=seed)
     assert rows()["alpha"]["command"] == '`./run.sh --systems conf/a/alpha.yaml --protocol "paper apart" --seeds 3`'
@@ -580,14 +593,17 @@ def test_systems_of_other_recipes_that_were_run_here_are_rows(place, monkeypatch
 def test_protocols_are_described_and_marked(place):
     write_scores("alpha", "paper", "fold1_seed1", "llhh lllh")
     for run in ("fold1_seed1", "fold2_seed1"):
-        write_scores("alpha", "apart", run, "llhh lllh", overlap="all alike")
+        write_scores("alpha", "apart", run, "llhh lllh", overlap="sizes; train and test share 0 of 2 speakers")
     rows()
     lines = Path("RESULTS.md").read_text().splitlines()
     paper = lines.index("- Protocol **paper**: about paper. **The test set selects the networks' epoch: their numbers are too good.**")
-    assert lines[paper + 1] == "  - fold 1: sizes 1; shared 1"
+    assert lines[paper + 1 : paper + 3] == ["  - 3 folds", "  - fold 1: sizes 1; shared 1"]
     apart = lines.index("- Protocol **apart**: about apart.")
     assert apart > paper
-    assert lines[apart + 1] == "  - fold 1, 2: all alike"
+    assert lines[apart + 1 : apart + 3] == [
+        "  - 3 folds, each with 2 test speakers, of whom 0 are in the training part",
+        "  - fold 1, 2: sizes; train and test share 0 of 2 speakers",
+    ]
     assert "- Protocol **plain**: about plain." in lines
     assert [line for line in lines if line.startswith("†")] == [
         "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part."
@@ -704,5 +720,5 @@ def test_the_same_scores_give_the_same_bytes(place):
 
 def test_results_of_another_corpus_are_refused(place):
     write_scores("alpha", "paper", "fold1_seed1", "llhh lllh", corpus="other")
-    with pytest.raises(UserError, match=r"fold1_seed1\.txt: of other, not toy; remove results/"):
+    with pytest.raises(UserError, match=r"fold1_seed1\.txt: scores of other, not toy; remove results/"):
         report.main(["--corpus", "toy"])

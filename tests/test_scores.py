@@ -14,10 +14,10 @@ import skops.io
 from ser import networks, provenance, score, train
 from ser import scores as scores_module
 from ser.cli import UserError
+from ser.epochs import read_log
 from ser.identity import settings
 from ser.reading import read_run_fold
 from ser.runs import read_run
-from ser.epochs import read_log
 from ser.scores import Scores, read_scores, write_scores
 
 ABOUT = {"system": "a", "overlap": "train 3: all of it", "command": "python -m x --y 'z: #'"}
@@ -98,13 +98,13 @@ def test_a_faulty_line_is_named(tmp_path, name):
 def test_an_utterance_that_stands_twice(tmp_path):
     """It would count twice."""
     (tmp_path / "scores.txt").write_text(GOOD + "x b b 0.1 0.9\n")
-    with pytest.raises(UserError, match=r"scores\.txt: x stands twice; run stage 5 again"):
+    with pytest.raises(UserError, match=r"scores\.txt: x appears twice; run stage 5 again"):
         read_scores(tmp_path / "scores.txt")
 
 
 def test_scores_without_any(tmp_path):
     (tmp_path / "scores.txt").write_text("# seed: 1\n# utt true predicted a b\n")
-    with pytest.raises(UserError, match=r"scores\.txt: holds no scores; run stage 5 again"):
+    with pytest.raises(UserError, match=r"scores\.txt: has no scores in it; run stage 5 again"):
         read_scores(tmp_path / "scores.txt")
 
 
@@ -236,7 +236,7 @@ def test_scores_cut_at_the_end_of_a_line_are_made_anew(scored, capsys):
     folder, result = scored
     whole = result.read_text()
     result.write_text("".join(whole.splitlines(keepends=True)[:-1]))
-    with pytest.raises(UserError, match=r"fold1_seed1.txt: 11 utterances, and there were 12; run stage 5 again"):
+    with pytest.raises(UserError, match=r"fold1_seed1.txt: 11 utterances instead of 12; run stage 5 again"):
         read_scores(result)
     run_score()
     assert result.read_text() == whole

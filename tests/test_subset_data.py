@@ -31,10 +31,10 @@ def write(folder, speakers, more=("utt2sent", "utt2own"), start=1):
         "utt2dur": dict.fromkeys(utts, "0.100000"),
         "utt2md5": md5s,
         "feats.scp": {utt: f"{folder.parent}/x.ark:{number}" for number, utt in enumerate(utts)},
-        "xvector.scp": {utt: f"{folder.parent}/x.ark:5" for utt in utts[:1]},
+        "xvector.scp": dict.fromkeys(utts[:1], f"{folder.parent}/x.ark:5"),
         "spk2gender": {spk: "f" if spk == "a" else "m" for spk in speakers},
         "spk2utt": {spk: f"{spk}-{start} {spk}-{start + 1}" for spk in speakers},
-        "cmvn.scp": {spk: f"{folder.parent}/x.ark:7" for spk in speakers},
+        "cmvn.scp": dict.fromkeys(speakers, f"{folder.parent}/x.ark:7"),
         **{name: {utt: f"{name} {utt}" for utt in utts} for name in more},
     }
     for name, column in columns.items():

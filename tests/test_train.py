@@ -18,9 +18,9 @@ import ser
 from ser import networks, score
 from ser.cli import UserError
 from ser.epochs import best_line
+from ser.learners.network import class_weights
 from ser.runs import read_run
 from ser.scores import read_scores
-from ser.learners.network import class_weights
 from ser.train import train
 
 ROOT = Path(ser.__file__).parents[1]

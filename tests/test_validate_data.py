@@ -275,8 +275,8 @@ FAULTS = {
         b"a-2 0.1",
         b"a-2 0.12",
         [
-            "utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); remove the line and run python -m "
-            "ser.fix_data data, which computes it"
+            ("utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); remove the line and run python -m "
+            "ser.fix_data data, which computes it")
         ],
     ),
     "tilde": (

@@ -8,9 +8,9 @@ import kaldiio
 import numpy as np
 import pytest
 
-from ser.inputs import xvectors
 from ser.archive import write_archive
 from ser.cli import UserError
+from ser.inputs import xvectors
 
 UTTS = ["a-1", "a-2", "b-1"]
 

@@ -20,10 +20,19 @@ from ser import config
 
 SYSTEM = """\
 description: RBF SVM on mean and deviation of log-mel bands
-feature: {kind: logmel, sample_rate: 16000, n_fft: 512, win_length: 400, hop_length: 160, window: hann, n_mels: 40, fmin: 0, fmax: 8000}
+feature:
+  kind: logmel
+  sample_rate: 16000
+  n_fft: 512
+  win_length: 400
+  hop_length: 160
+  window: hann
+  n_mels: 40
+  fmin: 0
+  fmax: 8000
 normalisation: none
 model: {kind: svm, functionals: [mean, deviation], cost: [1, 10], gamma: [1], inner_folds: 5}
-"""  # noqa: E501
+"""
 PROTOCOL = """\
 description: speaker-independent; the speakers of the next fold select the model, the others train it
 classes: {angry: [angry], neutral: [neutral, calm]}
@@ -46,19 +55,19 @@ and a minimal protocol:
 ```yaml
 {PROTOCOL}```
 
-Either may have a key `base`, the path of another such file, relative to this one. Then it needs only its `description`
-and the keys that differ; sections such as `training` are merged key by key, unless their `kind` differs. `description`
-and `paper` are never inherited.
+Either may have a key `base`, the path of another such file, relative to this one. Then it needs only its
+`description` and the keys that differ; sections such as `training` are merged key by key, unless their `kind`
+differs. `description` and `paper` are never inherited.
 
-`./run.sh --set "training.epochs=2 model.dropout=0"` runs systems with other settings without a file of your own. Values
-are written as in YAML, lists without spaces: `model.cost=[1,3]`. Each system gets a name of its own,
+`./run.sh --set "training.epochs=2 model.dropout=0"` runs systems with other settings without a file of your own.
+Values are written as in YAML, lists without spaces: `model.cost=[1,3]`. Each system gets a name of its own,
 `<system>+model.dropout=0+training.epochs=2`, for its runs and scores; its file is written to `exp/systems/`. It is a
 row of RESULTS.md only while `--systems` or `--set` selects it, and git ignores its scores.
 
 Runs in `exp/` keep the settings they were made with. After a change to a system, a protocol, the code or the data,
-stages 3 and 4 list the runs that no longer match and what differs, and train the others. `--overwrite true` removes the
-listed runs and trains them again. (`--replace true` is about scores: stage 5 then replaces those in `results/` that
-come from another commit or machine.)
+stages 3 and 4 list the runs that no longer match and what differs, and train the others. `--overwrite true` removes
+the listed runs and trains them again. (`--replace true` is about scores: stage 5 then replaces those in `results/`
+that come from another commit or machine.)
 
 A number may be written as `1e-4`. A key that is not listed here is an error.
 """

@@ -73,7 +73,9 @@ def utterances(root: Path) -> Found:
     two transcripts of one utterance differ.
     """
     sessions, copies = _sessions(root)
-    found, unlabelled, untold, old_texts = [], [], [], []
+    found, untold = [], []
+    unlabelled: list[Path] = []
+    old_texts: list[Path] = []
     evaluated = set()
     expected: dict[str, str] = {}  # where it is evaluated
     for session in sessions.values():
@@ -85,7 +87,8 @@ def utterances(root: Path) -> Found:
             if not line.startswith("["):  # the head, or one rater's opinion
                 continue
             match = EVALUATION.fullmatch(line)
-            if not match:
+            scenario = match and SCENARIO.match(match[2])
+            if not match or not scenario:
                 raise UserError(
                     f"{place}: {line!r} is not `[start - end] utterance label [valence, activation, dominance]`; "
                     "take the file from the archive again"
@@ -113,7 +116,7 @@ def utterances(root: Path) -> Found:
                             "sess": number,
                             "cond": CONDITIONS[condition],
                             "dialog": dialog,
-                            "scenario": SCENARIO.match(dialog)[1],
+                            "scenario": scenario[1],
                             "vad": " ".join(vad),
                         },
                     )

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ser.cli import UserError
 from ser.corpus import Found, Utterance, files_below
@@ -172,7 +172,7 @@ def all_utts() -> list[str]:
 
 def wav_path(root: Path, utt: str) -> Path:
     """Where the recording of `utt` lies under `root`."""
-    return root / "wav" / utt.split("-")[0] / f"{utt}.wav"
+    return root / "wav" / utt.split("-", maxsplit=1)[0] / f"{utt}.wav"
 
 
 def make(root: Path, utts: Iterable[str] | None = None) -> None:
@@ -274,21 +274,24 @@ def espeak() -> Iterator[Callable[..., bytes]]:
         start_new_session=True,  # Ctrl-C is for the caller; this one ends when its input does
     )
 
-    def speak(**request) -> bytes:
+    assert process.stdin and process.stdout  # both are pipes
+    stdin, stdout = process.stdin, process.stdout
+
+    def speak(**request: Any) -> bytes:
         with suppress(BrokenPipeError):  # an empty answer follows
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-        size = int(process.stdout.readline() or 0)
+            stdin.write(json.dumps(request).encode() + b"\n")
+            stdin.flush()
+        size = int(stdout.readline() or 0)
         if not size:
             raise UserError(f"espeak-ng could not say {request}; remove tools/venv and run tools/install.sh")
-        return process.stdout.read(size)
+        return stdout.read(size)
 
     try:
         yield speak
     finally:
         with suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
+            stdin.close()
+        stdout.close()
         process.wait()
 
 
@@ -329,7 +332,7 @@ def _say(
     pieces = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-    def collect(samples, count, _events):
+    def collect(samples: int | None, count: int, _events: int | None) -> int:
         if samples:
             pieces.append(ctypes.string_at(samples, 2 * count))
         return 0

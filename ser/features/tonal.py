@@ -58,19 +58,21 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     check_length(samples, config.n_fft, config.sample_rate)
     import librosa  # takes its time, and has numba compile, which needs a folder that it may write to
 
-    rate, sizes = config.sample_rate, {"n_fft": config.n_fft, "hop_length": config.hop_length}
-    spectrum = librosa.stft(samples, **sizes)  # (bins, T)
+    rate, n_fft, hop_length = config.sample_rate, config.n_fft, config.hop_length
+    spectrum = librosa.stft(samples, n_fft=n_fft, hop_length=hop_length)  # (bins, T)
     magnitude = np.abs(spectrum)
-    power = (magnitude**2).T @ default_tables(rate, config.n_fft, config.n_mels)[1]
+    power = (magnitude**2).T @ default_tables(rate, n_fft, config.n_mels)[1]
     # the transform is linear: that of the mean is the mean of the transforms
     mfcc = scipy.fft.dct(decibels(power).mean(0), norm="ortho")[: config.n_mfcc]
     with warnings.catch_warnings():
         # of silence, which has no tuning, and of speech shorter than the lowest tones' windows, which zeros fill up
         warnings.simplefilter("ignore", UserWarning)
-        chroma = librosa.feature.chroma_stft(S=magnitude, sr=rate, n_fft=config.n_fft)
-        tones = librosa.istft(harmonic(spectrum), **sizes, dtype=samples.dtype, length=len(samples))
-        tonnetz = librosa.feature.tonnetz(y=tones, sr=rate, hop_length=config.hop_length)
-    bands = contrast(np.ascontiguousarray(magnitude.T), rate, config.n_fft)
+        chroma = librosa.feature.chroma_stft(S=magnitude, sr=rate, n_fft=n_fft)
+        tones = librosa.istft(
+            harmonic(spectrum), n_fft=n_fft, hop_length=hop_length, dtype=samples.dtype, length=len(samples)
+        )
+        tonnetz = librosa.feature.tonnetz(y=tones, sr=rate, hop_length=hop_length)
+    bands = contrast(np.ascontiguousarray(magnitude.T), rate, n_fft)
     parts = [mfcc, chroma.mean(1), power.mean(0), bands.mean(0), tonnetz.mean(1)]
     return np.concatenate(parts)[None].astype(np.float32)
 

@@ -9,6 +9,7 @@ input, add a module here. It owes
 
 and, as far as there is something to do,
 
+- PARTIAL, tables of the data directory that may lack utterances;
 - `start(network, fold, extra, run)`: what a fresh network is given before training;
 - for ser.predict and ser.load: NOUN and OPTIONS, which messages name; `add_options(parser)`;
   `from_options(args, names)`, a value for each recording, {} where no option was given; and
@@ -47,6 +48,11 @@ class Extra(Protocol):
 def every() -> dict[str, ModuleType]:
     """All inputs that there are: {name: module}."""
     return {name: _module(name) for name in sorted(module.name for module in pkgutil.iter_modules(__path__))}
+
+
+def partial_tables() -> set[str]:
+    """Tables of the data directory that may lack utterances."""
+    return {name for module in every().values() for name in getattr(module, "PARTIAL", ())}
 
 
 def of(system: "System") -> dict[str, ModuleType]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ser.runs import Run
 
 NOUN, OPTIONS = "x-vectors", "--xvectors"
+PARTIAL = ("xvector.scp",)  # Kaldi leaves out utterances in which it finds no speech
 EXTRACT = "extract them with python -m ser.dump_xvectors or with Kaldi"
 
 

@@ -55,6 +55,32 @@ Other inputs
                                                                `words`, a torch.nn.Embedding of `Config.word_size`
     xvectors    xvector_size     xvectors (B, D)               needs the buffers xvector_mean and xvector_deviation (D,)
 
+Classical models
+----------------
+A classical model's module has a function `estimator`, and the system file no section `training`. ser.learners.classical
+trains, saves and asks it.
+
+Config.functionals
+    Statistics of the frames (ser.functionals), one after the other: what the estimator is given of an utterance. The
+    frames are not normalised, but by speaker where the system says so.
+
+estimator(config, seed) -> a fresh scikit-learn classifier, or a pipeline that ends in one
+    With `predict_proba`, its probabilities are the posteriors; without, the softmax of its `decision_function`.
+
+It may leave out all of these:
+
+grid(config, n_values) -> {parameter: values}
+    What to choose from, as GridSearchCV has it, for utterances of `n_values` values; by UA in `Config.inner_folds` inner
+    folds of the training part.
+
+TRUSTED
+    Types that skops does not load by itself, as scikit-learn's trees: ["sklearn.tree._tree.Tree"].
+
+refuse_damaged(estimator)
+    Raise an error where the parts of an estimator that was read from a file do not fit together.
+
+ser/models/logistic.py is the shortest example.
+
 What several networks share is in ser.layers (masks, dropout, the start of weights), ser.recurrent, ser.convolutions,
 ser.windows, ser.segments and ser.functionals; what is there only for speed belongs there too, so that a model reads
 like its paper. ser/models/bledea.py is the shortest example.

@@ -63,6 +63,7 @@ class Network(nn.Module):
         self.config = config
         n_states = 2 * config.hidden_size
         self.encoder = Encoder(config, n_features)
+        self.attention: nn.Module
         if config.speaker_weight is None:
             self.attention = SelfAttention(n_states)
         else:

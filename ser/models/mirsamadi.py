@@ -6,6 +6,7 @@ raw spectra have both parts; on descriptors, which the dense layers are there to
 """
 
 from dataclasses import field
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -49,7 +50,7 @@ class Network(nn.Module):
         self.config = config
         self.dropout = Dropout(config.dropout)  # "on all layers"
         sizes = [n_features, *config.dense_sizes]
-        layers = [nn.Linear(size, above) for size, above in zip(sizes, sizes[1:], strict=False)]
+        layers = [nn.Linear(size, above) for size, above in pairwise(sizes)]
         self.dense = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU(), self.dropout)))
         size = sizes[-1]
         if config.hidden_size:

@@ -113,7 +113,7 @@ class Network(nn.Module):
     def attend(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Weights (B, W) of the states: energies over the root of the attention's size (the authors'
         code), softmax over the utterance's own windows."""
-        energies = self.attention(states)[:, :, 0] / self.config.attention_size**0.5
+        energies = self.attention(states)[:, :, 0] / self.attention[0].out_features**0.5
         return masked_softmax(energies.float(), lengths)
 
 
@@ -129,7 +129,7 @@ class Block(nn.Module):
         super().__init__()
         self.convolution = conv_norm(in_channels, out_channels, config.norm_momentum)
         self.pool = pool
-        self.activation = {"elu": F.elu, "relu": F.relu}[config.activation]
+        self.activation = F.elu if config.activation == "elu" else F.relu
         self.dropout = Dropout(config.dropout)
 
     def forward(self, maps: Tensor) -> Tensor:

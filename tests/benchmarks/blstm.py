@@ -42,7 +42,7 @@ def main() -> None:
         return nn.utils.rnn.pad_packed_sequence(torchs(steps)[0], batch_first=True)[0]
 
     ways = {"ours": lambda f, n: ours(f, n)[0], "padded": lambda f, n: torchs(f)[0], "packed": packed}
-    seconds = {name: 0.0 for name in ways}
+    seconds = dict.fromkeys(ways, 0.0)
     frames = 0
     for utts in chosen:
         sizes = torch.tensor([lengths[utt] for utt in utts])

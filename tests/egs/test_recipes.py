@@ -58,9 +58,11 @@ def mini(tmp_path_factory):
     recipe.mkdir(parents=True)
     for name in ("run.sh", "cmd.sh", "path.sh"):
         shutil.copy(REPOSITORY / "egs/mini" / name, recipe)
-    for name in ("mini", "ravdess"):  # mini's systems are based on those of ravdess
+    for name in ("mini", "ravdess", "iemocap"):  # mini's systems are based on those of ravdess, and these on iemocap's
         shutil.copytree(REPOSITORY / "egs" / name / "conf", house / "egs" / name / "conf")
-    edit(recipe / "conf/baseline/svm.yaml", lambda system: system.update(model={"cost": [3], "gamma": [0.3]}))
+    for name in ("svm", "svm_functionals"):
+        edit(recipe / f"conf/baseline/{name}.yaml", lambda system: system.update(model={"cost": [3], "gamma": [0.3]}))
+    edit(recipe / "conf/baseline/logistic.yaml", lambda system: system.update(model={"cost": [0.1]}))
     edit(recipe / "conf/sherman/cnn4_blstm_attention_small.yaml", lambda system: system["training"].update(epochs=1))
     return recipe
 
@@ -79,7 +81,8 @@ def test_every_stage_of_mini(mini):
     assert out.rstrip().endswith(f"{mini}/RESULTS.md")
     text = (mini / "RESULTS.md").read_text()
     small = [f"cnn4_blstm_attention_small_honest_{name}" for name in ("confusion", "curves", "tsne", "attention")]
-    assert (mini / "figures/others/svm_honest_confusion.png").exists()
+    systems = ("logistic", "svm", "svm_functionals", "cnn4_blstm_attention_small")
+    assert all((mini / f"figures/others/{system}_honest_confusion.png").exists() for system in systems[:-1])
     for figure in small:
         assert f"](figures/{figure}.png)" in text
         assert (mini / f"figures/{figure}.png").exists()
@@ -87,8 +90,7 @@ def test_every_stage_of_mini(mini):
 
     assert len((mini / "data/all/wav.scp").read_text().splitlines()) == 6 * 2 * 4 * 2
     table = [line for line in text.split("\n## ")[0].splitlines() if line.startswith("| ")]
-    assert len(table) == 4  # two systems under a heading
-    for system, line in zip(("svm", "cnn4_blstm_attention_small"), table[2:], strict=True):
+    for system, line in zip(systems, table[2:], strict=True):  # under a heading
         assert line.startswith(f"| **{system}**")
         assert line.count("not run") == 2  # WA and UA of the protocol that was not asked for
         assert "| 1 (1 of 6 folds) |" in line
@@ -103,7 +105,7 @@ def test_every_stage_of_mini(mini):
     stages = [line for line in out.splitlines() if line.startswith("== ")]
     assert [line.split(":")[0] for line in stages] == [f"== Stage {number}" for number in (3, 4, 5)]
     assert content(mini) == before  # nothing is made again
-    assert "svm: 1 runs, 1 done, 0 to do\n" in out
+    assert "classical: 3 runs, 3 done, 0 to do\n" in out
     assert "network: 1 runs, 1 done, 0 to do\n" in out
 
 

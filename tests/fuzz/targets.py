@@ -23,10 +23,27 @@ import numpy as np
 import soundfile
 import torch
 
-from ser import archive, audio, config, datadir, download, folds, identity, networks, report, results, runs, score, scores
-from ser import train, transcribe, validate_data, vectors
-from ser.inputs import xvectors
+from ser import (
+    archive,
+    audio,
+    config,
+    datadir,
+    download,
+    folds,
+    identity,
+    networks,
+    report,
+    results,
+    runs,
+    score,
+    scores,
+    train,
+    transcribe,
+    validate_data,
+    vectors,
+)
 from ser.cli import UserError
+from ser.inputs import xvectors
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -42,7 +42,7 @@ def shaken(config, n_features):
     torch.manual_seed(0)
     network = Network(config, n_features, 3).double().eval()
     with torch.no_grad():
-        for name, value in network.named_parameters():
+        for value in network.parameters():
             if value.requires_grad:
                 value.uniform_(-0.9, 0.9)
     return network, {name: value.numpy() for name, value in network.state_dict().items()}

@@ -146,7 +146,7 @@ class Plain:
                 image = F.max_pool2d(image, 2, ceil_mode=True)
         rows = F.leaky_relu(encoder.linear(image[0].permute(1, 2, 0).flatten(1)), 0.01)
         blstm = nn.LSTM(self.config.linear_size, self.config.hidden_size, batch_first=True, bidirectional=True)
-        weights = {name: value for name, value in encoder.blstm.ahead.named_parameters()}
+        weights = dict(encoder.blstm.ahead.named_parameters())
         weights |= {f"{name}_reverse": value for name, value in encoder.blstm.back.named_parameters()}
         return torch.func.functional_call(blstm, weights, rows[None])[0][0]
 

@@ -71,7 +71,7 @@ class Plain(nn.Module):
             self.layers.append(nn.Sequential(conv, norm))
         ahead, back = network.blstm.ahead, network.blstm.back
         self.blstm = nn.LSTM(ahead.input_size, ahead.hidden_size, batch_first=True, bidirectional=True)
-        weights = {name: value for name, value in ahead.state_dict().items()}
+        weights = dict(ahead.state_dict().items())
         self.blstm.load_state_dict(weights | {f"{name}_reverse": value for name, value in back.state_dict().items()})
         if self.config.attention_size:
             self.project, self.energy = (network.attention[place].weight.detach() for place in (0, 2))

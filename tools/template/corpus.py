@@ -19,7 +19,8 @@ def get(downloads: Path) -> Path:
     root = downloads / "@NAME@"
     if not root.exists():
         raise UserError(
-            f"{root}: not found; put the corpus there, give its folder with --corpus, or put a Kaldi data directory in data/all"
+            f"{root}: not found; put the corpus there, give its folder with --corpus, or put a Kaldi data directory in "
+            "data/all"
         )
     return root
 
