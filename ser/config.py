@@ -150,9 +150,7 @@ class Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [
-            (tag, pattern) for tag, pattern in some if tag.endswith((":null", ":bool", ":int", ":float"))
-        ]
+        first: [(tag, pattern) for tag, pattern in some if tag.endswith((":null", ":bool", ":int", ":float"))]
         for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -374,9 +372,9 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         raise UserError(f"{path}: holds what cannot be taken ({reason}); remove it")
     # a misspelt key is also a missing one: name the misspelt
     fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
-    key = (
-        prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))
-    ).removesuffix(".")
+    key = (prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))).removesuffix(
+        "."
+    )
     if fault["type"] == "unexpected_keyword_argument":
         known = {name.rpartition(".")[2]: name for name in known_keys(cls, prefix) if name != key}
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
@@ -388,15 +386,11 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         raise UserError(f"{path}: {key}: {fault['ctx']['error']}")
     if fault["type"].startswith("union_tag"):  # "kind", which says what the other keys are
         tag = fault["ctx"].get("tag")
-        raise UserError(
-            f"{path}: {key}.kind: {f'{tag} is unknown' if tag else 'missing'}; one of random, groups"
-        )
+        raise UserError(f"{path}: {key}.kind: {f'{tag} is unknown' if tag else 'missing'}; one of random, groups")
     shown = repr(fault["input"])
     shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
     if fault["type"] == "string_pattern_mismatch":
-        raise UserError(
-            f"{path}: {key}: {shown} is no noise; write snr10, for 10 dB, or deviation1"
-        )
+        raise UserError(f"{path}: {key}: {shown} is no noise; write snr10, for 10 dB, or deviation1")
     message = fault["msg"][0].lower() + fault["msg"][1:]
     remedy = "; put it in quotes" * (fault["type"] == "string_type" and isinstance(fault["input"], int | float))
     raise UserError(f"{path}: {key}: {message}, not {shown}{remedy}")

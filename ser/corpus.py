@@ -73,15 +73,9 @@ def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
             continue
         visited.add(os.path.realpath(folder))
         subfolders.sort()
-        files += [
-            Path(folder, name)
-            for name in names
-            if name.lower().endswith(suffixes) and not name.startswith(".")
-        ]
+        files += [Path(folder, name) for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     if not files:
-        raise UserError(
-            f"{root}: no {' or '.join(suffixes)} file in it; give the folder that holds the corpus"
-        )
+        raise UserError(f"{root}: no {' or '.join(suffixes)} file in it; give the folder that holds the corpus")
     first: dict[str, Path] = {}
     nearest_first = sorted(files, key=lambda file: (len(file.parts), file))
     copies = [file for file in nearest_first if first.setdefault(file.name, file) != file]

@@ -22,6 +22,8 @@ COMPUTED: dict[str, "Callable[[np.ndarray, int], str]"] = {
     "utt2dur": lambda samples, rate: f"{len(samples) / rate:.6f}",
     "utt2md5": lambda samples, rate: audio.md5(samples),
 }
+
+
 def wrong_form(line: str, number: int) -> tuple[str, str] | None:
     """What is wrong with the characters of a table's line, and the remedy; None where nothing is."""
     if number == 1 and line.startswith(BOM):
@@ -76,9 +78,7 @@ def read_table(path: str | Path, needed: Iterable[str] = (), mend: bool = False)
     if missing:
         first = ", ".join(missing[:SOME]) + f" and {len(missing) - SOME} more" * (len(missing) > SOME)
         them = "them" if missing[1:] else "it"
-        raise UserError(
-            f"{path}: no line for {first}; add {them}, or run the stage that writes the table again"
-        )
+        raise UserError(f"{path}: no line for {first}; add {them}, or run the stage that writes the table again")
     return table
 
 
@@ -94,9 +94,7 @@ def read_column(data: Path, name: str, utts: Iterable[str], place: str) -> dict[
     return read_table(table, utts)
 
 
-def read_recordings(
-    path: Path, allow_pipes: bool, reader: str, needed: Iterable[str] = ()
-) -> dict[str, str]:
+def read_recordings(path: Path, allow_pipes: bool, reader: str, needed: Iterable[str] = ()) -> dict[str, str]:
     """Read wav.scp. Raises UserError where it is empty, lacks what is needed, or holds a shell command and
     these are not allowed, which `reader` (ser.dump_features) has an option for."""
     wavs = read_table(path, needed)
@@ -127,9 +125,7 @@ def write_table(path: str | Path, table: Mapping[str, str]) -> None:
         except UnicodeEncodeError:
             raise UserError(f"{name} cannot hold {line!r}, which is not UTF-8; rename the file") from None
         if key.split() != [key] or "\n" in value or wrong_form(line, 1):
-            raise UserError(
-                f"{name} cannot hold {line!r}; take out the line break, space or control character"
-            )
+            raise UserError(f"{name} cannot hold {line!r}; take out the line break, space or control character")
     with whole(path) as stream:
         for key in sorted(table, key=str.encode):
             stream.write(f"{key} {table[key]}".rstrip(" ") + "\n")
@@ -150,8 +146,7 @@ def read_tables(data: Path, mend: bool = False) -> dict[str, dict[str, str]]:
     names = {path.name for path in data.iterdir() if path.is_file() and TABLE.fullmatch(path.name)}
     if "segments" in names:
         raise UserError(
-            f"{data / 'segments'}: parts of recordings; cut them into one file an utterance; no stage reads "
-            "segments"
+            f"{data / 'segments'}: parts of recordings; cut them into one file an utterance; no stage reads segments"
         )
     return {name: read_table(data / name, mend=mend) for name in sorted({*names, "utt2spk"} - {"spk2utt"})}
 

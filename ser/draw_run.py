@@ -64,9 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         default=[],
         help="test utterances in which to draw the attention (default: one of each class)",
     )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folder exp/<system>/<protocol>/<run>"
-    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder exp/<system>/<protocol>/<run>")
     args = parser.parse_args(argv)
     for folder in args.runs:
         draw(folder, args.device, args.utts)
@@ -164,9 +162,7 @@ def frame_weights(
     with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
         both = [network.frame_weights(frames, lengths, even=even) for even in (False, True)]
     n_frames = batch.lengths.numpy()[:, None]
-    weights, even = (
-        {name: len(one) * n_frames * of_all.cpu().numpy() for name, of_all in one.items()} for one in both
-    )
+    weights, even = ({name: len(one) * n_frames * of_all.cpu().numpy() for name, of_all in one.items()} for one in both)
     return weights, even
 
 
@@ -206,10 +202,7 @@ def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
         ("speaker", speaker, speakers.tolist(), "tsne_speakers"),
     ]
     for kind, numbers, names, figure in groupings:
-        both = [
-            figures.Plane(name, planes[name], neighbour_share(space, numbers))
-            for name, space in spaces.items()
-        ]
+        both = [figures.Plane(name, planes[name], neighbour_share(space, numbers)) for name, space in spaces.items()]
         path = figure_path(run, figure)
         figures.planes(seen.utts, numbers, names, both, title_of(run), path, kind)
         print(path.resolve())
@@ -237,15 +230,11 @@ def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequenc
     ]
     path = figure_path(run, "attention", chosen)
     title = f"{title_of(run)}: attention in {which(chosen)}"
-    figures.attention(
-        [drawn[row] for row in rows], config.sample_rate, config.hop_length, title, silence, path
-    )
+    figures.attention([drawn[row] for row in rows], config.sample_rate, config.hop_length, title, silence, path)
     print(f"{title_of(run)}: attention", *silence, path.resolve(), sep="\n")
 
 
-def draw_input(
-    run: "Run", name: str, classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool
-) -> None:
+def draw_input(run: "Run", name: str, classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool) -> None:
     """Draw to which pieces of an input, as words, the network attends in some utterances, chosen ones or examples."""
     from ser import figures, inputs
 
@@ -364,8 +353,10 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
         ],
     }
     lines = [
-        (f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
-        "utterances' frames), and of the others:")
+        (
+            f"mean weight of the frames below {QUIET} dB of their utterance's loudest ({share:.0f} % of the test "
+            "utterances' frames), and of the others:"
+        )
     ]
     for condition, of_all in rows.items():
         silence, rest = silence_and_rest(of_all, quiet)

@@ -70,9 +70,7 @@ def main(argv: list[str] | None = None) -> None:
             dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.allow_pipes)
 
 
-def dump(
-    data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd: str, allow_pipes: bool
-) -> None:
+def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd: str, allow_pipes: bool) -> None:
     """Fill the folder of one feature, of the recordings with or without noise, through the job runner."""
     import yaml
 

@@ -30,9 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="FILE",
         help="word vectors: glove.6B.300d.txt, which ser.get_vectors fetches, or any file in its format",
     )
-    parser.add_argument(
-        "data", type=Path, metavar="DATA", help="data directory: text, and text_asr if it is there"
-    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="data directory: text, and text_asr if it is there")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     args = parser.parse_args(argv)
 
@@ -41,8 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     vectors = select_vectors(args.glove, counts)
     if not vectors:
         raise UserError(
-            f"{args.glove}: has none of the {len(counts)} words of {args.data}; give vectors of the corpus's "
-            "language"
+            f"{args.glove}: has none of the {len(counts)} words of {args.data}; give vectors of the corpus's language"
         )
     unknown = {word: count for word, count in counts.most_common() if word not in vectors}
     with whole(args.out / "unknown") as stream:
@@ -74,9 +71,7 @@ def count_words(data: Path) -> "Counter[str]":
         tables.append(read_table(data / "text_asr"))
     words = [word for table in tables for transcript in table.values() for word in tokens(transcript)]
     if not words:
-        raise UserError(
-            f"{data / 'text'}: no words in it; a corpus without transcripts needs no word vectors"
-        )
+        raise UserError(f"{data / 'text'}: no words in it; a corpus without transcripts needs no word vectors")
     return Counter(sorted(words))  # so that equally frequent ones are in order
 
 

@@ -83,9 +83,7 @@ def load(model: str, device: str) -> Any:
     try:
         from speechbrain.inference.speaker import EncoderClassifier
     except (ImportError, AttributeError) as error:  # AttributeError: of 1.0, with the torchaudio of today
-        raise UserError(
-            f"SpeechBrain cannot be imported ({error}); run pip install 'speechbrain>=1.1'"
-        ) from None
+        raise UserError(f"SpeechBrain cannot be imported ({error}); run pip install 'speechbrain>=1.1'") from None
     options: dict[str, Any] = {"run_opts": {"device": "cuda:0" if place.type == "cuda" else "cpu"}}
     if Path(model).is_dir():  # else it fetches the weights from where the folder is a copy of
         options |= {"overrides": {"pretrained_path": model}, "overrides_must_match": False}

@@ -46,9 +46,7 @@ class Fold:
     def targets(self) -> dict[str, int]:
         """Class number of every utterance of the fold."""
         numbers = {name: number for number, name in enumerate(self.classes)}
-        return {
-            utt: numbers[name] for part in (self.train, self.dev, self.test) for utt, name in part.items()
-        }
+        return {utt: numbers[name] for part in (self.train, self.dev, self.test) for utt, name in part.items()}
 
 
 def copy_id(utt: str, noise: str) -> str:

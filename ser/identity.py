@@ -60,9 +60,7 @@ def differences(one: Any, other: Any, key: str = "") -> list[str]:
         return [
             line
             for name in keys
-            for line in differences(
-                one.get(name, DEFAULT), other.get(name, DEFAULT), f"{key}.{name}" if key else name
-            )
+            for line in differences(one.get(name, DEFAULT), other.get(name, DEFAULT), f"{key}.{name}" if key else name)
         ]
     told = [value if value is DEFAULT else json.dumps(value) for value in (one, other)]
     return [] if one == other else [f"{key} {told[0]}, not {told[1]}"]
@@ -113,9 +111,7 @@ def _parse(module: str) -> ast.Module:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     tree.body = [
-        node
-        for node in tree.body
-        if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING")
+        node for node in tree.body if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING")
     ]
     return tree
 

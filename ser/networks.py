@@ -33,9 +33,7 @@ def build(system: System, sizes: Mapping[str, int]) -> nn.Module:
     return module.Network(system.model, **sizes)
 
 
-def trained(
-    run: Run, sizes: Mapping[str, int] | None = None
-) -> tuple[nn.Module, Statistics, dict[str, int]]:
+def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module, Statistics, dict[str, int]]:
     """The network of a run that has ended, as its protocol selects it, on the CPU, for evaluation; its normalisation;
     and the sizes that its constructor took. The run's folder has all that this takes.
 
@@ -91,9 +89,7 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
     return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty
 
 
-def evaluate(
-    network: nn.Module, batches: Iterable[Batch], precision: str
-) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+def evaluate(network: nn.Module, batches: Iterable[Batch], precision: str) -> Iterator[tuple[Batch, Tensor, Tensor]]:
     """Batches in, each with its log-posteriors and penalty out, as `forward` gives them in evaluation."""
     network.eval()
     for batch in batches:
@@ -140,9 +136,7 @@ def checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]
-) -> None:
+def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]) -> None:
     """Write the state of the network, of the optimiser and of torch's random numbers, and notes."""
     state = optimiser.state_dict()
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -155,9 +149,7 @@ def save_checkpoint(
     save(path, tensors, {**notes, "groups": state["param_groups"]})
 
 
-def load_checkpoint(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, run: str
-) -> dict[str, Any]:
+def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, run: str) -> dict[str, Any]:
     """Put network, optimiser and torch's random numbers into a checkpoint's state; return its notes.
 
     Raises UserError where notes["run"] is not `run`.

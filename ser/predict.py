@@ -33,9 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         module.add_options(parser)
     cli.add_device(parser)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that has ended")
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="recording, or folder of recordings"
-    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recording, or folder of recordings")
     args = parser.parse_args(argv)
 
     from ser.trained import Model, refuse_other_folder

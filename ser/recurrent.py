@@ -72,8 +72,7 @@ class CellBLSTM(TwoDirections):
         position = torch.arange(n_steps, device=steps.device)
         flipped = torch.where(inside, lengths[:, None] - 1 - position, position)
         ahead, back = (
-            F.linear(steps, direction.weight_ih_l0, direction.bias_ih_l0)
-            for direction in (self.ahead, self.back)
+            F.linear(steps, direction.weight_ih_l0, direction.bias_ih_l0) for direction in (self.ahead, self.back)
         )
         inputs = torch.stack((ahead, Swap.apply(back, flipped))).to(self.ahead.weight_ih_l0.dtype)  # (2, B, T, 4H)
         weights = torch.stack((self.ahead.weight_hh_l0.T, self.back.weight_hh_l0.T))  # (2, H, 4H)

@@ -72,13 +72,19 @@ def compare(before: Path, after: Path, place: Path) -> str:
 
 def files_of(run: "Run", place: Path, content: dict[str, Any]) -> list[Path]:
     """What has to be the same of a run, as paths in the recipe's folder."""
-    names = [place / name for name in ("best.safetensors", "last.safetensors", "normalisation.safetensors", "vocabulary")]
+    names = [
+        place / name for name in ("best.safetensors", "last.safetensors", "normalisation.safetensors", "vocabulary")
+    ]
     names = [name for name in names if (run.folder / name.name).exists()]
     root = run.folder.parents[len(place.parts) - 1]
     archives = [path for noise in run.noises for path in sorted((root / run.feature_folder(noise)).glob("*.ark"))]
     if not archives:
         raise UserError(f"{root / run.feature_folder()}: no archives; run stage 2")
-    return [*names, *(path.relative_to(root) for path in archives), Path("results", *place.parts[1:]).with_suffix(".txt")]
+    return [
+        *names,
+        *(path.relative_to(root) for path in archives),
+        Path("results", *place.parts[1:]).with_suffix(".txt"),
+    ]
 
 
 def digest(path: Path) -> str:

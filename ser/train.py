@@ -46,9 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     work(args.run, one) if args.list else one(args.run)
 
 
-def train(
-    folder: Path, device: str = "auto", checkpoint_seconds: float = 60, num_threads: int | None = None
-) -> None:
+def train(folder: Path, device: str = "auto", checkpoint_seconds: float = 60, num_threads: int | None = None) -> None:
     """Train one run to its end. Raises UserError where another process is at it."""
     resources = Resources(device, num_threads, checkpoint_seconds)
     once(folder, lambda run: fit(run, resources))

@@ -157,4 +157,3 @@ def refuse_other_folder(folder: Path) -> None:
         done = [run for run in deeper if run.with_name("done").exists()]
         if deeper:
             raise UserError(f"{folder}: holds runs; give the folder of one: {(done or deeper)[0].parent}")
-

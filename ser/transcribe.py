@@ -110,9 +110,7 @@ def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, 
     import torch.hub
     from torchaudio import pipelines
 
-    bundles = {
-        key: value for key, value in vars(pipelines).items() if type(value) is pipelines.Wav2Vec2ASRBundle
-    }
+    bundles = {key: value for key, value in vars(pipelines).items() if type(value) is pipelines.Wav2Vec2ASRBundle}
     if name not in bundles:
         near = difflib.get_close_matches(name.upper(), bundles, 1, 0.5)
         known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(bundles))}"

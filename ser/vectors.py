@@ -105,9 +105,7 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
             with open(path, "rb") as stream:
                 yield stream
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; give one of word vectors, as ser.get_vectors fetches"
-        ) from None
+        raise UserError(f"{path}: no such file; give one of word vectors, as ser.get_vectors fetches") from None
     except UserError:
         raise
     except Exception as error:  # gzip and zipfile tell a damaged file by many kinds

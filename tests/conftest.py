@@ -43,14 +43,23 @@ class Recipe:
                 self.matrices[utt] = matrix.astype(np.float32)
 
         self.write_yaml(
-            "conf/toy/tiny.yaml", description="a tiny network", feature=FEATURE, normalisation="global", model=NETWORK, training=TRAINING
+            "conf/toy/tiny.yaml",
+            description="a tiny network",
+            feature=FEATURE,
+            normalisation="global",
+            model=NETWORK,
+            training=TRAINING,
         )
         self.write_yaml("conf/toy/svm.yaml", description="a machine", feature=FEATURE, normalisation="none", model=SVM)
         classes = {"low": ["calm"], "high": ["angry"]}
         for select in ("dev", "test", "last"):
             groups = {"kind": "groups", "by": "spk", "number": 4}
             self.write_yaml(
-                f"conf/protocols/selects_on_{select}.yaml", description=f"toy, {select}", classes=classes, folds=groups, select=select
+                f"conf/protocols/selects_on_{select}.yaml",
+                description=f"toy, {select}",
+                classes=classes,
+                folds=groups,
+                select=select,
             )
             for fold, order in ((1, 1), (2, -1)):
                 place = folder / f"data/folds/selects_on_{select}/fold{fold}"
@@ -58,7 +67,9 @@ class Recipe:
                 for part, speakers in zip(PARTS, list(PARTS.values())[::order], strict=True):
                     utts = [utt for utt in self.classes if utt[0] in speakers and (select == "dev" or part != "dev")]
                     (place / part).write_text("".join(f"{utt} {self.classes[utt]}\n" for utt in utts))
-                (place / "overlap").write_text(f"sizes of fold {fold}\ntrain and test share nothing\ndev and test share nothing\n")
+                (place / "overlap").write_text(
+                    f"sizes of fold {fold}\ntrain and test share nothing\ndev and test share nothing\n"
+                )
             (place.parent / "classes").write_text("0 low\n1 high\n")
 
         (folder / "data/all").mkdir()
@@ -91,14 +102,19 @@ class Recipe:
         """The utterances of a part of fold 1."""
         return [utt for utt in self.classes if utt[0] in PARTS[name]]
 
-    def lay_out(self, name: str, select: str = "dev", system: str = "tiny", seed: int = 1, fold: int = 1, model=None, **training) -> Path:
+    def lay_out(
+        self, name: str, select: str = "dev", system: str = "tiny", seed: int = 1, fold: int = 1, model=None, **training
+    ) -> Path:
         """Make a run's folder exp/<name>, ready to train; return it. training: changes to TRAINING."""
         from dataclasses import replace
 
         from ser.config import make_system, read_protocol
         from ser.runs import Run, write_run
 
-        content = self.yaml.safe_load((self.folder / f"conf/toy/{system}.yaml").read_text()) | {"name": system, "paper": []}
+        content = self.yaml.safe_load((self.folder / f"conf/toy/{system}.yaml").read_text()) | {
+            "name": system,
+            "paper": [],
+        }
         content["model"] |= model or {}
         content["training"] = content.get("training") and content["training"] | training
         protocol = read_protocol(self.folder / f"conf/protocols/selects_on_{select}.yaml")
@@ -142,7 +158,9 @@ def noisy(recipe):
         with kaldiio.WriteHelper(f"ark,scp:{folder}/feats.ark,{folder}/feats.scp") as writer:
             for utt, matrix in recipe.matrices.items():
                 writer(utt, factor * matrix)
-        (folder / "utt2num_frames").write_text("".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items()))
+        (folder / "utt2num_frames").write_text(
+            "".join(f"{utt} {len(matrix)}\n" for utt, matrix in recipe.matrices.items())
+        )
         recipe.seal(folder)
     return recipe, run
 
@@ -163,5 +181,7 @@ def spoken(recipe):
         "kind": "peng", "audio_kernels": [3], "audio_pooling": ["max", "mean"], "xvectors": True, "text_kernels": [1], "text_pooling": ["mean"],
         "words": "text", "word_size": 4, "swem": True, "attention": True, "filters": 5, "reduced_size": 6, "dropout": 0.2,
     }  # fmt: skip
-    recipe.write_yaml("conf/toy/peng.yaml", **recipe.yaml.safe_load(Path("conf/toy/tiny.yaml").read_text()) | {"model": peng})
+    recipe.write_yaml(
+        "conf/toy/peng.yaml", **recipe.yaml.safe_load(Path("conf/toy/tiny.yaml").read_text()) | {"model": peng}
+    )
     return recipe

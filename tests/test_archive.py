@@ -16,7 +16,10 @@ from ser.datadir import read_table
 @pytest.fixture
 def matrices():
     rng = np.random.default_rng(1)
-    return {utt: rng.standard_normal((frames, 3)).astype(np.float32) for utt, frames in (("b-1", 5), ("a-1", 1), ("a-2", 40))}
+    return {
+        utt: rng.standard_normal((frames, 3)).astype(np.float32)
+        for utt, frames in (("b-1", 5), ("a-1", 1), ("a-2", 40))
+    }
 
 
 @pytest.fixture
@@ -52,7 +55,9 @@ def test_our_index_is_read_by_kaldiio(tmp_path, matrices):
 def test_the_bytes_are_kaldis(tmp_path):
     """kaldi-matrix.cc, Write: "\\0B", "FM ", then rows and columns, each after its size in bytes."""
     write_archive(tmp_path / "feats.ark", [("u-1", np.array([[1, 2, 3], [4, 5, 6]], np.float32))])
-    expected = b"u-1 \0BFM \x04" + struct.pack("<i", 2) + b"\x04" + struct.pack("<i", 3) + struct.pack("<6f", 1, 2, 3, 4, 5, 6)
+    expected = (
+        b"u-1 \0BFM \x04" + struct.pack("<i", 2) + b"\x04" + struct.pack("<i", 3) + struct.pack("<6f", 1, 2, 3, 4, 5, 6)
+    )
     assert (tmp_path / "feats.ark").read_bytes() == expected
     assert (tmp_path / "feats.scp").read_text() == f"u-1 {tmp_path}/feats.ark:4\n"
 
@@ -120,7 +125,11 @@ class Payload:
 @pytest.mark.parametrize("what", ["a pickle", "a command", "a command that ends in spaces"])
 def test_nothing_in_an_archive_is_executed(folder, monkeypatch, what):
     monkeypatch.chdir(folder)
-    place = {"a pickle": f"{folder}/bad.ark:0", "a command": "touch ran |", "a command that ends in spaces": "touch ran:1 |  "}[what]
+    place = {
+        "a pickle": f"{folder}/bad.ark:0",
+        "a command": "touch ran |",
+        "a command that ends in spaces": "touch ran:1 |  ",
+    }[what]
     Path("bad.ark").write_bytes(b"PKL" + pickle.dumps(Payload()))
     Path("feats.scp").write_text(f"a-1 {place}\n")
     with pytest.raises(UserError) as error:
@@ -142,8 +151,12 @@ def test_an_utterance_with_frames_of_another_size(folder):
 
 def test_columns_of_each_frame(folder, matrices):
     features = Features(folder, np.array([2, 0]))
-    assert equal({utt: features[utt] for utt in features.index}, {utt: matrix[:, [2, 0]] for utt, matrix in matrices.items()})
-    with pytest.raises(UserError, match=rf"feats.ark:4: a-1 has only 3 values per frame; remove {folder} and run stage 2 again"):
+    assert equal(
+        {utt: features[utt] for utt in features.index}, {utt: matrix[:, [2, 0]] for utt, matrix in matrices.items()}
+    )
+    with pytest.raises(
+        UserError, match=rf"feats.ark:4: a-1 has only 3 values per frame; remove {folder} and run stage 2 again"
+    ):
         Features(folder, np.array([3, 0]))["a-1"]
 
 

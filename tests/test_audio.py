@@ -73,9 +73,7 @@ PCM = (TONE * 32767).astype("<i2").tobytes()
 
 def test_chunks_around_the_samples_are_passed_over(tmp_path):
     odd = chunk(b"LIST", b"INFO\0") + b"\0"  # five bytes and one to make the next start even
-    path = wave(
-        tmp_path / "a.wav", chunk(b"FLLR", bytes(4044)), odd, chunk(b"data", PCM), chunk(b"_PMX", b"<x/>")
-    )
+    path = wave(tmp_path / "a.wav", chunk(b"FLLR", bytes(4044)), odd, chunk(b"data", PCM), chunk(b"_PMX", b"<x/>"))
     assert len(audio.read(path)[0]) == RATE
 
 
@@ -134,7 +132,9 @@ def test_a_header_that_claims_what_no_file_holds_is_refused(tmp_path):
     assert len(audio.read(claiming(tmp_path / "a.wav", RATE))[0]) == RATE
     size = (tmp_path / "a.wav").stat().st_size
     for frames in (34_359_743_168, 10_001 * size):
-        with pytest.raises(UserError, match=f"a.wav: its header says {frames} samples in {size} bytes: .*; fetch it again"):
+        with pytest.raises(
+            UserError, match=f"a.wav: its header says {frames} samples in {size} bytes: .*; fetch it again"
+        ):
             audio.header(claiming(tmp_path / "a.wav", frames))
     with pytest.raises(UserError, match="a.wav: its header says [0-9]+ samples in"):  # as encoders write to a pipe
         audio.header(claiming(tmp_path / "a.wav", 0))
@@ -170,7 +170,9 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path, value):
 @pytest.mark.parametrize(("peak", "said"), [(1e38, "1e\\+38"), (16384, "16384"), (-300, "300"), (10.5, "10.5")])
 def test_samples_on_another_scale_are_refused(tmp_path, peak, said, rate):
     path = written(tmp_path / "a.wav", TONE * (2 * peak), subtype="FLOAT")
-    with pytest.raises(UserError, match=f"a.wav: samples up to {said}, where full scale is 1; divide them by their full"):
+    with pytest.raises(
+        UserError, match=f"a.wav: samples up to {said}, where full scale is 1; divide them by their full"
+    ):
         audio.read(path, rate)
 
 
@@ -288,7 +290,9 @@ def test_an_aiff_with_a_sampling_rate_of_0_is_refused(tmp_path):
 def voice(level):
     """A voiced sound and noise, of that peak."""
     time = np.arange(RATE) / RATE
-    sound = sum(np.sin(2 * np.pi * 110 * k * time + k) / k for k in range(1, 20)) + 0.01 * np.random.default_rng(0).standard_normal(RATE)
+    sound = sum(np.sin(2 * np.pi * 110 * k * time + k) / k for k in range(1, 20)) + 0.01 * np.random.default_rng(
+        0
+    ).standard_normal(RATE)
     return (level * sound / np.abs(sound).max()).astype(np.float32)
 
 
@@ -297,7 +301,10 @@ def voice(level):
     [
         (voice(0.999), False),  # loud, and whole
         (voice(1.1), True),  # as the file's 16 bits cut it
-        (np.clip(0.95 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE), -1, 0.9), True),  # on one side alone, and turned down
+        (
+            np.clip(0.95 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE), -1, 0.9),
+            True,
+        ),  # on one side alone, and turned down
         (np.clip(voice(0.5), -0.4, 0.4), False),  # quiet: nothing that an input does
         (np.where(np.arange(RATE) == 9, 0.999, voice(0.3)), False),  # a click
         (np.sin(2 * np.pi * 100 * np.arange(48000) / 48000), False),
@@ -330,7 +337,10 @@ def test_what_a_command_prints_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("echo one >&2; echo two >&2; exit 3 |", "echo one >&2; echo two >&2; exit 3 |: exit status 3 (one two); fix the command"),
+        (
+            "echo one >&2; echo two >&2; exit 3 |",
+            "echo one >&2; echo two >&2; exit 3 |: exit status 3 (one two); fix the command",
+        ),
         ("(cat a.wav; exit 5) | cat |", "(cat a.wav; exit 5) | cat |: exit status 5 (); fix the command"),
         ("true |", "true |: empty file; fetch it again"),
         ("head -c 1000 a.wav |", "head -c 1000 a.wav |: cut short: 31044 bytes are missing; fetch it again"),

@@ -29,7 +29,10 @@ from ser.corpora import ravdess
 ROOT = Path(ser.__file__).parents[1]
 RATE = 8000
 ACTORS = ("01", "02", "03")
-NAMES = [f"03-01-{emotion}-01-{sentence}-01-{actor}" for actor, emotion, sentence in itertools.product(ACTORS, ("02", "05"), ("01", "02"))]
+NAMES = [
+    f"03-01-{emotion}-01-{sentence}-01-{actor}"
+    for actor, emotion, sentence in itertools.product(ACTORS, ("02", "05"), ("01", "02"))
+]
 BAD = NAMES[0]  # the recording that is broken
 WAV = Path(f"corpus/Actor_01/{BAD}.wav")
 UTT = f"actor01-{BAD}"
@@ -77,7 +80,11 @@ def place(recipe, monkeypatch):
     prepare_data.main(PREPARE.split()[1:])
     groups = {"kind": "groups", "by": "spk", "number": 3}
     recipe.write_yaml(
-        "conf/protocols/small.yaml", description="d", classes={"low": ["calm"], "high": ["angry"]}, folds=groups, select="dev"
+        "conf/protocols/small.yaml",
+        description="d",
+        classes={"low": ["calm"], "high": ["angry"]},
+        folds=groups,
+        select="dev",
     )
     lay_out_dump()
     return recipe
@@ -182,7 +189,9 @@ def other_checkpoint(recipe):
     (folder / "done").unlink()
     other = recipe.lay_out("other", model={"hidden_size": 5})
     network = networks.build(read_run(other).system, {"n_features": 6, "n_classes": 2})
-    networks.save_checkpoint(folder / "checkpoint.safetensors", network, torch.optim.Adam(network.parameters()), {"log": []})
+    networks.save_checkpoint(
+        folder / "checkpoint.safetensors", network, torch.optim.Adam(network.parameters()), {"log": []}
+    )
 
 
 def cut(system, name):
@@ -202,7 +211,9 @@ def unknown_type(recipe):
 
 def no_high_but_actor01s(recipe):
     lines = (TABLES / "utt2emo").read_text().splitlines(keepends=True)
-    (TABLES / "utt2emo").write_text("".join(line if "actor01" in line else line.replace("angry", "happy") for line in lines))
+    (TABLES / "utt2emo").write_text(
+        "".join(line if "actor01" in line else line.replace("angry", "happy") for line in lines)
+    )
 
 
 def no_high(recipe):
@@ -250,20 +261,44 @@ NOISE = 0.1 * np.random.default_rng(1).standard_normal(RATE)
 RECORDINGS = {
     "an empty recording": (change(lambda content: b""), ("empty file", AGAIN)),
     "a recording cut short": (change(lambda content: content[:-100]), ("cut short: 100 bytes are missing", AGAIN)),
-    "a recording cut short in its header": (change(lambda content: content[:30]), ("cannot be read as a recording", AGAIN)),
+    "a recording cut short in its header": (
+        change(lambda content: content[:30]),
+        ("cannot be read as a recording", AGAIN),
+    ),
     "a flac cut short": (
-        lambda recipe: (record(NOISE, format="FLAC")(recipe), change(lambda content: content[: len(content) // 2])(recipe)),
+        lambda recipe: (
+            record(NOISE, format="FLAC")(recipe),
+            change(lambda content: content[: len(content) // 2])(recipe),
+        ),
         (AGAIN,),
     ),
     "a recording without samples": (record(NOISE[:0]), ("no samples", AGAIN)),
     "a silent recording": (record(0 * NOISE), ("silent: every sample is 0", AGAIN)),
-    "an undefined sample": (record(np.where(np.arange(RATE) == 7, np.nan, NOISE), subtype="FLOAT"), ("infinite or undefined", AGAIN)),
-    "an infinite sample": (record(np.where(np.arange(RATE) == 7, np.inf, NOISE), subtype="FLOAT"), ("infinite or undefined", AGAIN)),
-    "a web page for a recording": (change(lambda content: b"<html>not found</html>"), ("cannot be read as a recording", AGAIN)),
-    "a sampling rate of 0": (change(lambda content: content[:24] + bytes(4) + content[28:]), ("sampling rate of 0 Hz", AGAIN)),
+    "an undefined sample": (
+        record(np.where(np.arange(RATE) == 7, np.nan, NOISE), subtype="FLOAT"),
+        ("infinite or undefined", AGAIN),
+    ),
+    "an infinite sample": (
+        record(np.where(np.arange(RATE) == 7, np.inf, NOISE), subtype="FLOAT"),
+        ("infinite or undefined", AGAIN),
+    ),
+    "a web page for a recording": (
+        change(lambda content: b"<html>not found</html>"),
+        ("cannot be read as a recording", AGAIN),
+    ),
+    "a sampling rate of 0": (
+        change(lambda content: content[:24] + bytes(4) + content[28:]),
+        ("sampling rate of 0 Hz", AGAIN),
+    ),
     "no file": (lambda recipe: WAV.unlink(), ("No such file", "; check the path")),
 }
-IN_HEADERS = {"an empty recording", "a recording cut short", "a recording without samples", "a sampling rate of 0", "no file"}
+IN_HEADERS = {
+    "an empty recording",
+    "a recording cut short",
+    "a recording without samples",
+    "a sampling rate of 0",
+    "no file",
+}
 CASES = [
     *(Case(what, JOB, breaks, (str(WAV), *words)) for what, (breaks, words) in RECORDINGS.items()),
     *(
@@ -358,7 +393,9 @@ def name(case):
 def arguments(command):
     """The module, and its arguments."""
     module, *words = command.split()
-    return module, [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word.replace("@", " ")])]
+    return module, [
+        path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word.replace("@", " ")])
+    ]
 
 
 def call(command):
@@ -425,11 +462,15 @@ def test_bad_input_in_a_process_of_its_own(place, case):
     before = files()
     module, words = arguments(case.command)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-m", f"ser.{module}", *words], env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", f"ser.{module}", *words], env=environment, capture_output=True, text=True
+    )
     assert ended.returncode == 1
     first, *others = ended.stderr.splitlines()
     assert all(word in first for word in case.words)
-    assert others == (["error: data/small: faults found: 1; fix them as said above"] if module == "validate_data" else [])
+    assert others == (
+        ["error: data/small: faults found: 1; fix them as said above"] if module == "validate_data" else []
+    )
     assert files() == before
 
 
@@ -445,7 +486,11 @@ DISKS = [
     Disk(PREPARE.replace("data/small", "disk/data"), "disk"),
     Disk(FOLDS.replace("data/folds", "disk/folds"), "disk"),
     Disk(DUMP.replace("dump_new", "disk/dump"), "disk"),
-    Disk(JOB.replace("dump_small", "disk"), "disk", lambda recipe: shutil.copytree("dump_small", "disk", dirs_exist_ok=True)),
+    Disk(
+        JOB.replace("dump_small", "disk"),
+        "disk",
+        lambda recipe: shutil.copytree("dump_small", "disk", dirs_exist_ok=True),
+    ),
     Disk(VECTORS.replace("small vectors", "small disk"), "disk", vectors("kids 1 2 3\n")),
     Disk(LAUNCH, "exp"),
     Disk(TRAIN, "exp", lay_out),

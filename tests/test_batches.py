@@ -27,7 +27,11 @@ def iemocap():
 
 
 def share_of_padding(batches, lengths):
-    padded = [(max(lengths[utt] for utt in batch) - lengths[utt], max(lengths[utt] for utt in batch)) for batch in batches for utt in batch]
+    padded = [
+        (max(lengths[utt] for utt in batch) - lengths[utt], max(lengths[utt] for utt in batch))
+        for batch in batches
+        for utt in batch
+    ]
     return sum(padding for padding, _ in padded) / sum(total for _, total in padded)
 
 
@@ -73,7 +77,9 @@ def test_at_most_a_tenth_is_padding(corpus, size):
         assert share <= 0.1
         assert padding_share(batches, lengths) == pytest.approx(share)
     shuffled = np.random.default_rng(0).permutation(sorted(lengths))
-    assert share_of_padding([shuffled[i : i + size] for i in range(0, len(shuffled), size)], lengths) > 0.3  # what it saves
+    assert (
+        share_of_padding([shuffled[i : i + size] for i in range(0, len(shuffled), size)], lengths) > 0.3
+    )  # what it saves
 
 
 def test_batches_are_no_more_alike_than_padding_asks_for():

@@ -169,11 +169,15 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     """Here a file stands where the folder would be."""
     (tmp_path / "data").mkdir()
     for name in ("utt2emo", "utt2spk", "utt2sent", "utt2md5"):
-        (tmp_path / "data" / name).write_text("".join(f"{spk}-{emo} {spk if name == 'utt2spk' else emo}\n" for spk in "abc" for emo in "xy"))
+        (tmp_path / "data" / name).write_text(
+            "".join(f"{spk}-{emo} {spk if name == 'utt2spk' else emo}\n" for spk in "abc" for emo in "xy")
+        )
     text = "description: d\nclasses: {x: [x], y: [y]}\nfolds: {kind: groups, by: spk, number: 3}\nselect: dev\n"
     (tmp_path / "protocol.yaml").write_text(text)
     (tmp_path / "folds").write_text("a file")
-    told = run(lambda: make_folds.main([str(tmp_path / "protocol.yaml"), str(tmp_path / "data"), str(tmp_path / "folds/x")]))
+    told = run(
+        lambda: make_folds.main([str(tmp_path / "protocol.yaml"), str(tmp_path / "data"), str(tmp_path / "folds/x")])
+    )
     assert told.startswith(f"error: {tmp_path}/folds")
 
 

@@ -14,7 +14,9 @@ from ser.cli import UserError
 
 EGS = Path(__file__).resolve().parents[1] / "egs"
 PACKAGE = Path(config.__file__).parent
-KINDS = {part: ", ".join(sorted(path.stem for path in PACKAGE.glob(f"{part}/[a-z]*.py"))) for part in ("features", "models")}
+KINDS = {
+    part: ", ".join(sorted(path.stem for path in PACKAGE.glob(f"{part}/[a-z]*.py"))) for part in ("features", "models")
+}
 FEATURE = """\
 feature:
   kind: logmel
@@ -107,7 +109,15 @@ def test_a_system_without_training_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1e-4", 1e-4), ("1E5", 1e5), ("2e+3", 2e3), ("1.5e-3", 1.5e-3), ("1.e1", 10.0), ("-3e2", -300.0), (".5e-1", 0.05)],
+    [
+        ("1e-4", 1e-4),
+        ("1E5", 1e5),
+        ("2e+3", 2e3),
+        ("1.5e-3", 1.5e-3),
+        ("1.e1", 10.0),
+        ("-3e2", -300.0),
+        (".5e-1", 0.05),
+    ],
 )
 def test_numbers_with_exponents(tmp_path, text, number):
     value = config.read_yaml(write(tmp_path, "x.yaml", f"x: {text}\n"))["x"]
@@ -124,22 +134,67 @@ SYSTEM_FAULTS = {
     # name: (text, old, new, message)
     "unknown key": (NETWORK, "epochs: 3", "epoch: 3", ": training.epoch: unknown key; did you mean training.epochs?"),
     "unknown section": (NETWORK, "training:", "trainig:", ": trainig: unknown key; did you mean training?"),
-    "key of a section outside it": (SVM, "description:", "epochs: 3\ndescription:", ": epochs: unknown key; did you mean training.epochs?"),
-    "unknown key of a feature": (NETWORK, "n_mels:", "n_mel:", ": feature.n_mel: unknown key; did you mean feature.n_mels?"),
-    "unknown key of a model": (NETWORK, "dropout:", "drop_out:", ": model.drop_out: unknown key; did you mean model.dropout?"),
-    "unknown key of a paper's row": (NETWORK, "table:", "tabel:", ": paper.0.tabel: unknown key; did you mean paper.table?"),
+    "key of a section outside it": (
+        SVM,
+        "description:",
+        "epochs: 3\ndescription:",
+        ": epochs: unknown key; did you mean training.epochs?",
+    ),
+    "unknown key of a feature": (
+        NETWORK,
+        "n_mels:",
+        "n_mel:",
+        ": feature.n_mel: unknown key; did you mean feature.n_mels?",
+    ),
+    "unknown key of a model": (
+        NETWORK,
+        "dropout:",
+        "drop_out:",
+        ": model.drop_out: unknown key; did you mean model.dropout?",
+    ),
+    "unknown key of a paper's row": (
+        NETWORK,
+        "table:",
+        "tabel:",
+        ": paper.0.tabel: unknown key; did you mean paper.table?",
+    ),
     "unknown key like no other": (
         SVM,
         "inner_folds: 2",
         "inner_folds: 2\n  zzz: 1",
         ": model.zzz: unknown key; known: model.functionals, model.cost, model.gamma, model.inner_folds",
     ),
-    "wrong type": (NETWORK, "epochs: 3", "epochs: three", ": training.epochs: input should be a valid integer, not 'three'"),
-    "text for a number": (NETWORK, "n_fft: 512", "n_fft: '512'", ": feature.n_fft: input should be a valid integer, not '512'"),
-    "a part of an epoch": (NETWORK, "epochs: 3", "epochs: 3.0", ": training.epochs: input should be a valid integer, not 3.0"),
-    "truth for a number": (NETWORK, "epochs: 3", "epochs: yes", ": training.epochs: input should be a valid integer, not True"),
+    "wrong type": (
+        NETWORK,
+        "epochs: 3",
+        "epochs: three",
+        ": training.epochs: input should be a valid integer, not 'three'",
+    ),
+    "text for a number": (
+        NETWORK,
+        "n_fft: 512",
+        "n_fft: '512'",
+        ": feature.n_fft: input should be a valid integer, not '512'",
+    ),
+    "a part of an epoch": (
+        NETWORK,
+        "epochs: 3",
+        "epochs: 3.0",
+        ": training.epochs: input should be a valid integer, not 3.0",
+    ),
+    "truth for a number": (
+        NETWORK,
+        "epochs: 3",
+        "epochs: yes",
+        ": training.epochs: input should be a valid integer, not True",
+    ),
     "one for a list": (SVM, "cost: [1, 3]", "cost: 1", ": model.cost: input should be a valid array, not 1"),
-    "wrong type in a list": (SVM, "cost: [1, 3]", "cost: [1, x]", ": model.cost.1: input should be a valid number, not 'x'"),
+    "wrong type in a list": (
+        SVM,
+        "cost: [1, 3]",
+        "cost: [1, x]",
+        ": model.cost.1: input should be a valid number, not 'x'",
+    ),
     "no such choice": (
         NETWORK,
         "activation: elu",
@@ -147,12 +202,24 @@ SYSTEM_FAULTS = {
         ": model.activation: input should be 'elu' or 'relu', not 'gelu'",
     ),
     "unknown metric": (
-        NETWORK, "epochs: 3", "epochs: 3\n  monitor: dev_f2",
+        NETWORK,
+        "epochs: 3",
+        "epochs: 3\n  monitor: dev_f2",
         ": training.monitor: input should be 'dev_loss', 'dev_wa', 'dev_ua' or 'dev_f1', not 'dev_f2'",
     ),
-    "too small": (NETWORK, "batch_size: 4", "batch_size: 0", ": training.batch_size: input should be greater than or equal to 1, not 0"),
+    "too small": (
+        NETWORK,
+        "batch_size: 4",
+        "batch_size: 0",
+        ": training.batch_size: input should be greater than or equal to 1, not 0",
+    ),
     "too large": (NETWORK, "dropout: 0.2", "dropout: 1", ": model.dropout: input should be less than 1, not 1"),
-    "not a number": (NETWORK, "state_l1: 0", "state_l1: .nan", ": model.state_l1: input should be a finite number, not nan"),
+    "not a number": (
+        NETWORK,
+        "state_l1: 0",
+        "state_l1: .nan",
+        ": model.state_l1: input should be a finite number, not nan",
+    ),
     "infinite": (NETWORK, "1e-4", ".inf", ": training.learning_rate: input should be a finite number, not inf"),
     "empty list": (
         SVM,
@@ -166,21 +233,46 @@ SYSTEM_FAULTS = {
     "missing feature": (SVM, FEATURE, "", ": feature: missing"),
     "missing in a model": (SVM, "  inner_folds: 2\n", "", ": model.inner_folds: missing"),
     "missing in a paper's row": (NETWORK, ", table: IV", "", ": paper.0.table: missing"),
-    "key twice": (NETWORK, "  epochs: 3\n", "  epochs: 3\n  epochs: 4\n", ":29: not valid YAML: key epochs stands twice"),
+    "key twice": (
+        NETWORK,
+        "  epochs: 3\n",
+        "  epochs: 3\n  epochs: 4\n",
+        ":29: not valid YAML: key epochs stands twice",
+    ),
     "section twice": (SVM, "model:", "description: b\nmodel:", ":13: not valid YAML: key description stands twice"),
     "not YAML": (SVM, "cost: [1, 3]", "cost: [1, 3", ":17: not valid YAML: expected ',' or ']', but got ':'"),
-    "unknown feature": (SVM, "kind: logmel", "kind: mfc", f": feature.kind: mfc is unknown; one of {KINDS['features']}"),
+    "unknown feature": (
+        SVM,
+        "kind: logmel",
+        "kind: mfc",
+        f": feature.kind: mfc is unknown; one of {KINDS['features']}",
+    ),
     "unknown model": (SVM, "kind: svm", "kind: tree", f": model.kind: tree is unknown; one of {KINDS['models']}"),
     "model without a kind": (SVM, "  kind: svm\n", "", f": model.kind: missing; one of {KINDS['models']}"),
-    "model that is a word": (NETWORK, NETWORK[NETWORK.index("model:") : NETWORK.index("training:")], "model: svm\n", f": model.kind: missing; one of {KINDS['models']}"),
-    "network without training": (NETWORK, NETWORK[NETWORK.index("training:") :], "", ": training: missing: a network needs it"),
+    "model that is a word": (
+        NETWORK,
+        NETWORK[NETWORK.index("model:") : NETWORK.index("training:")],
+        "model: svm\n",
+        f": model.kind: missing; one of {KINDS['models']}",
+    ),
+    "network without training": (
+        NETWORK,
+        NETWORK[NETWORK.index("training:") :],
+        "",
+        ": training: missing: a network needs it",
+    ),
     "svm with training": (
         SVM,
         "normalisation: none",
         "training: {epochs: 1, batch_size: 1, learning_rate: 1}\nnormalisation: none",
         ": training: remove it: this model has no epochs",
     ),
-    "a name of its own": (SVM, "description: a machine", "description: a\nname: b", ": name: remove it: a system is named by its file"),
+    "a name of its own": (
+        SVM,
+        "description: a machine",
+        "description: a\nname: b",
+        ": name: remove it: a system is named by its file",
+    ),
 }
 
 
@@ -193,7 +285,11 @@ def test_a_fault_of_a_system_is_named(tmp_path, name):
 PROTOCOL_FAULTS = {
     "unknown key": ("select:", "selct:", ": selct: unknown key; did you mean select?"),
     "unknown key of the folds": ("number: 3", "numbr: 3", ": folds.numbr: unknown key; did you mean folds.number?"),
-    "key of the other folds": ("by: spk", "by: spk, test_share: 0.2", ": folds.test_share: unknown key; did you mean folds.test_parts?"),
+    "key of the other folds": (
+        "by: spk",
+        "by: spk, test_share: 0.2",
+        ": folds.test_share: unknown key; did you mean folds.test_parts?",
+    ),
     "key like no other": (
         "by: spk",
         "by: spk, 8to2: true",
@@ -201,7 +297,11 @@ PROTOCOL_FAULTS = {
     ),
     "missing": ("select: dev\n", "", ": select: missing"),
     "missing in the folds": ("by: spk, ", "", ": folds.by: missing"),
-    "no such selection": ("select: dev", "select: best", ": select: input should be 'dev', 'test' or 'last', not 'best'"),
+    "no such selection": (
+        "select: dev",
+        "select: best",
+        ": select: input should be 'dev', 'test' or 'last', not 'best'",
+    ),
     "one group": ("number: 3", "number: 1", ": folds.number: input should be greater than or equal to 2, not 1"),
     "no such folds": ("kind: groups", "kind: grops", ": folds.kind: grops is unknown; one of random, groups"),
     "folds without a kind": ("kind: groups, ", "", ": folds.kind: missing; one of random, groups"),
@@ -213,7 +313,11 @@ PROTOCOL_FAULTS = {
     "label twice": ("[angry]", "[angry, sad]", ": classes: sad is in more than one class"),
     "one class": (", high: [angry]", "", ": classes: at least two are needed"),
     "labels that are no list": ("[angry]", "angry", ": classes.high: input should be a valid array, not 'angry'"),
-    "class with a terminal's escape": ("high:", '"\\e[2J":', ": classes: '\\x1b[2J': a class is one word, since tables hold it"),
+    "class with a terminal's escape": (
+        "high:",
+        '"\\e[2J":',
+        ": classes: '\\x1b[2J': a class is one word, since tables hold it",
+    ),
     "half a character": (
         "select: dev",
         'select: dev\ntable: "\\ud800"',
@@ -226,12 +330,32 @@ PROTOCOL_FAULTS = {
         "number: 3, dev: spk}\nselect: last",
         ": folds.dev: remove it: only `select: dev` has a development set",
     ),
-    "no value to take": ("select: dev", "select: dev\nwhere: {cond: []}", ": where.cond: list should have at least 1 item after validation, not 0, not []"),
-    "one value for a list": ("select: dev", "select: dev\nwhere: {cond: improvised}", ": where.cond: input should be a valid array, not 'improvised'"),
-    "a truth for a name": ("by: spk", "by: yes", ": folds.by: input should be a valid string, not True; put it in quotes"),
-    "a number for a name": ("select: dev", "select: dev\ntable: 0x1F", ": table: input should be a valid string, not 31; put it in quotes"),
+    "no value to take": (
+        "select: dev",
+        "select: dev\nwhere: {cond: []}",
+        ": where.cond: list should have at least 1 item after validation, not 0, not []",
+    ),
+    "one value for a list": (
+        "select: dev",
+        "select: dev\nwhere: {cond: improvised}",
+        ": where.cond: input should be a valid array, not 'improvised'",
+    ),
+    "a truth for a name": (
+        "by: spk",
+        "by: yes",
+        ": folds.by: input should be a valid string, not True; put it in quotes",
+    ),
+    "a number for a name": (
+        "select: dev",
+        "select: dev\ntable: 0x1F",
+        ": table: input should be a valid string, not 31; put it in quotes",
+    ),
     "class twice": ("high:", "low:", ":2: not valid YAML: key low stands twice"),
-    "a value that is a list": ("[angry]", "[[angry]]", ": classes.high.0: input should be a valid string, not ['angry']"),
+    "a value that is a list": (
+        "[angry]",
+        "[[angry]]",
+        ": classes.high.0: input should be a valid string, not ['angry']",
+    ),
 }
 
 
@@ -261,7 +385,9 @@ def test_protocols_are_read(tmp_path):
     assert list(protocol.classes.items()) == [("low", ["neutral", "sad"]), ("high", ["angry"])]
     assert protocol.folds == config.GroupFolds(kind="groups", by="spk", number=3)
     assert protocol.where == {}
-    text = edit(PROTOCOL, "by: spk, number: 3}", "by: sess, number: 2, dev: spk}\nwhere: {cond: [improvised], sess: ['1', '2']}")
+    text = edit(
+        PROTOCOL, "by: spk, number: 3}", "by: sess, number: 2, dev: spk}\nwhere: {cond: [improvised], sess: ['1', '2']}"
+    )
     protocol = config.read_protocol(write(tmp_path, "some.yaml", text))
     assert protocol.folds == config.GroupFolds(kind="groups", by="sess", number=2, dev="spk")
     assert protocol.where == {"cond": ["improvised"], "sess": ["1", "2"]}
@@ -314,9 +440,14 @@ def test_a_character_beyond_unicode(tmp_path):
     assert fault(config.read_yaml, write(tmp_path, "x.yaml", 'a: "\\UFFFFFFFF"\n')).startswith(": not valid YAML: ")
 
 
-@pytest.mark.parametrize("text", ["x: " + 99_998 * "y", "x: [" + 60_000 * "y,", "".join(f"k{i}: 1\n" for i in range(20_000))])
+@pytest.mark.parametrize(
+    "text", ["x: " + 99_998 * "y", "x: [" + 60_000 * "y,", "".join(f"k{i}: 1\n" for i in range(20_000))]
+)
 def test_a_file_that_is_too_large(tmp_path, text):
-    assert fault(config.read_yaml, write(tmp_path, "x.yaml", text)) == ": more than 100000 bytes; no system or protocol needs so many"
+    assert (
+        fault(config.read_yaml, write(tmp_path, "x.yaml", text))
+        == ": more than 100000 bytes; no system or protocol needs so many"
+    )
 
 
 def test_a_long_value_is_not_shown_whole(tmp_path):
@@ -324,13 +455,22 @@ def test_a_long_value_is_not_shown_whole(tmp_path):
     assert message == f": training.epochs: input should be a valid integer, not '{'x' * 99}..."
 
 
-@pytest.mark.parametrize("name", ["yes", "No", "on", "1e3", "007", "0x1F", "1:30", "null", "~", "2001-01-01", "2001-13-45", "=", "1_000", "喜び"])
+@pytest.mark.parametrize(
+    "name",
+    ["yes", "No", "on", "1e3", "007", "0x1F", "1:30", "null", "~", "2001-01-01", "2001-13-45", "=", "1_000", "喜び"],
+)
 def test_names_are_as_they_are_written(tmp_path, name):
-    text = edit(PROTOCOL, "classes: {low: [neutral, sad]", f"where: {{cond: [{name}], {name}: [b]}}\nclasses: {{{name}: [{name}, sad]")
+    text = edit(
+        PROTOCOL,
+        "classes: {low: [neutral, sad]",
+        f"where: {{cond: [{name}], {name}: [b]}}\nclasses: {{{name}: [{name}, sad]",
+    )
     protocol = config.read_protocol(write(tmp_path, "x.yaml", text))
     assert protocol.where == {"cond": [name], name: ["b"]}
     assert protocol.classes == {name: [name, "sad"], "high": ["angry"]}
-    again = config.read_yaml(write(tmp_path, "run.yaml", yaml.dump(config.as_dict(protocol), Dumper=config.Dumper, allow_unicode=True)))
+    again = config.read_yaml(
+        write(tmp_path, "run.yaml", yaml.dump(config.as_dict(protocol), Dumper=config.Dumper, allow_unicode=True))
+    )
     assert config.check(config.Protocol, again, "x") == protocol  # as run.yaml has it
 
 
@@ -467,7 +607,9 @@ def test_a_features_name_follows_from_every_setting_and_nothing_else(tmp_path):
     lines = FEATURE.splitlines()
     other_order = "\n".join([lines[0], *reversed(lines[1:])])
     text = edit(SVM, FEATURE, other_order + "\n  pad: end\n")  # a default that is spelled out
-    assert config.feature_name(config.read_system(write(tmp_path, "b.yaml", text)).feature) == config.feature_name(feature)
+    assert config.feature_name(config.read_system(write(tmp_path, "b.yaml", text)).feature) == config.feature_name(
+        feature
+    )
 
 
 def test_a_features_name_stays_as_it_is(tmp_path):

@@ -79,7 +79,9 @@ class TestSingleChannelConvNorm:
         torch.testing.assert_close(covariance, torch.cov(patches.T, correction=0))
 
 
-@pytest.mark.parametrize(("length", "channels", "kernel", "stride"), [(12, 1, 5, 2), (12, 2, 5, 2), (13, 3, 4, 3), (7, 2, 3, 1)])
+@pytest.mark.parametrize(
+    ("length", "channels", "kernel", "stride"), [(12, 1, 5, 2), (12, 2, 5, 2), (13, 3, 4, 3), (7, 2, 3, 1)]
+)
 def test_patches_are_what_a_convolution_reads(length, channels, kernel, stride):
     maps, weight = torch.randn(2, length, channels), torch.randn(6, channels, kernel)
     missing = (-(-length // stride) - 1) * stride + kernel - length

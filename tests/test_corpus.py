@@ -54,7 +54,9 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=f"{closed}: Permission denied; check its permissions, or give a folder without it"):
+    with pytest.raises(
+        UserError, match=f"{closed}: Permission denied; check its permissions, or give a folder without it"
+    ):
         files_below(tmp_path, ".wav")
 
 

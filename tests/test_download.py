@@ -60,9 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             first = start + server.range_shift
-            self.send_header(
-                "Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}"
-            )
+            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
         self.send_header("Content-Type", server.kind)
         if server.tells_length:
             self.send_header("Content-Length", str(len(body)))
@@ -160,9 +158,7 @@ def test_a_server_that_sends_another_part_is_not_believed(server, dest):
 
 def test_connections_that_bring_nothing_new_are_given_up(server, dest):
     server.breaks_after = [300_000] + [0] * 100
-    with pytest.raises(
-        UserError, match=f"interrupted at 300000 of {SIZE} bytes, 5 times in a row.*run the same"
-    ):
+    with pytest.raises(UserError, match=f"interrupted at 300000 of {SIZE} bytes, 5 times in a row.*run the same"):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1 + download.TRIES
     assert (dest.parent / "corpus.zip.part").read_bytes() == CONTENT[:300_000]
@@ -238,7 +234,11 @@ def test_a_file_of_another_size_is_refused(server, dest, content):
 
 @pytest.mark.parametrize("tells_length", [True, False])
 def test_a_web_page_in_place_of_the_file_is_refused(server, dest, tells_length):
-    server.content, server.kind, server.tells_length = b"<html>please log in</html>", "text/html; charset=utf-8", tells_length
+    server.content, server.kind, server.tells_length = (
+        b"<html>please log in</html>",
+        "text/html; charset=utf-8",
+        tells_length,
+    )
     with pytest.raises(UserError, match=f"{server.url}: a web page instead of the file.*open the address.*{dest}"):
         fetch(server.url, dest, SIZE, MD5)
     assert len(server.asked) == 1
@@ -255,9 +255,7 @@ def test_a_server_whose_file_ends_before_the_part_is_refused(server, dest):
 
 def test_a_wrong_md5_removes_the_file_and_says_so(server, dest):
     server.content = CONTENT[:-1] + b"!"
-    with pytest.raises(
-        UserError, match=f"{server.url}: its MD5 is [0-9a-f]{{32}}, not {MD5}.*removed"
-    ) as error:
+    with pytest.raises(UserError, match=f"{server.url}: its MD5 is [0-9a-f]{{32}}, not {MD5}.*removed") as error:
         fetch(server.url, dest, SIZE, MD5)
     assert "\n" not in str(error.value)
     assert not dest.parent.exists()
@@ -292,7 +290,9 @@ def test_a_full_disk_is_not_taken_for_a_broken_network(server, dest, monkeypatch
     monkeypatch.setattr(download, "_progress", full)
     with pytest.raises(OSError, match="No space left") as error:
         fetch(server.url, dest, SIZE, MD5)
-    assert explain(error.value) == f"{dest}.part: No space left on device; free some space and run the same command again"
+    assert (
+        explain(error.value) == f"{dest}.part: No space left on device; free some space and run the same command again"
+    )
     assert len(server.asked) == 1
 
 
@@ -306,7 +306,9 @@ def test_a_file_whose_size_nobody_knows_has_the_size_that_the_server_says(server
     assert names(dest.parent) == ["corpus.zip"]
 
 
-@pytest.mark.parametrize(("there", "asked"), [(CONTENT[:700_000], ["bytes=700000-"]), (CONTENT, []), (CONTENT + b"!", [None])])
+@pytest.mark.parametrize(
+    ("there", "asked"), [(CONTENT[:700_000], ["bytes=700000-"]), (CONTENT, []), (CONTENT + b"!", [None])]
+)
 def test_a_part_of_a_file_whose_size_nobody_knows(server, dest, there, asked):
     dest.parent.mkdir()
     (dest.parent / "corpus.zip.part").write_bytes(there)
@@ -327,13 +329,17 @@ def test_a_busy_server_is_asked_for_the_size_again(server, dest, capsys):
 
 def test_no_server_to_ask_for_the_size(server, dest):
     url = server.url.replace(str(server.server_port), "1")
-    with pytest.raises(UserError, match=f"{url}: interrupted at 0 of unknown bytes, 5 times in a row .no connection: .*refused"):
+    with pytest.raises(
+        UserError, match=f"{url}: interrupted at 0 of unknown bytes, 5 times in a row .no connection: .*refused"
+    ):
         fetch(url, dest, None, None)
 
 
 def test_a_server_that_does_not_tell_the_size_that_is_asked_for(server, dest):
     server.tells_length = False
-    with pytest.raises(UserError, match=f"{server.url}: the server does not report the file's size; download it by hand to {dest}$"):
+    with pytest.raises(
+        UserError, match=f"{server.url}: the server does not report the file's size; download it by hand to {dest}$"
+    ):
         fetch(server.url, dest, None, None)
     fetch(server.url, dest, SIZE, None)  # a size alone will do
     assert dest.read_bytes() == CONTENT
@@ -510,11 +516,18 @@ def test_a_full_disk_is_not_taken_for_a_damaged_archive(tmp_path, monkeypatch, k
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    archive = zipped(tmp_path / "a.zip", {"a.wav": b"one"}) if kind == "zip" else tarred(tmp_path / "a.tgz", ("a.wav", b"one"))
+    archive = (
+        zipped(tmp_path / "a.zip", {"a.wav": b"one"})
+        if kind == "zip"
+        else tarred(tmp_path / "a.tgz", ("a.wav", b"one"))
+    )
     monkeypatch.setattr("shutil.copyfileobj" if kind == "zip" else "tarfile.copyfileobj", full)
     with pytest.raises(OSError, match="No space left") as error:
         unpack(archive, tmp_path / "corpus")
-    assert explain(error.value) == f"{tmp_path}/corpus: No space left on device; free some space and run the same command again"
+    assert (
+        explain(error.value)
+        == f"{tmp_path}/corpus: No space left on device; free some space and run the same command again"
+    )
     assert names(tmp_path) == [archive.name]
 
 
@@ -524,7 +537,9 @@ def cannot_be_unpacked(archive, reason):
     with pytest.raises(UserError) as error:
         unpack(archive, archive.parent / "corpus")
     message = str(error.value)
-    assert message.startswith(f"{archive}: cannot be unpacked (") and message.endswith("); remove it and fetch it again")
+    assert message.startswith(f"{archive}: cannot be unpacked (") and message.endswith(
+        "); remove it and fetch it again"
+    )
     assert reason in message and "\n" not in message
     assert names(archive.parent) == before
 
@@ -608,7 +623,10 @@ def test_an_archive_that_the_disk_has_no_room_for(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000_000))
     noise = os.urandom(6_000_000)
     (tmp_path / "inside").mkdir()
-    for archive in (zipped(tmp_path / "a.zip", {"a": noise, "b": noise}), tarred(tmp_path / "a.tgz", ("a", noise), ("b", noise))):
+    for archive in (
+        zipped(tmp_path / "a.zip", {"a": noise, "b": noise}),
+        tarred(tmp_path / "a.tgz", ("a", noise), ("b", noise)),
+    ):
         with pytest.raises(UserError) as error:
             unpack(archive, tmp_path / "inside/corpus")
         assert str(error.value) == (
@@ -647,7 +665,9 @@ def test_the_stage_fetches_unpacks_and_ends_with_the_folder(server, tmp_path, mo
 
 
 def test_word_vectors_are_fetched_and_unpacked(server, tmp_path, monkeypatch, capsys):
-    archive = zipped(tmp_path / "published.zip", {f"glove.6B.{size}d.txt": f"the{' 0.1' * size}\n" for size in (50, 300)})
+    archive = zipped(
+        tmp_path / "published.zip", {f"glove.6B.{size}d.txt": f"the{' 0.1' * size}\n" for size in (50, 300)}
+    )
     server.content = archive.read_bytes()
     server.breaks_after = [100]
     monkeypatch.setattr(get_vectors, "URL", server.url)

@@ -52,7 +52,10 @@ def lay_out(recipe, system="tiny", **options):
     folder = recipe.lay_out(f"{system}/selects_on_dev/fold1_seed1", system=system, **options)
     torch.manual_seed(3)
     network = networks.build(read_run(folder).system, {"n_features": 6, "n_classes": 2})
-    weights = {name: value if "norm" in name else torch.empty_like(value).uniform_(-1, 1) for name, value in network.state_dict().items()}
+    weights = {
+        name: value if "norm" in name else torch.empty_like(value).uniform_(-1, 1)
+        for name, value in network.state_dict().items()
+    }
     networks.save(folder / "best.safetensors", weights, {"sizes": {"n_features": 6, "n_classes": 2}})
     frames = np.concatenate([recipe.matrices[utt] for utt in recipe.part("train")])
     statistics = {"mean": torch.from_numpy(frames.mean(0)), "deviation": torch.from_numpy(frames.std(0))}
@@ -154,13 +157,21 @@ def test_attention(toy, capsys):
     assert 50 < share < 80
     first, second, third = comments[1:4]
     loudest = "below -40 dB of their utterance's loudest"
-    assert first == f"# mean weight of the frames {loudest} ({share:.0f} % of the test utterances' frames), and of the others:"
+    assert (
+        first
+        == f"# mean weight of the frames {loudest} ({share:.0f} % of the test utterances' frames), and of the others:"
+    )
     assert second == f"# {np.mean(quiet):.2f} {np.mean(loud):.2f}"
     assert third.endswith(" if all steps of the attention weighed the same")
     assert comments[4].endswith(" if each utterance had the mean weights of all, frame by frame")
     assert comments[5].startswith(f"# {shown[0]}")
-    pictures = [Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "tsne_speakers", "attention")]
-    printed = [f"tiny, protocol selects_on_dev, fold 1, seed 1, model {model()}: attention", *(line.removeprefix("# ") for line in comments[1:5])]
+    pictures = [
+        Path(f"figures/tiny_selects_on_dev_{name}.png").resolve() for name in ("tsne", "tsne_speakers", "attention")
+    ]
+    printed = [
+        f"tiny, protocol selects_on_dev, fold 1, seed 1, model {model()}: attention",
+        *(line.removeprefix("# ") for line in comments[1:5]),
+    ]
     assert capsys.readouterr().out.splitlines() == [str(pictures[0]), str(pictures[1]), *printed, str(pictures[2])]
 
 
@@ -215,7 +226,9 @@ def test_attention_to_words(spoken, capsys):
     train(folder, "cpu")
     draw_run.main([str(folder)])
     names = {path.name for path in Path("figures").iterdir()}
-    assert names == {f"peng_selects_on_dev_{name}.{end}" for name in ("tsne", "tsne_speakers", "words") for end in ("png", "txt")}
+    assert names == {
+        f"peng_selects_on_dev_{name}.{end}" for name in ("tsne", "tsne_speakers", "words") for end in ("png", "txt")
+    }
     assert Path("figures/peng_selects_on_dev_words.png").read_bytes().startswith(b"\x89PNG")
     assert f"{Path('figures/peng_selects_on_dev_words.png').resolve()}\n" in capsys.readouterr().out
     draw_run.main([str(folder), "--utts", "d-05", "d-02"])
@@ -271,7 +284,14 @@ def test_a_network_that_scores_frames_is_the_mean_of_them(recipe):
     """Beside the same network with mean pooling, whose last layer takes in that mean."""
     vectors = {}
     for pooling, names in (("frames", []), ("functionals", ["mean"])):
-        model = {"kind": "mirsamadi", "dense_sizes": [4], "hidden_size": 3, "pooling": pooling, "functionals": names, "dropout": 0.5}
+        model = {
+            "kind": "mirsamadi",
+            "dense_sizes": [4],
+            "hidden_size": 3,
+            "pooling": pooling,
+            "functionals": names,
+            "dropout": 0.5,
+        }
         recipe.write_yaml(f"conf/toy/{pooling}.yaml", **read_yaml("conf/toy/tiny.yaml") | {"model": model})
         run = read_run(lay_out(recipe, pooling))
         vectors[pooling] = draw_run.see(run, read_run_fold(run), "cpu").vectors
@@ -281,7 +301,9 @@ def test_a_network_that_scores_frames_is_the_mean_of_them(recipe):
 def test_several_runs(toy):
     toy.write_yaml("conf/toy/twin.yaml", **read_yaml("conf/toy/tiny.yaml"))
     draw_run.main([str(lay_out(toy)), str(lay_out(toy, "twin"))])
-    ours, theirs = ({path.name.removeprefix(name): path for path in Path("figures").glob(f"{name}*")} for name in ("tiny", "twin"))
+    ours, theirs = (
+        {path.name.removeprefix(name): path for path in Path("figures").glob(f"{name}*")} for name in ("tiny", "twin")
+    )
     assert ours.keys() == theirs.keys()
     for name in ours:
         if name.endswith(".txt"):
@@ -297,7 +319,11 @@ def test_figures_of_a_run_that_the_table_does_not_show_lie_aside(toy):
     shutil.rmtree(folder)
     lay_out(toy)
     network, notes = networks.load(folder / "best.safetensors")
-    networks.save(folder / "best.safetensors", {name: -value if "output" in name else value for name, value in network.items()}, notes)
+    networks.save(
+        folder / "best.safetensors",
+        {name: -value if "output" in name else value for name, value in network.items()},
+        notes,
+    )
     draw_run.main([str(folder)])
     assert figure.read_bytes() == before
     assert Path("figures/own", figure.name).exists()
@@ -327,7 +353,8 @@ class TestRefused:
     def test_an_utterance_that_is_not_tested(self, toy):
         run = lay_out(toy)
         with pytest.raises(
-            UserError, match=f"^--utts a-00: not a test utterance of {run}; data/folds/selects_on_dev/fold1/test has those$"
+            UserError,
+            match=f"^--utts a-00: not a test utterance of {run}; data/folds/selects_on_dev/fold1/test has those$",
         ):
             draw_run.main([str(run), "--utts", "d-00", "a-00"])
 
@@ -351,7 +378,10 @@ class TestRefused:
     def test_a_recording_without_a_line(self, toy):
         run = lay_out(toy)
         Path("data/all/wav.scp").write_text("")
-        self.refuse(run, "data/all/wav.scp: no line for d-00, d-01, d-02 and 9 more; add them, or run the stage that writes the table again")
+        self.refuse(
+            run,
+            "data/all/wav.scp: no line for d-00, d-01, d-02 and 9 more; add them, or run the stage that writes the table again",
+        )
 
     def test_a_shell_command(self, toy):
         run = lay_out(toy)

@@ -49,7 +49,9 @@ def place(tmp_path, monkeypatch):
 def note_md5s():
     """As stage 0 does."""
     samples = {utt: soundfile.read(f"{utt}.wav", dtype="float32")[0] for utt in LENGTHS}
-    Path("data/utt2md5").write_text("".join(f"{utt} {hashlib.md5(values.tobytes()).hexdigest()}\n" for utt, values in samples.items()))
+    Path("data/utt2md5").write_text(
+        "".join(f"{utt} {hashlib.md5(values.tobytes()).hexdigest()}\n" for utt, values in samples.items())
+    )
 
 
 def write_system(name, feature):
@@ -70,7 +72,9 @@ def is_right(folder):
     settings = {key: value for key, value in yaml.safe_load(FEATURE).items() if key != "kind"}
     config = logmel.Config(**settings | {"fmin": 0.0, "fmax": 4000.0})
     matrices = dict(kaldiio.load_scp(str(folder / "feats.scp")))
-    expected = {utt: logmel.extract(soundfile.read(f"{utt}.wav", dtype="float32")[0], config) for utt in sorted(LENGTHS)}
+    expected = {
+        utt: logmel.extract(soundfile.read(f"{utt}.wav", dtype="float32")[0], config) for utt in sorted(LENGTHS)
+    }
     return (
         list(matrices) == list(expected)
         and all(np.array_equal(matrices[utt], expected[utt]) for utt in expected)
@@ -125,7 +129,9 @@ def test_other_recordings_at_the_same_paths(place, capfd):
 def test_recordings_that_changed_after_stage_0_are_refused(place):
     soundfile.write("a-2.wav", np.linspace(-0.5, 0.5, LENGTHS["a-2"]), RATE)
     lay_out(1)
-    with pytest.raises(UserError, match=r"a-2\.wav: a-2 has other samples than when utt2md5 was written; run stages 0 and 1 again$"):
+    with pytest.raises(
+        UserError, match=r"a-2\.wav: a-2 has other samples than when utt2md5 was written; run stages 0 and 1 again$"
+    ):
         in_process(folder_of(), 1)
 
 
@@ -220,10 +226,13 @@ def test_a_part_whose_recordings_changed_is_made_again(place):
 
 def test_the_jobs_are_of_like_length(place):
     lay_out(2)
-    wavs = [line.split()[0] for job in (1, 2) for line in (folder_of() / f"split2/wav.{job}.scp").read_text().splitlines()]
+    wavs = [
+        line.split()[0] for job in (1, 2) for line in (folder_of() / f"split2/wav.{job}.scp").read_text().splitlines()
+    ]
     assert sorted(wavs) == sorted(LENGTHS)
     sums = [
-        sum(LENGTHS[line.split()[0]] for line in (folder_of() / f"split2/wav.{job}.scp").read_text().splitlines()) for job in (1, 2)
+        sum(LENGTHS[line.split()[0]] for line in (folder_of() / f"split2/wav.{job}.scp").read_text().splitlines())
+        for job in (1, 2)
     ]
     assert max(sums) - min(sums) <= max(LENGTHS.values())
 
@@ -250,18 +259,30 @@ def test_the_settings_stand_beside_the_features(place):
     lay_out(1)
     made = yaml.safe_load((folder_of() / "feature.yaml").read_text())
     assert list(made.pop("code")) == ["ser.dsp", "ser.extract", "ser.features.logmel", "ser.noise", "ser.spectra"]
-    assert made == yaml.safe_load(FEATURE) | {"top_db": 80.0, "duration": None, "pad": "end", "derivatives": 0, "noise": None}
+    assert made == yaml.safe_load(FEATURE) | {
+        "top_db": 80.0,
+        "duration": None,
+        "pad": "end",
+        "derivatives": 0,
+        "noise": None,
+    }
 
 
 def test_noise_that_a_system_or_a_protocol_asks_for_is_added(place):
     system = Path("conf/a.yaml")
     system.write_text(system.read_text() + "augment: [snr10]\n")
     folds = "{kind: groups, by: spk, number: 3}"
-    Path("conf/p.yaml").write_text(f"description: d\nclasses: {{low: [a], high: [b]}}\nfolds: {folds}\nselect: dev\nnoise: deviation1\n")
+    Path("conf/p.yaml").write_text(
+        f"description: d\nclasses: {{low: [a], high: [b]}}\nfolds: {folds}\nselect: dev\nnoise: deviation1\n"
+    )
     dump_features.main(["--systems", "conf/a.yaml", "--protocols", "conf/p.yaml", "--cmd", RUN, "data", "dump"])
     clean = folder_of()
     assert is_right(clean)
-    assert sorted(path.name for path in Path("dump").iterdir()) == [clean.name, f"{clean.name}-deviation1", f"{clean.name}-snr10"]
+    assert sorted(path.name for path in Path("dump").iterdir()) == [
+        clean.name,
+        f"{clean.name}-deviation1",
+        f"{clean.name}-snr10",
+    ]
     settings = {key: value for key, value in yaml.safe_load(FEATURE).items() if key != "kind"}
     config = logmel.Config(**settings | {"fmin": 0.0, "fmax": 4000.0})
     for kind in ("snr10", "deviation1"):
@@ -281,7 +302,9 @@ def test_a_recording_at_another_rate_is_resampled(place):
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
 def test_features_that_are_not_finite(place, monkeypatch):
     extract, length = logmel.extract, LENGTHS["a-3"]
-    monkeypatch.setattr(logmel, "extract", lambda samples, config: extract(samples, config) * (np.nan if len(samples) == length else 1))
+    monkeypatch.setattr(
+        logmel, "extract", lambda samples, config: extract(samples, config) * (np.nan if len(samples) == length else 1)
+    )
     lay_out(1)
     with pytest.raises(UserError) as error:
         in_process(folder_of(), 1)
@@ -296,7 +319,10 @@ def test_a_recording_shorter_than_the_features_window(place):
     lay_out(1)
     with pytest.raises(UserError) as error:
         in_process(folder_of(), 1)
-    assert str(error.value) == f"{place}/a-3.wav: a-3: too short: 199 samples at 8000 Hz, and a window has 200; leave out the recording"
+    assert (
+        str(error.value)
+        == f"{place}/a-3.wav: a-3: too short: 199 samples at 8000 Hz, and a window has 200; leave out the recording"
+    )
 
 
 def pipe(place, command):
@@ -330,7 +356,10 @@ def test_a_command_that_fails(place):
         dump_features.main(["--systems", "conf/a.yaml", "--cmd", "false", "--allow-pipes", "data", "dump"])
     with pytest.raises(UserError) as error:
         dump_features.main(["--job", "1", "--allow-pipes", "data", str(folder_of() / "split1")])
-    assert str(error.value) == f"{folder_of()}/split1/wav.1.scp: a-3: echo no such thing >&2; false |: exit status 1 (no such thing); fix the command"
+    assert (
+        str(error.value)
+        == f"{folder_of()}/split1/wav.1.scp: a-3: echo no such thing >&2; false |: exit status 1 (no such thing); fix the command"
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,8 +367,16 @@ def test_a_command_that_fails(place):
     [
         ("wav.scp", "", "data/wav.scp: empty table; add the recordings, or run stage 0 again where that wrote it"),
         ("wav.scp", "a-0\n", "data/wav.scp:1: a-0 has no recording; add its path"),
-        ("utt2dur", "a-0 1\n", "data/utt2dur: no line for a-1, a-2, a-3 and 1 more; add them, or run the stage that writes the table again"),
-        ("utt2dur", "".join(f"{utt} 1s\n" for utt in LENGTHS), "data/utt2dur: could not convert string to float: '1s'; run stage 0 again"),
+        (
+            "utt2dur",
+            "a-0 1\n",
+            "data/utt2dur: no line for a-1, a-2, a-3 and 1 more; add them, or run the stage that writes the table again",
+        ),
+        (
+            "utt2dur",
+            "".join(f"{utt} 1s\n" for utt in LENGTHS),
+            "data/utt2dur: could not convert string to float: '1s'; run stage 0 again",
+        ),
     ],
 )
 def test_tables_that_are_not_as_they_should_be(place, table, content, message):

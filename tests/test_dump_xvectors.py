@@ -83,7 +83,9 @@ def test_each_utterance_gets_its_vector(place, capsys):
     found = xvectors.read_scp("x/xvector.scp", LENGTHS)
     for utt, length in LENGTHS.items():
         samples, _ = soundfile.read(f"{utt}.wav", dtype="float32")
-        np.testing.assert_allclose(found[utt], [samples.mean(), samples.std(), np.abs(samples).max(), length], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            found[utt], [samples.mean(), samples.std(), np.abs(samples).max(), length], rtol=1e-3, atol=1e-4
+        )
     ours = dict(kaldiio.load_scp("x/xvector.scp"))
     assert all(np.array_equal(ours[utt], found[utt]) for utt in LENGTHS)
     assert yaml.safe_load(Path("x/xvector.yaml").read_text()) == {"model": HUB}
@@ -108,7 +110,9 @@ def test_another_rate_and_two_channels(place):
     time = np.arange(8000) / 8000
     soundfile.write("a-0.wav", 0.2 * np.sin(2 * np.pi * 440 * np.stack([time, time], 1)), 8000)
     dump()
-    np.testing.assert_allclose(xvectors.read_scp("x/xvector.scp", ["a-0"])["a-0"], [0, 0.2 / np.sqrt(2), 0.2, 16000], atol=0.01)
+    np.testing.assert_allclose(
+        xvectors.read_scp("x/xvector.scp", ["a-0"])["a-0"], [0, 0.2 / np.sqrt(2), 0.2, 16000], atol=0.01
+    )
 
 
 def test_a_local_folder(place):
@@ -142,7 +146,10 @@ def test_other_utterances_are_made_anew(place):
 
 def test_x_vectors_of_another_network_are_kept(place):
     dump()
-    assert refused("--model", "other/net") == f"x/xvector.scp: x-vectors of {HUB} are there; remove them, or give another folder"
+    assert (
+        refused("--model", "other/net")
+        == f"x/xvector.scp: x-vectors of {HUB} are there; remove them, or give another folder"
+    )
     Path("x/xvector.yaml").unlink()  # Kaldi's have none
     assert refused() == "x/xvector.scp: x-vectors of another extractor are there; remove them, or give another folder"
     assert len(dict(kaldiio.load_scp("x/xvector.scp"))) == 3
@@ -180,13 +187,20 @@ def test_speechbrain_is_not_installed(place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "fault", [FileNotFoundError(2, "No such file", "net/hyperparams.yaml"), ValueError("File not found\non HF hub"), KeyError("modules")]
+    "fault",
+    [
+        FileNotFoundError(2, "No such file", "net/hyperparams.yaml"),
+        ValueError("File not found\non HF hub"),
+        KeyError("modules"),
+    ],
 )
 def test_a_network_that_cannot_be_loaded(place, monkeypatch, fault):
     monkeypatch.setattr(Encoder, "fault", fault)
     message = refused("--model", "some/net")
     assert message.startswith("some/net: cannot load the network (")
-    assert message.endswith("); give a folder with its hyperparams.yaml, or a name on https://huggingface.co/speechbrain")
+    assert message.endswith(
+        "); give a folder with its hyperparams.yaml, or a name on https://huggingface.co/speechbrain"
+    )
     assert not Path("x").exists()
 
 

@@ -24,7 +24,10 @@ def drawn(tmp_path, monkeypatch):
 
 UTTS = ["a-1", "a-2", "b-1", "b-2", "c-1"]
 TRUE = np.array([0, 2, 0, 2, 2])
-PLANES = [Plane("before", np.arange(10.0).reshape(5, 2), 0.25), Plane("behind", np.arange(10.0).reshape(5, 2) / -3, 1.0)]
+PLANES = [
+    Plane("before", np.arange(10.0).reshape(5, 2), 0.25),
+    Plane("behind", np.arange(10.0).reshape(5, 2) / -3, 1.0),
+]
 
 
 def grey(colour):
@@ -59,7 +62,9 @@ def test_classes_are_told_apart_in_grey_and_alike_in_both_panels(drawn, number):
     true = np.arange(2 * number) % number
     points = np.random.default_rng(0).standard_normal((2 * number, 2))
     planes = [Plane("before", points, 0.5), Plane("behind", -points, 0.5)]
-    figures.planes([str(place) for place in true], true, [f"class{n}" for n in range(number)], planes, "title", Path("p.png"))
+    figures.planes(
+        [str(place) for place in true], true, [f"class{n}" for n in range(number)], planes, "title", Path("p.png")
+    )
     looks = []
     for axes in drawn[0].axes:
         colours = [part.get_facecolor()[0] for part in axes.collections]
@@ -71,7 +76,13 @@ def test_classes_are_told_apart_in_grey_and_alike_in_both_panels(drawn, number):
 
 
 EXAMPLES = [
-    Example("a-1", "x", "x", np.array([0.0, 0.1, -0.2, 0.1], np.float32), {"attention": np.array([0.5, 0.5, 2.0], np.float32)}),
+    Example(
+        "a-1",
+        "x",
+        "x",
+        np.array([0.0, 0.1, -0.2, 0.1], np.float32),
+        {"attention": np.array([0.5, 0.5, 2.0], np.float32)},
+    ),
     Example("b-1", "y", "x", np.zeros(6, np.float32), {"attention": np.array([1.0, 1.00001, 1.0, 1.0], np.float32)}),
 ]
 
@@ -95,10 +106,19 @@ def test_attention(drawn):
 @pytest.mark.parametrize("number", [1, 2, 7, 8, 15])
 def test_nothing_is_clipped_or_overlaps(drawn, number):
     examples = [EXAMPLES[0]._replace(utt=f"actor01-03-01-0{n}-01-01-02-01", true="surprised") for n in range(number)]
-    figures.attention(examples, 8, 2, "cnn4_blstm_attention, protocol paper, fold 1, seed 1: attention in an example of each class", [], Path("p.png"))
+    figures.attention(
+        examples,
+        8,
+        2,
+        "cnn4_blstm_attention, protocol paper, fold 1, seed 1: attention in an example of each class",
+        [],
+        Path("p.png"),
+    )
     check_layout(drawn[0])
     classes = [f"surprised{n}" for n in range(number)]
-    figures.planes(UTTS, TRUE % number, classes, PLANES, "cnn4_blstm_attention, protocol paper, fold 1, seed 1", Path("p.png"))
+    figures.planes(
+        UTTS, TRUE % number, classes, PLANES, "cnn4_blstm_attention, protocol paper, fold 1, seed 1", Path("p.png")
+    )
     check_layout(drawn[1])
 
 
@@ -139,7 +159,11 @@ def test_pictures_have_a_palette_and_look_the_same(tmp_path, monkeypatch):
 
 
 def labels_of(figure):
-    return [[label.get_text() for label in axis.get_ticklabels()] for axes in figure.axes[:1] for axis in (axes.xaxis, axes.yaxis)]
+    return [
+        [label.get_text() for label in axis.get_ticklabels()]
+        for axes in figure.axes[:1]
+        for axis in (axes.xaxis, axes.yaxis)
+    ]
 
 
 def confusion_of(classes, monkeypatch):
@@ -168,7 +192,11 @@ def test_a_name_that_another_font_has(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     other = font_manager.findfont("STIXGeneral")
     own = font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    character = next(chr(code) for code in sorted(font_manager.get_font(other).get_charmap()) if code not in own and chr(code).isalpha())
+    character = next(
+        chr(code)
+        for code in sorted(font_manager.get_font(other).get_charmap())
+        if code not in own and chr(code).isalpha()
+    )
     figure = confusion_of([character, "b"], monkeypatch)
     assert labels_of(figure) == [[character, "b"]] * 2
     assert capsys.readouterr().out == ""

@@ -99,7 +99,9 @@ def test_a_writer_that_lives_is_left_alone(tmp_path, start):
 
 
 def test_a_writer_that_is_asked_to_end_leaves_nothing(tmp_path, start):
-    process = start("import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n" + WRITER, tmp_path / "a")
+    process = start(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n" + WRITER, tmp_path / "a"
+    )
     process.send_signal(signal.SIGTERM)
     process.wait()
     assert names(tmp_path) == []
@@ -137,14 +139,19 @@ with alone(Path(sys.argv[1]), "the work", wait=True):
 def test_the_end_of_another_is_waited_for(tmp_path, start, killed):
     holder = HOLDER if killed else HOLDER.replace("time.sleep(60)", "sys.stdin.read(1)")
     path = tmp_path / "new/lock"
-    process = subprocess.Popen([sys.executable, "-c", holder, path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"here\n"
     waiters = [
-        subprocess.Popen([sys.executable, "-c", WAITER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", WAITER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
     for waiter in waiters:
         line = waiter.stdout.readline()
-        assert line.startswith(f"the work is in use by process {process.pid} on ") and line.endswith("; waiting for it to finish\n")
+        assert line.startswith(f"the work is in use by process {process.pid} on ") and line.endswith(
+            "; waiting for it to finish\n"
+        )
     assert all(waiter.poll() is None for waiter in waiters)
     if killed:
         process.kill()

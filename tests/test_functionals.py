@@ -124,4 +124,6 @@ def test_single_precision_is_enough(length):
 def test_shape_has_no_scale(scale):
     frames, lengths = padded()
     names = ["skewness", "kurtosis", "argmin", "argmax"]
-    torch.testing.assert_close(pool(frames.float() * scale, lengths, names), pool(frames.float(), lengths, names), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        pool(frames.float() * scale, lengths, names), pool(frames.float(), lengths, names), rtol=1e-4, atol=1e-4
+    )

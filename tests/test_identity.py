@@ -52,7 +52,10 @@ def test_prose_and_layout_are_no_matter(package, old, new):
     assert first(package) == before
 
 
-@pytest.mark.parametrize(("old", "new"), [("2 *", "3 *"), ("2 *", "2.0 *"), ("int = 1", "int = 2"), ("2 * value", "value * 2"), ("return ", "")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("2 *", "3 *"), ("2 *", "2.0 *"), ("int = 1", "int = 2"), ("2 * value", "value * 2"), ("return ", "")],
+)
 def test_what_computes_is(package, old, new):
     before, text = first(package), (package / "first.py").read_text()
     assert old in text
@@ -83,12 +86,23 @@ TELLS = """
 
 def test_every_module_is_in_an_identity_or_decides_no_number():
     """Of feature and model, of training, or of scoring; a new module must be put on one of the lists, or be imported."""
-    names = [str(path.relative_to(identity.ROOT).with_suffix("")).replace("/", ".") for path in (identity.ROOT / "ser").rglob("*.py")]
-    kinds = [name for name in names if name.startswith(("ser.features.", "ser.models.")) and not name.endswith("__init__")]
-    parts = [name for name in names if name.startswith(("ser.learners.", "ser.inputs.")) and not name.endswith("__init__")]
+    names = [
+        str(path.relative_to(identity.ROOT).with_suffix("")).replace("/", ".")
+        for path in (identity.ROOT / "ser").rglob("*.py")
+    ]
+    kinds = [
+        name for name in names if name.startswith(("ser.features.", "ser.models.")) and not name.endswith("__init__")
+    ]
+    parts = [
+        name for name in names if name.startswith(("ser.learners.", "ser.inputs.")) and not name.endswith("__init__")
+    ]
     known = identity.sources(*kinds, *parts, "ser.extract", "ser.normalisation", "ser.archive").keys()
     known |= {f"{name}.__init__" for name in known}
-    rest = {name for name in names if name not in known and name not in identity.PLUMBING and not name.startswith("ser.corpora")}
+    rest = {
+        name
+        for name in names
+        if name not in known and name not in identity.PLUMBING and not name.startswith("ser.corpora")
+    }
     assert {name.removeprefix("ser.").removeprefix("features.").removeprefix("models.") for name in rest} <= set(TELLS)
 
 
@@ -96,7 +110,9 @@ def test_the_plumbing_computes_nothing():
     for module in identity.PLUMBING:
         text = (identity.ROOT / f"{module.replace('.', '/')}.py").read_text()
         heads = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
-        assert not [line for line in heads if any(name in line for name in ("numpy", "torch", "scipy", "sklearn"))], module
+        assert not [line for line in heads if any(name in line for name in ("numpy", "torch", "scipy", "sklearn"))], (
+            module
+        )
 
 
 def test_defaults_of_the_settings_are_what_they_were():
@@ -132,7 +148,9 @@ model: {kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}
 
 def test_settings_have_no_prose_and_no_defaults(tmp_path):
     (tmp_path / "one.yaml").write_text(SYSTEM)
-    (tmp_path / "other.yaml").write_text(SYSTEM.replace("a text", "another") + "augment: []\npaper: [{corpus: c, table: I, wa: 80}]\n")
+    (tmp_path / "other.yaml").write_text(
+        SYSTEM.replace("a text", "another") + "augment: []\npaper: [{corpus: c, table: I, wa: 80}]\n"
+    )
     one, other = (identity.settings(read_system(tmp_path / f"{name}.yaml")) for name in ("one", "other"))
     assert one == other
     assert "augment" not in one
@@ -167,7 +185,9 @@ def test_a_column_is_told_by_the_utterances_of_the_folds(tmp_path):
     assert column(1) == one
     assert column(1, 2) != both
     (tmp_path / "utt2md5").write_text("a 1\n")
-    with pytest.raises(identity.UserError, match="fold1/test:1: b is not in .*utt2md5; take the line out or run stages 0 and 1 again"):
+    with pytest.raises(
+        identity.UserError, match="fold1/test:1: b is not in .*utt2md5; take the line out or run stages 0 and 1 again"
+    ):
         column(1)
 
 

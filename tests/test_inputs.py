@@ -61,11 +61,18 @@ def test_transcripts_that_are_not_there(spoken):
     table.write_text(Path("data/all/text").read_text())
     folder = spoken.lay_out("run", system="asr")
     table.unlink()
-    with pytest.raises(UserError, match="^data/all/text_asr: no such table; put .* python -m ser.transcribe data/all; or leave asr out$"):
+    with pytest.raises(
+        UserError,
+        match="^data/all/text_asr: no such table; put .* python -m ser.transcribe data/all; or leave asr out$",
+    ):
         train(folder)
     Path("data/all/xvector.scp").unlink()
-    with pytest.raises(UserError, match="^data/all/xvector.scp: no such table; extract .* data/all data/all; or leave peng out$"):
-        read_run(folder).__class__(**vars(read_run(folder)) | {"system": read_system("conf/toy/peng.yaml")}).refuse_missing_inputs()
+    with pytest.raises(
+        UserError, match="^data/all/xvector.scp: no such table; extract .* data/all data/all; or leave peng out$"
+    ):
+        read_run(folder).__class__(
+            **vars(read_run(folder)) | {"system": read_system("conf/toy/peng.yaml")}
+        ).refuse_missing_inputs()
 
 
 @pytest.mark.parametrize("what", ["words", "xvectors"])
@@ -99,7 +106,10 @@ def write_vectors(content):
 def test_words_that_came_after_the_vectors(spoken):
     write_vectors("no 1 2 3 4\n")
     Path("data/all/text").write_text(Path("data/all/text").read_text().replace("yes", "zebra"))
-    with pytest.raises(UserError, match=r"^dump/vectors/vectors.txt: made of other transcripts, without 'zebra' of \S+; run stage 2 with --glove"):
+    with pytest.raises(
+        UserError,
+        match=r"^dump/vectors/vectors.txt: made of other transcripts, without 'zebra' of \S+; run stage 2 with --glove",
+    ):
         train(spoken.lay_out("run", system="peng"), "cpu")
 
 
@@ -131,14 +141,18 @@ def test_other_word_vectors_make_another_run(spoken):
 
 def test_vectors_of_another_size_are_told(spoken):
     write_vectors("no 1 2 3\n")
-    with pytest.raises(UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, and model.word_size is 4; set it to theirs$"):
+    with pytest.raises(
+        UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, and model.word_size is 4; set it to theirs$"
+    ):
         train(spoken.lay_out("run", system="peng"), "cpu")
 
 
 def test_an_utterance_without_x_vector_is_told(spoken):
     lines = Path("data/all/xvector.scp").read_text().splitlines(keepends=True)
     Path("data/all/xvector.scp").write_text("".join(line for line in lines if not line.startswith("d-03")))
-    with pytest.raises(UserError, match="^data/all/xvector.scp: 1 of 50 utterances have no x-vector, the first is d-03;"):
+    with pytest.raises(
+        UserError, match="^data/all/xvector.scp: 1 of 50 utterances have no x-vector, the first is d-03;"
+    ):
         train(spoken.lay_out("run", system="peng"), "cpu")
 
 

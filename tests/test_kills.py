@@ -97,12 +97,16 @@ def contents(folder):
                 content = json.dumps(lines).encode()
             if path.name == "model.skops":  # a zip, which has times in it, and addresses
                 machine = skops.io.load(path)
-                content = b"".join(machine["svc"].__dict__[name].tobytes() for name in ("_dual_coef_", "support_", "_intercept_"))
+                content = b"".join(
+                    machine["svc"].__dict__[name].tobytes() for name in ("_dual_coef_", "support_", "_intercept_")
+                )
                 content += machine["standardscaler"].mean_.tobytes()
             if path.name == "chosen.json":
                 content = json.dumps(json.loads(content) | {"seconds": None}).encode()
             if path.parts[-4] == "results":
-                content = b"\n".join(line for line in content.splitlines() if not line.startswith((b"# date", b"# train_seconds")))
+                content = b"\n".join(
+                    line for line in content.splitlines() if not line.startswith((b"# date", b"# train_seconds"))
+                )
             if path.name.endswith(".scp"):  # it has absolute paths
                 content = content.replace(os.fsencode(folder), b"")
             files[name] = content
@@ -153,7 +157,10 @@ def corpus(tmp_path):
     for actor in (1, 2):
         for emotion in range(1, 9):
             for take in (1, 2, 3):
-                path = tmp_path / f"corpus/Actor_{actor:02}/03-01-{emotion:02}-01-0{1 + take % 2}-0{1 + take // 3}-{actor:02}.wav"
+                path = (
+                    tmp_path
+                    / f"corpus/Actor_{actor:02}/03-01-{emotion:02}-01-0{1 + take % 2}-0{1 + take // 3}-{actor:02}.wav"
+                )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 soundfile.write(path, rng.uniform(-0.5, 0.5, 8000 + 100 * emotion), 8000)
     for name in ("undisturbed", "killed"):
@@ -175,10 +182,15 @@ def data(helper, corpus):
 
 def test_folds(helper, chance, data):
     protocol = yaml.safe_load((ROOT / "egs/ravdess/conf/protocols/paper.yaml").read_text())
-    protocol["classes"] = {"low": ["neutral", "calm", "sad", "disgust"], "high": ["angry", "happy", "fearful", "surprised"]}
+    protocol["classes"] = {
+        "low": ["neutral", "calm", "sad", "disgust"],
+        "high": ["angry", "happy", "fearful", "surprised"],
+    }
     protocol["folds"] = {"kind": "random", "number": 30, "test_share": 0.4, "seed": 2}
     (data / "many.yaml").write_text(yaml.safe_dump(protocol))
-    compare(helper, chance, data, 25, ["ser.make_folds", str(data / "many.yaml"), "data/all", "data/folds/many"], "data")
+    compare(
+        helper, chance, data, 25, ["ser.make_folds", str(data / "many.yaml"), "data/all", "data/folds/many"], "data"
+    )
 
 
 def test_features(helper, chance, data, monkeypatch):
@@ -256,7 +268,10 @@ def test_table_and_figures(helper, chance, twice, recipe, command):
     for seed in range(1, 4):
         run = recipe.lay_out(f"tiny/selects_on_dev/fold1_seed{seed}", seed=seed)
         helper.run(recipe.folder, ["ser.train", str(run)])
-    helper.run(recipe.folder, ["ser.score", "--systems", "conf/toy/tiny.yaml", "--protocols", "conf/protocols/selects_on_dev.yaml"])
+    helper.run(
+        recipe.folder,
+        ["ser.score", "--systems", "conf/toy/tiny.yaml", "--protocols", "conf/protocols/selects_on_dev.yaml"],
+    )
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2000)
     wavs = []
     for utt in recipe.part("test"):

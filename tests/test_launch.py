@@ -44,7 +44,16 @@ def start(*options, learner="network", protocols=("dev", "test"), cmd="./runner 
     """Launch; return the runs that the runner was given, or None where it was not called."""
     Path("called").unlink(missing_ok=True)
     arguments = ["--learner", learner, "--corpus", "toy", "--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml"]
-    launch.main([*arguments, "--protocols", *(f"conf/protocols/selects_on_{name}.yaml" for name in protocols), "--cmd", cmd, *options])
+    launch.main(
+        [
+            *arguments,
+            "--protocols",
+            *(f"conf/protocols/selects_on_{name}.yaml" for name in protocols),
+            "--cmd",
+            cmd,
+            *options,
+        ]
+    )
     return handed() if Path("called").exists() else None
 
 
@@ -54,7 +63,8 @@ def handed():
 
 def places(system, protocols, folds, seeds):
     return {
-        f"exp/{system}/selects_on_{protocol}/fold{fold}_seed{seed}" for protocol, fold, seed in itertools.product(protocols, folds, seeds)
+        f"exp/{system}/selects_on_{protocol}/fold{fold}_seed{seed}"
+        for protocol, fold, seed in itertools.product(protocols, folds, seeds)
     }
 
 
@@ -87,14 +97,18 @@ def test_python_may_lie_in_a_folder_with_the_name_of_a_job(place, monkeypatch):
     assert (array, Path(log).name, python) == ("JOB_=1:2", "train.JOB_.log", "/scratch/JOBS/python")
 
 
-@pytest.mark.parametrize(("text", "folds"), [("2", [2]), ("1,2", [1, 2]), ("2,1", [1, 2]), ("1,1", [1]), ("all", [1, 2])])
+@pytest.mark.parametrize(
+    ("text", "folds"), [("2", [2]), ("1,2", [1, 2]), ("2,1", [1, 2]), ("1,1", [1]), ("all", [1, 2])]
+)
 def test_some_folds(place, text, folds):
     given = start("--folds", text)
     assert len(given) == 2 * len(folds)  # each once
     assert set(given) == places("tiny", ["dev", "test"], folds, [1])
 
 
-@pytest.mark.parametrize("text", ["3", "0", "1,3", "1-3", "2-1", "x", "1,x", "1,,2", "", "²", "1.0", "1-99999999999999"])
+@pytest.mark.parametrize(
+    "text", ["3", "0", "1,3", "1-3", "2-1", "x", "1,x", "1,,2", "", "²", "1.0", "1-99999999999999"]
+)
 def test_folds_that_there_are_not(place, text):
     with pytest.raises(UserError) as error:
         start("--folds", text)
@@ -103,7 +117,9 @@ def test_folds_that_there_are_not(place, text):
 
 
 def test_folds_that_were_not_made(place):
-    place.write_yaml("conf/protocols/selects_on_luck.yaml", **yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text()))
+    place.write_yaml(
+        "conf/protocols/selects_on_luck.yaml", **yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text())
+    )
     with pytest.raises(UserError, match="data/folds/selects_on_luck: no folds here; run stage 1"):
         start(protocols=["luck"])
 
@@ -140,7 +156,13 @@ def test_a_failing_job_of_run_py(place, monkeypatch, capfd):
     next(Path("dump").glob("*/feats.ark")).unlink()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with pytest.raises(UserError, match="1 of 1 runs failed: exp/svm/selects_on_dev/fold2_seed1; mend "):
-        start("--folds", "2", learner="classical", protocols=["dev"], cmd=f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py")
+        start(
+            "--folds",
+            "2",
+            learner="classical",
+            protocols=["dev"],
+            cmd=f"{sys.executable} {Path(__file__).parents[1]}/tools/run.py",
+        )
     shown = capfd.readouterr().err
     assert "cannot read the features of " in shown
     assert "Traceback" not in shown
@@ -230,7 +252,10 @@ def test_runs_that_another_process_has_are_waited_for_and_finished(place, monkey
     with other_process(first, waits, ends):
         start(protocols=["dev"], cmd=f"{sys.executable} {ROOT}/tools/run.py")
     shown = capfd.readouterr()
-    assert "1 done, 0 running, 0 failed, 0 left, 1 in work elsewhere\n" in shown.out and "failed: " not in shown.out + shown.err
+    assert (
+        "1 done, 0 running, 0 failed, 0 left, 1 in work elsewhere\n" in shown.out
+        and "failed: " not in shown.out + shown.err
+    )
     assert "waiting for 1 runs, which other processes train: exp/tiny/selects_on_dev/fold1_seed1 (process" in shown.out
     assert len(list(Path("exp").rglob("done"))) == 2
     assert (first / "last.safetensors").exists() is not ends  # trained here, where the other did not end it
@@ -313,7 +338,9 @@ def test_a_folder_made_with_other_settings_is_refused(place, capsys):
         (Path(folder) / "done").touch()
     file = Path("conf/toy/tiny.yaml")
     content = yaml.safe_load(file.read_text())
-    place.write_yaml(str(file), **content | {"description": "in other words", "paper": [{"corpus": "toy", "table": "I"}]})
+    place.write_yaml(
+        str(file), **content | {"description": "in other words", "paper": [{"corpus": "toy", "table": "I"}]}
+    )
     assert start() is None  # words change no result
 
     place.write_yaml(str(file), **content | {"training": content["training"] | {"epochs": 4}})
@@ -325,7 +352,8 @@ def test_a_folder_made_with_other_settings_is_refused(place, capsys):
         "runs and train them again"
     )
     assert capsys.readouterr().out.splitlines() == [
-        f"exp/tiny/selects_on_{name}/{{fold1_seed1,fold2_seed1}}: made with other system (training.epochs 3, not 4)" for name in ("dev", "test")
+        f"exp/tiny/selects_on_{name}/{{fold1_seed1,fold2_seed1}}: made with other system (training.epochs 3, not 4)"
+        for name in ("dev", "test")
     ]
     place.write_yaml(str(file), **content)
 
@@ -378,7 +406,9 @@ def test_overwrite_leaves_what_another_process_works_on(place, capsys):
     before = {path.name: path.read_bytes() for path in first.iterdir()}
     with alone(first / "lock", str(first)), pytest.raises(UserError) as error:
         start("--overwrite", protocols=["dev"])
-    assert str(error.value).startswith("1 of 2 runs cannot go on, as listed above; wait until the other process has ended")
+    assert str(error.value).startswith(
+        "1 of 2 runs cannot go on, as listed above; wait until the other process has ended"
+    )
     assert f"{first}: another process works on it\n" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in first.iterdir()} == before
     assert handed() == ["exp/tiny/selects_on_dev/fold2_seed1"]
@@ -409,7 +439,9 @@ def test_a_run_is_read_as_it_was_laid_out(place):
     assert list(read_run_fold(run).train) == place.part("train")
 
 
-@pytest.mark.parametrize("commit", ["123e45", "12345678e012", "0123456789ab", "1e5", "45fee67-dirty", "null", "1_000", "12:30:45"])
+@pytest.mark.parametrize(
+    "commit", ["123e45", "12345678e012", "0123456789ab", "1e5", "45fee67-dirty", "null", "1_000", "12:30:45"]
+)
 def test_text_in_a_run_stays_text(place, commit):
     """A commit of digits and one e is a number to whom nobody told otherwise."""
     run = runs.read_run(place.lay_out("run"))

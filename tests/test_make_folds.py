@@ -126,7 +126,10 @@ def test_groups_that_test_twice(data, select):
 
 def test_groups_in_an_order_that_is_drawn(data):
     def parts(seed, more=""):
-        return [test for _, _, test in speakers_of(data, run(data, f"{{kind: groups, by: spk, number: 3, seed: {seed}{more}}}"))]
+        return [
+            test
+            for _, _, test in speakers_of(data, run(data, f"{{kind: groups, by: spk, number: 3, seed: {seed}{more}}}"))
+        ]
 
     drawn = [parts(seed) for seed in range(30)]
     assert parts(7) == drawn[7]
@@ -145,7 +148,9 @@ def test_groups_in_an_order_that_is_drawn(data):
 @pytest.mark.parametrize("select", ["dev", "test", "last"])
 def test_random_sizes(data, share, select):
     if share == 0.01:  # one utterance could not hold both classes
-        assert "use fewer folds or other classes" in fails(data, f"{{kind: random, number: 1, test_share: {share}, seed: 1}}", select)
+        assert "use fewer folds or other classes" in fails(
+            data, f"{{kind: random, number: 1, test_share: {share}, seed: 1}}", select
+        )
         return
     total = len(SPEAKERS) * 3 * len(SENTENCES)
     held_out = math.ceil(share * total)
@@ -158,7 +163,10 @@ def test_random_sizes(data, share, select):
 
 def test_random_the_seed_decides(data):
     def tests(seed, number=2):
-        return [test for _, _, test in run(data, f"{{kind: random, number: {number}, test_share: 0.3, seed: {seed}}}", "test")]
+        return [
+            test
+            for _, _, test in run(data, f"{{kind: random, number: {number}, test_share: 0.3, seed: {seed}}}", "test")
+        ]
 
     first = tests(1)
     assert first[0] != first[1]
@@ -192,7 +200,11 @@ def test_overlap_of_sets_written_out(tmp_path, capsys):
     sentences = {"a-1": "x", "a-2": "x", "a-3": "y", "a-4": "z", "b-1": "x", "b-2": "v", "b-3": "w"}
     sentences |= {"c-1": "y", "c-2": "y", "c-3": "w", "c-4": "u"}
     audio = {utt: utt for utt in a + b + c} | {"c-1": "a-1", "c-2": "a-1", "b-1": "c-4"}  # twins
-    rows = [(utt, utt[0], "p" if index % 2 else "q", sentences[utt], audio[utt]) for part in (a, b, c) for index, utt in enumerate(part)]
+    rows = [
+        (utt, utt[0], "p" if index % 2 else "q", sentences[utt], audio[utt])
+        for part in (a, b, c)
+        for index, utt in enumerate(part)
+    ]
     write_tables(tmp_path / "data", rows)
     run(tmp_path / "data", "{kind: groups, by: spk, number: 3}", classes="{p: [p], q: [q]}")
     lines = (tmp_path / "folds/protocol/fold1/overlap").read_text().splitlines()
@@ -249,7 +261,9 @@ def test_sentences_are_told_by_their_words_where_they_have_no_number(data):
 
 def test_dialogs_and_scenarios_are_counted_where_there_are_tables_of_them(data):
     for name, length in (("dialog", 2), ("scenario", 1)):  # of a speaker's two first sentences; of all sentences alike
-        (data / f"utt2{name}").write_text("".join(f"{utt} {utt[:2] if length == 2 else utt[-1]}\n" for utt in table(data, "utt2emo")))
+        (data / f"utt2{name}").write_text(
+            "".join(f"{utt} {utt[:2] if length == 2 else utt[-1]}\n" for utt in table(data, "utt2emo"))
+        )
     run(data, "{kind: groups, by: scenario, number: 3}")
     line = (data.parent / "folds/protocol/fold1/overlap").read_text().splitlines()[1]
     assert line.startswith("train and test share 7 of 7 speakers, 0 of 1 sentences, 7 of 7 dialogs, 0 of 1 scenarios, ")
@@ -427,7 +441,8 @@ def test_too_many_and_too_few_folds(data):
         == "protocol.yaml: folds.number: 8 folds by spk, but data/utt2spk has 7 values; use fewer folds"
     )
     assert (
-        fails(data, "{kind: groups, by: spk, number: 2}") == "protocol.yaml: folds.number: train, dev and test need 3 folds or more, not 2"
+        fails(data, "{kind: groups, by: spk, number: 2}")
+        == "protocol.yaml: folds.number: train, dev and test need 3 folds or more, not 2"
     )
     assert len(run(data, "{kind: groups, by: spk, number: 2}", "test")) == 2
     two = "{kind: groups, by: spk, number: %d, test_parts: 2}"
@@ -448,7 +463,9 @@ def test_groups_of_a_table_that_is_not_there(data):
 
 def write_rooms(data):
     """Speakers sit in pairs: room 1 has s1 and s2, ... and s7 is alone in room 4."""
-    (data / "utt2room").write_text("".join(f"{utt} {(int(spk[1:]) + 1) // 2}\n" for utt, spk in table(data, "utt2spk").items()))
+    (data / "utt2room").write_text(
+        "".join(f"{utt} {(int(spk[1:]) + 1) // 2}\n" for utt, spk in table(data, "utt2spk").items())
+    )
 
 
 @pytest.mark.parametrize(("number", "selected"), [(4, "s3 s6 s7 s2"), (2, "s5 s2")])  # of rooms 2 3 4 1; of 34 and 12
@@ -474,7 +491,9 @@ def test_a_development_value_that_stands_in_the_test_set_too(data):
         assert len({sentences[utt] for utt in dev}) == 1 and len({sentences[utt] for utt in train}) == 2
 
 
-@pytest.mark.parametrize("folds_text", ["{kind: groups, by: spk, number: 3}", "{kind: random, number: 2, test_share: 0.25, seed: 1}"])
+@pytest.mark.parametrize(
+    "folds_text", ["{kind: groups, by: spk, number: 3}", "{kind: random, number: 2, test_share: 0.25, seed: 1}"]
+)
 def test_where_takes_only_these(data, folds_text, capsys):
     made = run(data, f"{folds_text}\nwhere: {{sent: ['1', '3'], spk: [s1, s2, s3, s4, s5, s6]}}")
     wanted = {utt: name for utt, name in chosen(data).items() if utt[-1] != "2" and not utt.startswith("s7")}
@@ -557,7 +576,12 @@ def edit(data, part, old, new):
         ("dev", "s6-calm-1 low", "s6-calm-1 lwo", "dev:4: s6-calm-1 has the class 'lwo'; one of low, high"),
         ("dev", "s6-calm-1 low", "s6-calm-1", "dev:4: s6-calm-1 has the class ''; one of low, high"),
         ("test", "s4-calm-1 low", "s6-calm-1 low", "test:4: s6-calm-1 stands in dev too; take one of the lines out"),
-        ("dev", "s6-calm-1 low", "s9-calm-1 low", "dev:4: s9-calm-1 is not in data; take the line out or run stage 1 again"),
+        (
+            "dev",
+            "s6-calm-1 low",
+            "s9-calm-1 low",
+            "dev:4: s9-calm-1 is not in data; take the line out or run stage 1 again",
+        ),
     ],
 )
 def test_a_fold_that_a_hand_has_changed(data, part, old, new, message):
@@ -613,14 +637,18 @@ def test_folds_with_other_classes_than_the_protocol(data, classes):
     assert str(error.value) == f"{place.parent}/classes: {told}"
 
 
-@pytest.mark.parametrize("content", ["", "0 low\n2 high\n", "zero low\n1 high\n", "0 low\n1\n", "0 low\n1 low\n", "1 low\n2 high\n"])
+@pytest.mark.parametrize(
+    "content", ["", "0 low\n2 high\n", "zero low\n1 high\n", "0 low\n1\n", "0 low\n1 low\n", "1 low\n2 high\n"]
+)
 def test_classes_that_a_hand_has_changed(data, content):
     run(data, GROUPS)
     place = data.parent / "folds/protocol/fold2"
     (place.parent / "classes").write_text(content)
     with pytest.raises(UserError) as error:
         folds.read_fold(place, data)
-    assert str(error.value) == f"{place.parent}/classes: not `0 class`, `1 class`, ..., each class once; run stage 1 again"
+    assert (
+        str(error.value) == f"{place.parent}/classes: not `0 class`, `1 class`, ..., each class once; run stage 1 again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -642,8 +670,14 @@ def test_an_overlap_that_is_missing_or_broken(data, content, message):
 
 def test_more_than_ten_classes_keep_their_order(tmp_path):
     names = [f"class{number}" for number in (5, 3, 9, 1, 12, 7, 2, 11, 8, 4, 10, 6)]
-    write_tables(tmp_path / "data", [(f"{spk}-{name}", spk, name, "s", f"{spk}{name}") for spk in "abc" for name in names])
-    run(tmp_path / "data", "{kind: groups, by: spk, number: 3}", classes=f"{{{', '.join(f'{name}: [{name}]' for name in names)}}}")
+    write_tables(
+        tmp_path / "data", [(f"{spk}-{name}", spk, name, "s", f"{spk}{name}") for spk in "abc" for name in names]
+    )
+    run(
+        tmp_path / "data",
+        "{kind: groups, by: spk, number: 3}",
+        classes=f"{{{', '.join(f'{name}: [{name}]' for name in names)}}}",
+    )
     assert folds.read_fold(tmp_path / "folds/protocol/fold1", tmp_path / "data").classes == names
 
 

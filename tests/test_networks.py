@@ -87,7 +87,9 @@ def test_the_loss_of_what_is_certain_is_nothing(each_frame):
 
 @pytest.mark.parametrize("each_frame", [True, False])
 def test_bfloat16_scores_give_single_precision_logs(each_frame):
-    exact, rounded = (networks.forward(Linear(each_frame), batch(), precision)[0] for precision in ("float32", "bfloat16"))
+    exact, rounded = (
+        networks.forward(Linear(each_frame), batch(), precision)[0] for precision in ("float32", "bfloat16")
+    )
     assert rounded.dtype is torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, atol=0.05, rtol=0.05)
@@ -114,31 +116,44 @@ def test_a_file_with_one_byte_changed_is_refused(tmp_path):
     networks.save(path, tensors, {"sizes": {"n_features": 6}, "log": [{"epoch": 1, "dev_loss": 0.25}]})
     content = path.read_bytes()
     for place in range(len(content)):
-        for changed in (content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :], content[:place]):
+        for changed in (
+            content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :],
+            content[:place],
+        ):
             path.write_bytes(changed)
             with pytest.raises(UserError) as error:
                 networks.load(path)
-            assert str(error.value).startswith(f"{path}: ") and str(error.value).endswith("; remove it and run stage 4 again")
+            assert str(error.value).startswith(f"{path}: ") and str(error.value).endswith(
+                "; remove it and run stage 4 again"
+            )
             assert "\n" not in str(error.value)
 
 
 def test_a_file_without_a_checksum(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"weight": torch.zeros(2)}, path, {"notes": '{"sizes": {"n_features": 6}}'})
-    with pytest.raises(UserError, match=r"x\.safetensors: of an older version, without a checksum; remove it and run stage 4 again"):
+    with pytest.raises(
+        UserError, match=r"x\.safetensors: of an older version, without a checksum; remove it and run stage 4 again"
+    ):
         networks.load(path)
 
 
 def test_a_checkpoint_of_another_optimiser(tmp_path):
     """As a version of torch with other settings would leave it."""
     network = Linear(True)
-    networks.save_checkpoint(tmp_path / "x", network, torch.optim.SGD(network.parameters(), 0.1), {"run": "1", "log": [], "sums": None})
+    networks.save_checkpoint(
+        tmp_path / "x", network, torch.optim.SGD(network.parameters(), 0.1), {"run": "1", "log": [], "sums": None}
+    )
     tensors, notes = networks.load(tmp_path / "x")
     networks.save(tmp_path / "x", {name: tensor for name, tensor in tensors.items() if name != "random.cpu"}, notes)
-    with pytest.raises(UserError, match=r"x: not a checkpoint of this version \(KeyError: 'cpu'\); remove it and run stage 4 again"):
+    with pytest.raises(
+        UserError, match=r"x: not a checkpoint of this version \(KeyError: 'cpu'\); remove it and run stage 4 again"
+    ):
         networks.load_checkpoint(tmp_path / "x", network, torch.optim.SGD(network.parameters(), 0.1), "1")
     networks.save(tmp_path / "x", tensors, {**notes, "groups": []})
-    with pytest.raises(UserError, match=r"x: not a checkpoint of this version \(ValueError: .*\); remove it and run stage 4 again"):
+    with pytest.raises(
+        UserError, match=r"x: not a checkpoint of this version \(ValueError: .*\); remove it and run stage 4 again"
+    ):
         networks.load_checkpoint(tmp_path / "x", network, torch.optim.SGD(network.parameters(), 0.1), "1")
 
 

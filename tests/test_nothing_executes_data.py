@@ -9,7 +9,10 @@ import pytest
 import ser
 
 ROOT = Path(ser.__file__).parents[1]
-OWN = [*ROOT.glob("ser/**/*.py"), *(path for path in ROOT.glob("tools/**/*.py") if "venv" not in path.relative_to(ROOT).parts)]
+OWN = [
+    *ROOT.glob("ser/**/*.py"),
+    *(path for path in ROOT.glob("tools/**/*.py") if "venv" not in path.relative_to(ROOT).parts),
+]
 PYTHON = [*OWN, *ROOT.glob("tests/**/*.py")]
 SHELL = [path for path in ROOT.rglob("*.sh") if not {"venv", "downloads", "exp"} & set(path.relative_to(ROOT).parts)]
 
@@ -29,7 +32,11 @@ FORBIDDEN_IN_OWN = re.compile(
 )
 # Only so: calls, by name, that need an argument of this value, or may not have one of any other.
 NEEDED = {"torch.load": ("weights_only", True), "shutil.unpack_archive": ("filter", "data")}
-REFUSED = {"numpy.load": ("allow_pickle", False), "skops.io.load": ("trusted", None), "skops.io.loads": ("trusted", None)}
+REFUSED = {
+    "numpy.load": ("allow_pickle", False),
+    "skops.io.load": ("trusted", None),
+    "skops.io.loads": ("trusted", None),
+}
 # In tests these stand in texts that are to be found or refused, or make the bad input.
 ALLOWED = {(f"tests/test_{name}.py", what) for name in ("archive", "xvectors") for what in ("pickle", "pickle.dumps")}
 
@@ -49,7 +56,9 @@ def faults(path, own=False):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for item in node.names:
-                names[item.asname or item.name.partition(".")[0]] = item.name if item.asname else item.name.partition(".")[0]
+                names[item.asname or item.name.partition(".")[0]] = (
+                    item.name if item.asname else item.name.partition(".")[0]
+                )
                 found += [(node, item.name)] if is_forbidden(item.name, own) else []
         elif isinstance(node, ast.ImportFrom):
             for item in node.names:
@@ -59,22 +68,34 @@ def faults(path, own=False):
     for node in ast.walk(tree):
         for item in node.items if isinstance(node, ast.With) else []:
             if isinstance(item.context_expr, ast.Call) and full_name(item.context_expr.func) == "zipfile.ZipFile":
-                zips += [(name.id, node.lineno, node.end_lineno) for name in [item.optional_vars] if isinstance(name, ast.Name)]
+                zips += [
+                    (name.id, node.lineno, node.end_lineno)
+                    for name in [item.optional_vars]
+                    if isinstance(name, ast.Name)
+                ]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            keywords = {item.arg: item.value.value if isinstance(item.value, ast.Constant) else ... for item in node.keywords}
+            keywords = {
+                item.arg: item.value.value if isinstance(item.value, ast.Constant) else ... for item in node.keywords
+            }
             name = full_name(node.func)
             if keywords.get("shell", False) is not False:
                 found.append((node, "shell=True"))
             if name in NEEDED and keywords.get(NEEDED[name][0]) == NEEDED[name][1]:
                 fit.add(id(node.func))
-            if name in REFUSED and keywords.get(REFUSED[name][0], REFUSED[name][1]) is REFUSED[name][1] and None not in keywords:
+            if (
+                name in REFUSED
+                and keywords.get(REFUSED[name][0], REFUSED[name][1]) is REFUSED[name][1]
+                and None not in keywords
+            ):
                 fit.add(id(node.func))
             if isinstance(node.func, ast.Attribute) and not keywords.get("filter"):
                 receiver = getattr(node.func.value, "id", None)
                 is_zip = any(receiver == zipped and first <= node.lineno <= last for zipped, first, last in zips)
                 # ZipFile.extract cleans the member's name; the features' modules have an `extract` too
-                if node.func.attr == "extractall" or (node.func.attr == "extract" and "tarfile" in names and not is_zip):
+                if node.func.attr == "extractall" or (
+                    node.func.attr == "extract" and "tarfile" in names and not is_zip
+                ):
                     found.append((node, f"{node.func.attr} without filter"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute) and id(node) not in fit:
@@ -101,7 +122,11 @@ SHELL_FORBIDDEN = re.compile(
 def shell_faults(path):
     """The same for a shell script, line by line; comments are left out."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [f"{number}: {line.strip()}" for number, line in enumerate(lines, 1) if SHELL_FORBIDDEN.search(re.sub(r"(^|\s)#.*", "", line))]
+    return [
+        f"{number}: {line.strip()}"
+        for number, line in enumerate(lines, 1)
+        if SHELL_FORBIDDEN.search(re.sub(r"(^|\s)#.*", "", line))
+    ]
 
 
 def of(path):
@@ -109,7 +134,9 @@ def of(path):
 
 
 def test_the_files_are_found():
-    assert {"ser/config.py", "ser/features/logmel.py", "tools/run.py", "tests/conftest.py"} <= {of(path) for path in PYTHON}
+    assert {"ser/config.py", "ser/features/logmel.py", "tools/run.py", "tests/conftest.py"} <= {
+        of(path) for path in PYTHON
+    }
     assert {"path.sh", "tools/install.sh", "egs/ravdess/run.sh", "tests/run.sh"} <= {of(path) for path in SHELL}
     assert len(PYTHON) < 200  # no environment's
 

@@ -60,7 +60,9 @@ def place(recipe):
             writer(name, rng.standard_normal(3).astype(np.float32))
         for utt in recipe.classes:
             other(utt, rng.standard_normal(3).astype(np.float32))
-    Path("data/all/text").write_text("".join(f"{utt} {'yes' if name == 'low' else 'oh no'}\n" for utt, name in recipe.classes.items()))
+    Path("data/all/text").write_text(
+        "".join(f"{utt} {'yes' if name == 'low' else 'oh no'}\n" for utt, name in recipe.classes.items())
+    )
     others = [(name, model, "global") for name, model in HEARS_FRAMES.items() if model]
     for name, model, normalisation in (("peng", PENG, "global"), ("lemoine", LEMOINE, "speaker"), *others):
         content = read_yaml("conf/toy/tiny.yaml") | {"model": model, "normalisation": normalisation}
@@ -113,7 +115,10 @@ def test_code_that_changed_since_is_refused(place, monkeypatch):
     folder = trained(place, "svm")
     sources = runs.sources
     monkeypatch.setattr(runs, "sources", lambda *modules: {**sources(*modules), "ser.features.logmel": "edited"})
-    with pytest.raises(UserError, match=rf"^{folder}: trained with other code \(ser.features.logmel\); put that code back, or train anew"):
+    with pytest.raises(
+        UserError,
+        match=rf"^{folder}: trained with other code \(ser.features.logmel\); put that code back, or train anew",
+    ):
         predict.main([str(folder), "heard"])
 
 
@@ -137,7 +142,9 @@ def test_a_network_that_reads_words_and_x_vectors(place, capsys):
     for name in "abc":
         frames = torch.from_numpy((features(name) - statistics["mean"]) / statistics["deviation"])[None]
         with torch.no_grad():
-            scores, _ = network(frames, torch.tensor([frames.shape[1]]), **words.of([name]), xvectors=torch.tensor(vectors[name])[None])
+            scores, _ = network(
+                frames, torch.tensor([frames.shape[1]]), **words.of([name]), xvectors=torch.tensor(vectors[name])[None]
+            )
         np.testing.assert_allclose(table[f"heard/{name}.wav"][1], scores.softmax(1)[0], atol=1e-4)
     one = told(capsys, "--text", "Oh no!", "--xvectors", "heard.scp", folder, "heard/a.wav")
     np.testing.assert_allclose(one["heard/a.wav"][1], table["heard/a.wav"][1], atol=1e-4)
@@ -193,7 +200,11 @@ def test_a_row_is_told_as_soon_as_it_is_known(place, capsys, monkeypatch):
     capsys.readouterr()
     rows = []
     read = trained_module.audio.read
-    monkeypatch.setattr(trained_module.audio, "read", lambda *given: rows.append(capsys.readouterr().out.count("heard/")) or read(*given))
+    monkeypatch.setattr(
+        trained_module.audio,
+        "read",
+        lambda *given: rows.append(capsys.readouterr().out.count("heard/")) or read(*given),
+    )
     predict.main([str(folder), "heard"])
     assert rows == [0, 1, 1]
 
@@ -205,8 +216,17 @@ def test_a_machine_that_is_normalised_by_speaker(place, capsys):
     table = told(capsys, folder, "heard")
     frames = np.concatenate([features(name) for name in "abc"]).astype(float)
     run = read_run(folder)
-    pooled = np.stack([classical.pool(((features(name) - frames.mean(0)) / frames.std(0)).astype(np.float32), run.system.model) for name in "abc"])
-    np.testing.assert_allclose([shares for _, shares in table.values()], classical.probabilities(classical.load(run).estimator, pooled), atol=1e-3)
+    pooled = np.stack(
+        [
+            classical.pool(((features(name) - frames.mean(0)) / frames.std(0)).astype(np.float32), run.system.model)
+            for name in "abc"
+        ]
+    )
+    np.testing.assert_allclose(
+        [shares for _, shares in table.values()],
+        classical.probabilities(classical.load(run).estimator, pooled),
+        atol=1e-3,
+    )
 
 
 class TestRefused:
@@ -223,8 +243,20 @@ class TestRefused:
 
     def test_words_that_are_not_there(self, place):
         folder = trained(place, "peng")
-        self.refuse(f"{folder}: its system reads what is said; give --text or --texts (in Python words=)", "--xvectors", "heard.scp", folder, "heard")
-        self.refuse(f"{folder}: its system reads x-vectors; give --xvectors (in Python xvectors=)", "--text", "no", folder, "heard/a.wav")
+        self.refuse(
+            f"{folder}: its system reads what is said; give --text or --texts (in Python words=)",
+            "--xvectors",
+            "heard.scp",
+            folder,
+            "heard",
+        )
+        self.refuse(
+            f"{folder}: its system reads x-vectors; give --xvectors (in Python xvectors=)",
+            "--text",
+            "no",
+            folder,
+            "heard/a.wav",
+        )
         self.refuse("--text: for one recording, and there are 3; give --texts", "--text", "no", folder, "heard")
         Path("texts").write_text("a no\nb no\n")
         named = "lines start with the files' names without their suffixes"
@@ -252,18 +284,29 @@ class TestRefused:
 
     def test_every_model_is_here(self):
         of_one_vector = {"issa"}  # and not of frames: tests/models/test_issa.py
-        assert {"sherman", "svm", "logistic", "lemoine", "peng"} | of_one_vector | HEARS_FRAMES.keys() - {"tiny"} == set(kinds("model"))
+        assert {"sherman", "svm", "logistic", "lemoine", "peng"} | of_one_vector | HEARS_FRAMES.keys() - {
+            "tiny"
+        } == set(kinds("model"))
 
     def test_recordings(self, place):
         folder = trained(place, "tiny")
         Path("none").mkdir()
-        self.refuse("none: no recordings in it (.wav, .flac, .ogg, .mp3, .aiff, .aif); give another folder", folder, "none")
+        self.refuse(
+            "none: no recordings in it (.wav, .flac, .ogg, .mp3, .aiff, .aif); give another folder", folder, "none"
+        )
         self.refuse("heard/z.wav: No such file or directory; check the path and its permissions", folder, "heard/z.wav")
         soundfile.write("heard/d.wav", 0.1 * np.arange(50) % 3 / 9, RATE)
-        self.refuse("heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out", folder, "heard/d.wav")
+        self.refuse(
+            "heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out", folder, "heard/d.wav"
+        )
         Path("more").mkdir()
         shutil.copy("heard/a.wav", "more")
-        self.refuse("more/a.wav: heard/a.wav has that name too; rename one, or give one of them alone", folder, "heard/a.wav", "more")
+        self.refuse(
+            "more/a.wav: heard/a.wav has that name too; rename one, or give one of them alone",
+            folder,
+            "heard/a.wav",
+            "more",
+        )
 
     def test_a_folder_that_holds_runs(self, place):
         place.lay_out("tiny/honest/fold1_seed1")
@@ -291,7 +334,11 @@ class TestRefused:
             reason = "it holds more than its size"
         with open(folder / "model.skops", "wb") as stream:
             skops.io.dump(machine, stream, compression=8 if what == "large" else 0)
-        self.refuse(f"{folder}/model.skops: not a whole svm ({reason}); remove or rename {folder} and run stage 3 again", folder, "heard")
+        self.refuse(
+            f"{folder}/model.skops: not a whole svm ({reason}); remove or rename {folder} and run stage 3 again",
+            folder,
+            "heard",
+        )
 
     def test_a_machine_that_was_damaged(self, place):
         folder = trained(place, "svm")
@@ -307,7 +354,9 @@ class TestRefused:
                 del content[at:]
             (folder / "model.skops").write_bytes(content)
             try:
-                same = classical.load(read_run(folder)).estimator  # a bit that is no matter, as of the time in a zip file
+                same = classical.load(
+                    read_run(folder)
+                ).estimator  # a bit that is no matter, as of the time in a zip file
                 assert np.array_equal(classical.probabilities(same, frames), classical.probabilities(machine, frames))
             except UserError as error:
                 assert str(error).startswith(f"{folder}/model.skops: not a whole svm (")
@@ -318,4 +367,8 @@ class TestRefused:
         folder = trained(place, "tiny")
         weights, _ = networks.load(folder / "best.safetensors")
         networks.save(folder / "best.safetensors", weights)
-        self.refuse(f"{folder}/best.safetensors: of an older version; remove or rename the folder and run stage 4 again", folder, "heard")
+        self.refuse(
+            f"{folder}/best.safetensors: of an older version; remove or rename the folder and run stage 4 again",
+            folder,
+            "heard",
+        )

@@ -78,9 +78,7 @@ def test_the_validator_accepts_it(corpus, data, capsys):
     prepare(corpus, data)
     capsys.readouterr()
     validate_data.main([str(data)])
-    assert (
-        capsys.readouterr().out == f"{data}: valid: 5 utterances, 0.00 h, 2 speakers, 3 classes, 11 tables\n"
-    )
+    assert capsys.readouterr().out == f"{data}: valid: 5 utterances, 0.00 h, 2 speakers, 3 classes, 11 tables\n"
 
 
 @pytest.mark.skipif(not (KALDI / "utils").is_dir(), reason="KALDI_ROOT does not point at Kaldi's source tree")
@@ -206,7 +204,9 @@ def test_utterances_of_a_list_are_left_out(corpus, data, tmp_path, capsys, monke
     assert "6 utterances, of which 0 are missing\n3 utterances" in out and "unreadable: 0\n" in out
     validate_data.main([str(data)])
     unwanted.write_text("actor99-1\n")
-    with pytest.raises(UserError, match=f"{unwanted}: actor99-1 is not an utterance of the corpus; remove it from the list"):
+    with pytest.raises(
+        UserError, match=f"{unwanted}: actor99-1 is not an utterance of the corpus; remove it from the list"
+    ):
         prepare(corpus, data, "--leave-out", str(unwanted))
     with pytest.raises(UserError, match="/nowhere: no such"):
         prepare(corpus, data, "--leave-out", str(tmp_path / "nowhere"))
@@ -275,7 +275,9 @@ def test_a_data_directory_of_another_make_is_left_alone(corpus, data):
         (data / name).write_text("a mine\n")
     with pytest.raises(UserError, match=f"{data}: a data directory that stage 0 did not write .*; use another folder"):
         prepare(corpus, data)
-    assert {path.name: path.read_text() for path in data.iterdir()} == dict.fromkeys(("wav.scp", "utt2own", "text"), "a mine\n")
+    assert {path.name: path.read_text() for path in data.iterdir()} == dict.fromkeys(
+        ("wav.scp", "utt2own", "text"), "a mine\n"
+    )
     for path in data.iterdir():
         path.unlink()
     (data / "notes").write_text("mine")
@@ -342,9 +344,7 @@ def test_one_that_was_stopped_while_writing_is_no_data_directory(corpus, data, m
 def test_two_recordings_of_one_id_are_refused(corpus, data, monkeypatch):
     twins = [Utterance("a-1", "a", "f", "sad", "", corpus / name) for name in ("one.wav", "two.wav")]
     monkeypatch.setattr(ravdess, "utterances", lambda root: Found(twins))
-    with pytest.raises(
-        UserError, match=f"{corpus}/two.wav: has the same utterance id, a-1, as {corpus}/one.wav"
-    ):
+    with pytest.raises(UserError, match=f"{corpus}/two.wav: has the same utterance id, a-1, as {corpus}/one.wav"):
         prepare(corpus, data)
 
 

@@ -59,7 +59,9 @@ def test_blstm_is_torchs_with_packed_sequences(blstm):
         theirs += [getattr(reference, name + suffix) for name in NAMES[:3]]
     assert len(ours) == len(theirs) == 7
     gradients = torch.autograd.grad((states * for_states).sum() + (last * for_last).sum(), ours)
-    expected_gradients = torch.autograd.grad((expected * for_states).sum() + (torch.cat((final[0], final[1]), 1) * for_last).sum(), theirs)
+    expected_gradients = torch.autograd.grad(
+        (expected * for_states).sum() + (torch.cat((final[0], final[1]), 1) * for_last).sum(), theirs
+    )
     for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, expected_gradient)
     assert not gradients[0][~mask(lengths, max(UNEQUAL))].any()
@@ -100,7 +102,11 @@ def test_the_cell_blstm_is_torchs_with_packed_sequences(size, lengths):
     given = layer(steps, torch.tensor(lengths))
     packed = nn.utils.rnn.pack_padded_sequence(steps, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
     output, (state, cell) = reference(packed)
-    expected = (nn.utils.rnn.pad_packed_sequence(output, batch_first=True)[0], torch.cat((*state,), 1), torch.cat((*cell,), 1))
+    expected = (
+        nn.utils.rnn.pad_packed_sequence(output, batch_first=True)[0],
+        torch.cat((*state,), 1),
+        torch.cat((*cell,), 1),
+    )
     for one, other in zip(given, expected, strict=True):
         torch.testing.assert_close(one, other)
 

@@ -60,12 +60,19 @@ def write_scores(system, protocol, run, answers, own=False, **about):
     """Scores as stage 5 writes them: `answers` are the first letters of the true and the predicted classes. What is None in `about`
     is left out."""
     fold = run[4]
-    files = {"system": [*Path().glob(f"conf/?/{system}.yaml"), *Path("..").glob(f"other/conf/?/{system}.yaml")][0], "protocol": Path(f"conf/protocols/{protocol}.yaml")}
+    files = {
+        "system": [*Path().glob(f"conf/?/{system}.yaml"), *Path("..").glob(f"other/conf/?/{system}.yaml")][0],
+        "protocol": Path(f"conf/protocols/{protocol}.yaml"),
+    }
     try:
         told = {"system": read_system(files["system"]), "protocol": read_protocol(files["protocol"])}
         row = {"code": code(*files.values()), "folds": "f", "recordings": "r", "speakers": "s"} | about.pop("row", {})
         identity = {f"{part} settings": json.dumps(settings(config)) for part, config in told.items()}
-        identity |= {"row": " ".join(f"{part} {value}" for part, value in row.items()), "modules": "ser.x 1", "trainer": "t"}
+        identity |= {
+            "row": " ".join(f"{part} {value}" for part, value in row.items()),
+            "modules": "ser.x 1",
+            "trainer": "t",
+        }
     except UserError:  # a broken system file
         identity = {}
     about = {
@@ -112,7 +119,10 @@ def test_nothing_was_run(place, capsys):
     }  # fmt: skip
     assert table["beta"]["paper's table"] == "on other: IX, WA 99"  # told, and no more
     assert (table["beta"]["published WA"], table["beta"]["difference"]) == ("–", "–")
-    assert (table["gamma"]["paper's table"], table["gamma"]["command"]) == ("–", "`./run.sh --systems conf/a/gamma.yaml`")
+    assert (table["gamma"]["paper's table"], table["gamma"]["command"]) == (
+        "–",
+        "`./run.sh --systems conf/a/gamma.yaml`",
+    )
     text = Path("RESULTS.md").read_text()
     assert text.startswith("# Results: toy\n")
     assert text.rstrip().endswith("in a text file beside it.")
@@ -163,7 +173,10 @@ def test_seeds_that_say_the_same_count_once(place):
             write_scores("gamma", "paper", f"fold1_seed{seed}", "llhh lllh", seed=seed)
     low, high = stats.t.interval(0.95, 1, 87.5, stats.sem([75, 100]))
     table = rows()
-    assert (table["beta"]["apart WA"], table["beta"]["runs 2"]) == (f"87.5 ± {(high - low) / 2:.1f}", "10 (2 of 3 folds)")
+    assert (table["beta"]["apart WA"], table["beta"]["runs 2"]) == (
+        f"87.5 ± {(high - low) / 2:.1f}",
+        "10 (2 of 3 folds)",
+    )
     assert (table["gamma"]["paper† WA"], table["gamma"]["runs"]) == ("75.0", "5 (1 of 3 folds)")
 
 
@@ -207,7 +220,14 @@ def test_a_protocol_that_was_edited_since(place):
 
 
 @pytest.mark.parametrize(
-    ("part", "told"), [("recordings", "recordings"), ("folds", "folds"), ("speakers", "speakers"), ("code", r"code (ser.x)"), ("words", "words")]
+    ("part", "told"),
+    [
+        ("recordings", "recordings"),
+        ("folds", "folds"),
+        ("speakers", "speakers"),
+        ("code", r"code (ser.x)"),
+        ("words", "words"),
+    ],
 )
 def test_what_is_not_of_one_row_is_not_averaged(place, part, told):
     """The larger part stands; of parts of one size that of today's code."""
@@ -216,7 +236,9 @@ def test_what_is_not_of_one_row_is_not_averaged(place, part, told):
     write_scores("alpha", "apart", "fold3_seed1", "llhh hhll", row={part: "other"}, modules="ser.x 2")
     row = rows()["alpha"]
     assert row["apart WA"].startswith("87.5 ±") and row["runs 2"] == "2 (2 of 3 folds)"
-    assert f"- **alpha**, apart: left out fold3_seed1: made with other {told} than those shown; {REDO}" in scores_section()
+    assert (
+        f"- **alpha**, apart: left out fold3_seed1: made with other {told} than those shown; {REDO}" in scores_section()
+    )
 
 
 def test_of_equally_many_those_of_todays_code_are_shown(place):
@@ -263,7 +285,10 @@ def test_scores_made_here_stand_beside_the_published_ones(place):
     write_scores("alpha", "apart", "fold1_seed1", "llhh llhh", own=True)
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds)")
-    assert "- **alpha**, apart: the published scores are shown; made here, beside them: fold1_seed1 WA 100.0." in scores_section()
+    assert (
+        "- **alpha**, apart: the published scores are shown; made here, beside them: fold1_seed1 WA 100.0."
+        in scores_section()
+    )
     path = Path("conf/a/alpha.yaml")  # now the published ones are of other settings
     path.write_text(path.read_text().replace("cost: [1]", "cost: [3]"))
     write_scores("alpha", "apart", "fold1_seed1", "llhh llll", own=True)
@@ -296,7 +321,9 @@ def test_damaged_scores_are_told_in_a_line(place, old, new, told):
     text, count = re.subn(old, new, path.read_text())
     assert count == 1
     path.write_text(text)
-    with pytest.raises(UserError, match=f"^{path}: {told}: missing or damaged; run stage 5 again, or fetch the file again$"):
+    with pytest.raises(
+        UserError, match=f"^{path}: {told}: missing or damaged; run stage 5 again, or fetch the file again$"
+    ):
         rows()
 
 
@@ -316,7 +343,10 @@ def test_systems_of_other_folds_are_not_tested_against_each_other(place, part):
     assert told in scores_section()
 
 
-@pytest.mark.parametrize(("drawn", "model", "is_shown"), [("", None, True), (", model 0123abcd", "0123abcd9", True), (", model 0123abcd", "9", False)])
+@pytest.mark.parametrize(
+    ("drawn", "model", "is_shown"),
+    [("", None, True), (", model 0123abcd", "0123abcd9", True), (", model 0123abcd", "9", False)],
+)
 def test_figures_of_another_runs_network_are_not_shown(place, drawn, model, is_shown):
     write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", model=model)
     Path("figures").mkdir()
@@ -343,7 +373,10 @@ def test_data_that_changed_since_is_told(place):
     assert "- **alpha**, apart: data/ has other recordings now than these scores were made of." in scores_section()
     Path("data/folds/apart/fold1/test").write_text("b low\n")
     rows()
-    assert "- **alpha**, apart: data/ has other folds and recordings now than these scores were made of." in scores_section()
+    assert (
+        "- **alpha**, apart: data/ has other folds and recordings now than these scores were made of."
+        in scores_section()
+    )
     shutil.rmtree("data")  # as in a fresh clone
     assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
 
@@ -353,7 +386,9 @@ def test_two_protocols_of_one_name_are_refused(place):
     shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/mine.yaml")
     assert "mine WA" in rows()["alpha"]
     shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/apart.yaml")
-    with pytest.raises(UserError, match=r"conf/protocols/own/apart.yaml: conf/protocols/apart.yaml has the same name; rename one"):
+    with pytest.raises(
+        UserError, match=r"conf/protocols/own/apart.yaml: conf/protocols/apart.yaml has the same name; rename one"
+    ):
         rows()
 
 
@@ -385,7 +420,10 @@ def test_difference_from_each_published_number(place):
 
 
 def test_a_paper_may_have_a_protocol_of_another_name_and_numbers_of_both_kinds(place):
-    for name, own in (("alpha", "table: V, protocol: plain, wa: 50, ua: 40"), ("gamma", "table: VI, protocol: plain, ua: 60")):
+    for name, own in (
+        ("alpha", "table: V, protocol: plain, wa: 50, ua: 40"),
+        ("gamma", "table: VI, protocol: plain, ua: 60"),
+    ):
         path = Path(f"conf/a/{name}.yaml")
         text = re.sub(r"paper:\n(  - .*\n)+", "", path.read_text())
         path.write_text(f"paper:\n  - {{corpus: toy, {own}}}\n  - {{corpus: other, table: I, wa: 1, ua: 2}}\n{text}")
@@ -456,7 +494,9 @@ def test_other_metrics(place, answers):
 
 
 def test_a_new_metric_is_a_column(place, monkeypatch):
-    monkeypatch.setitem(metrics.METRICS, "errors", metrics.Metric("errors", lambda counts: float(counts.sum() - np.trace(counts))))
+    monkeypatch.setitem(
+        metrics.METRICS, "errors", metrics.Metric("errors", lambda counts: float(counts.sum() - np.trace(counts)))
+    )
     for fold, answers in ((1, "llhh lllh"), (2, "llhh hhhh")):
         write_scores("alpha", "apart", f"fold{fold}_seed1", answers)
     report.main(["--corpus", "toy"])
@@ -537,7 +577,9 @@ def test_an_unknown_main_system(place):
 def test_a_table_aside(place):
     write_protocol = Path("conf/protocols/noisy.yaml").write_text
     alpha = Path("conf/a/alpha.yaml")
-    alpha.write_text(alpha.read_text().replace("paper:\n", "paper:\n  - {corpus: toy, table: IV, protocol: noisy, wa: 15}\n"))
+    alpha.write_text(
+        alpha.read_text().replace("paper:\n", "paper:\n  - {corpus: toy, table: IV, protocol: noisy, wa: 15}\n")
+    )
     write_protocol("description: with noise\nbase: apart.yaml\nnoise: snr10\ntable: Under noise\n")
     write_scores("alpha", "apart", "fold1_seed1", "lllh lllh")
     table = rows()
@@ -557,7 +599,16 @@ def test_a_table_aside(place):
     header, _, row = [line.strip("| ").split(" | ") for line in section if line.startswith("| ")]
     assert header[2:8] == ["apart WA", "apart UA", "runs", "noisy WA", "published WA", "difference"]
     assert row[0] == "**alpha**: the alpha"
-    assert row[2:10] == ["100.0", "100.0", "1 (1 of 3 folds)", "75.0 ± 0.0", "15", "+60.0", "75.0 ± 0.0", "2 (2 of 3 folds)"]
+    assert row[2:10] == [
+        "100.0",
+        "100.0",
+        "1 (1 of 3 folds)",
+        "75.0 ± 0.0",
+        "15",
+        "+60.0",
+        "75.0 ± 0.0",
+        "2 (2 of 3 folds)",
+    ]
     assert row[-1] == '`./run.sh --systems conf/a/alpha.yaml --protocol "apart noisy" --seeds 2`'
 
 
@@ -565,7 +616,9 @@ def test_a_system_whose_paper_speaks_of_a_table_aside_alone_stands_there(place):
     """And nothing beside it of other utterances."""
     gamma = Path("conf/a/gamma.yaml")
     gamma.write_text(f"paper:\n  - {{corpus: toy, table: IV, protocol: some, ua: 15}}\n{gamma.read_text()}")
-    Path("conf/protocols/some.yaml").write_text("description: some\nbase: apart.yaml\nwhere: {cond: [loud]}\ntable: Aside\n")
+    Path("conf/protocols/some.yaml").write_text(
+        "description: some\nbase: apart.yaml\nwhere: {cond: [loud]}\ntable: Aside\n"
+    )
     assert rows().keys() == {"alpha", "beta"}
     section = Path("RESULTS.md").read_text().split("## Aside\n")[1].split("\n## ")[0]
     header, _, row = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
@@ -596,7 +649,9 @@ def test_protocols_are_described_and_marked(place):
         write_scores("alpha", "apart", run, "llhh lllh", overlap="sizes; train and test share 0 of 2 speakers")
     rows()
     lines = Path("RESULTS.md").read_text().splitlines()
-    paper = lines.index("- Protocol **paper**: about paper. **The test set selects the networks' epoch: their numbers are too good.**")
+    paper = lines.index(
+        "- Protocol **paper**: about paper. **The test set selects the networks' epoch: their numbers are too good.**"
+    )
     assert lines[paper + 1 : paper + 3] == ["  - 3 folds", "  - fold 1: sizes 1; shared 1"]
     apart = lines.index("- Protocol **apart**: about apart.")
     assert apart > paper
@@ -638,17 +693,34 @@ def test_what_a_row_was_made_with(place):
         write_scores("alpha", "plain", f"fold{fold}_seed1", "llhh lllh", inputs=inputs, parameters=parameters)
     write_scores("beta", "plain", "fold1_seed1", "llhh lllh", inputs="words 3a, vectors 77, xvectors 78", parameters=7)
     rows()
-    alpha, beta = (line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith(("| **alpha**:", "| **beta**:")))
-    assert alpha.startswith("| **alpha**: the alpha (**word vectors learned from scratch**) | ") and "| 4,000 to 5,000 |" in alpha
+    alpha, beta = (
+        line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith(("| **alpha**:", "| **beta**:"))
+    )
+    assert (
+        alpha.startswith("| **alpha**: the alpha (**word vectors learned from scratch**) | ")
+        and "| 4,000 to 5,000 |" in alpha
+    )
     assert beta.startswith("| **beta**: the beta | ") and "| 7 |" in beta
     assert beta.endswith("--protocol plain --glove FILE` |") and "--glove" not in alpha
 
 
 def test_a_protocol_whose_test_speakers_train_is_marked(place):
-    write_scores("alpha", "plain", "fold1_seed1", "llhh lllh", overlap="sizes; train and test share 0 of 4 speakers, 2 of 2 sentences")
+    write_scores(
+        "alpha",
+        "plain",
+        "fold1_seed1",
+        "llhh lllh",
+        overlap="sizes; train and test share 0 of 4 speakers, 2 of 2 sentences",
+    )
     report.main(["--corpus", "toy"])
     assert "‡" not in Path("RESULTS.md").read_text()
-    write_scores("alpha", "plain", "fold2_seed1", "llhh lllh", overlap="sizes; train and test share 3 of 10 speakers, 0 of 2 sentences")
+    write_scores(
+        "alpha",
+        "plain",
+        "fold2_seed1",
+        "llhh lllh",
+        overlap="sizes; train and test share 3 of 10 speakers, 0 of 2 sentences",
+    )
     report.main(["--corpus", "toy", "--main", "alpha"])
     text = Path("RESULTS.md").read_text()
     assert "| plain‡ WA |" in text and "| plain‡ UA |" in text and "| paper† WA |" in text
@@ -682,7 +754,8 @@ LOG = [
 
 
 @pytest.mark.parametrize(
-    ("protocol", "log"), [("apart", LOG), ("plain", [{key: line[key] for key in line if "dev" not in key} for line in LOG])]
+    ("protocol", "log"),
+    [("apart", LOG), ("plain", [{key: line[key] for key in line if "dev" not in key} for line in LOG])],
 )
 def test_learning_curves(place, protocol, log):
     for run in ("fold1_seed1", "fold2_seed1"):

@@ -69,7 +69,9 @@ def test_a_system_takes_its_parts_of_the_feature(recipe):
     """Of a folder that has all parts, those of the system alone, in its order, with and without noise."""
     means = {"kind": "means", "sample_rate": 8000, "n_fft": 64, "hop_length": 32, "n_mels": 3, "n_mfcc": 1}
     system = recipe.yaml.safe_load(Path("conf/toy/svm.yaml").read_text())
-    recipe.write_yaml("conf/toy/svm.yaml", **system | {"feature": means | {"parts": ["rms", "mel"]}, "augment": ["snr0"]})
+    recipe.write_yaml(
+        "conf/toy/svm.yaml", **system | {"feature": means | {"parts": ["rms", "mel"]}, "augment": ["snr0"]}
+    )
     run = runs.read_run(recipe.lay_out("run", system="svm"))
     for noise, factor in ((None, 1), ("snr0", 2)):
         folder = run.feature_folder(noise)
@@ -128,7 +130,10 @@ def test_a_run_that_is_laid_out_again_is_the_same_run(recipe):
 
 
 CHANGES = {
-    "split": (lambda: edit("data/folds/selects_on_dev/fold1/train", "a-01 low", "a-01 high"), r"utterances in data/folds/selects_on_dev/fold1"),
+    "split": (
+        lambda: edit("data/folds/selects_on_dev/fold1/train", "a-01 low", "a-01 high"),
+        r"utterances in data/folds/selects_on_dev/fold1",
+    ),
     "recordings": (lambda: edit("data/all/utt2md5", "md5-of-a-01", "another"), r"recordings \(by data/all/utt2md5\)"),
     "speakers": (lambda: edit("data/all/utt2spk", "a-01 a", "a-01 b"), "speakers"),
 }
@@ -141,7 +146,10 @@ def test_a_run_notes_by_content_what_changed(recipe, part):
     parts = run.parts
     change()
     assert [name for name in parts if run.parts[name] != parts[name]] == [part]
-    with pytest.raises(UserError, match=f"exp/run: made with other {told}; remove or rename the folder to run it anew, or put that back$"):
+    with pytest.raises(
+        UserError,
+        match=f"exp/run: made with other {told}; remove or rename the folder to run it anew, or put that back$",
+    ):
         run.refuse_changes()
 
 
@@ -162,7 +170,9 @@ def test_file_times_are_no_matter(recipe):
     read_features(run, read_run_fold(run))
 
 
-@pytest.mark.parametrize("module", ["ser.models.sherman", "ser.layers", "ser.features.logmel", "ser.normalisation", "ser.batches"])
+@pytest.mark.parametrize(
+    "module", ["ser.models.sherman", "ser.layers", "ser.features.logmel", "ser.normalisation", "ser.batches"]
+)
 def test_other_code_is_another_run(recipe, monkeypatch, module):
     run = runs.read_run(recipe.lay_out("run"))
     other_code(monkeypatch, module)
@@ -197,7 +207,9 @@ def test_a_run_that_has_not_begun_is_laid_out_anew_and_one_that_has_is_refused(r
     recipe.lay_out("run", epochs=2)
     assert runs.read_run(folder).system.training.epochs == 2
     (folder / "epochs.jsonl").touch()
-    with pytest.raises(UserError, match=r"exp/run: made with other system \(training.epochs 2, not 3\); remove or rename the folder"):
+    with pytest.raises(
+        UserError, match=r"exp/run: made with other system \(training.epochs 2, not 3\); remove or rename the folder"
+    ):
         recipe.lay_out("run", epochs=3)
     assert runs.read_run(folder).system.training.epochs == 2
 
@@ -207,7 +219,9 @@ def test_what_was_trained_without_a_word_of_what_is_no_run(recipe):
     folder = recipe.lay_out("run")
     (folder / "run.yaml").unlink()
     (folder / "done").touch()
-    with pytest.raises(UserError, match=r"exp/run: no run.yaml says what was trained here; remove or rename the folder"):
+    with pytest.raises(
+        UserError, match=r"exp/run: no run.yaml says what was trained here; remove or rename the folder"
+    ):
         recipe.lay_out("run")
     assert not (folder / "run.yaml").exists()
 
@@ -267,5 +281,8 @@ def test_folds_of_another_protocol_of_the_same_name_are_refused(recipe):
     made_for.write_text(recipe.yaml.safe_dump(content | {"description": "in other words"}))
     run.refuse_changes()
     made_for.write_text(recipe.yaml.safe_dump(content | {"folds": {"kind": "groups", "by": "spk", "number": 3}}))
-    with pytest.raises(UserError, match=r"data/folds/selects_on_dev: made for another protocol of this name: folds.number 3, not 4; run stage 1"):
+    with pytest.raises(
+        UserError,
+        match=r"data/folds/selects_on_dev: made for another protocol of this name: folds.number 3, not 4; run stage 1",
+    ):
         run.refuse_changes()

@@ -39,7 +39,10 @@ def test_code_that_gives_the_same_bytes_is_written_down(two, tmp_path, capsys):
     call(*two)
     assert "2 runs, all the same" in capsys.readouterr().out
     lines = [line.split()[:5] for line in (tmp_path / "same_code.txt").read_text().splitlines()]
-    assert lines == [["oldsvm", "newsvm", "logmel+svm", "c0", "c1"], ["oldtiny", "newtiny", "logmel+sherman", "c0", "c1"]]
+    assert lines == [
+        ["oldsvm", "newsvm", "logmel+svm", "c0", "c1"],
+        ["oldtiny", "newtiny", "logmel+sherman", "c0", "c1"],
+    ]
     assert identity.current_code("oldtiny") == "newtiny" == identity.current_code("newtiny")
     assert identity.current_code("another") == "another"
     whole = (tmp_path / "same_code.txt").read_bytes()
@@ -52,7 +55,9 @@ def test_a_later_change_follows_the_earlier(two, tmp_path):
     assert [identity.current_code(code) for code in "abcd"] == ["c", "c", "c", "d"]
 
 
-@pytest.mark.parametrize("what", ["exp/tiny/selects_on_dev/fold1_seed1/best.safetensors", "results/svm/selects_on_dev/fold1_seed1.txt"])
+@pytest.mark.parametrize(
+    "what", ["exp/tiny/selects_on_dev/fold1_seed1/best.safetensors", "results/svm/selects_on_dev/fold1_seed1.txt"]
+)
 def test_another_byte_is_refused(two, tmp_path, what):
     path = two[0] / what
     content = bytearray(path.read_bytes())

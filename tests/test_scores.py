@@ -51,7 +51,14 @@ def test_round_trip(tmp_path):
 
 
 def test_the_file_can_be_read_by_eye(tmp_path):
-    scores = Scores({"seed": 1, "note": "two\nlines"}, ["a", "b"], ["y", "x"], np.array([0, 1]), np.array([1, 1]), np.array([[0.25, 0.75], [1e-9, 1]]))
+    scores = Scores(
+        {"seed": 1, "note": "two\nlines"},
+        ["a", "b"],
+        ["y", "x"],
+        np.array([0, 1]),
+        np.array([1, 1]),
+        np.array([[0.25, 0.75], [1e-9, 1]]),
+    )
     write_scores(tmp_path / "scores.txt", scores)
     assert (tmp_path / "scores.txt").read_text() == (
         "# seed: 1\n# note: two lines\n# utt true predicted a b\nx b b 0.000000 1.000000\ny a b 0.250000 0.750000\n"
@@ -60,7 +67,9 @@ def test_the_file_can_be_read_by_eye(tmp_path):
 
 def test_the_prediction_survives_posteriors_that_are_almost_equal(tmp_path):
     posteriors = np.array([[0.49999999, 0.50000001]])
-    write_scores(tmp_path / "scores.txt", Scores({}, ["a", "b"], ["x"], np.array([1]), posteriors.argmax(1), posteriors))
+    write_scores(
+        tmp_path / "scores.txt", Scores({}, ["a", "b"], ["x"], np.array([1]), posteriors.argmax(1), posteriors)
+    )
     assert read_scores(tmp_path / "scores.txt").predicted.tolist() == [1]
 
 
@@ -114,7 +123,18 @@ def test_the_last_line_counts_without_its_line_end(tmp_path):
 
 
 def run_score(*options):
-    score.main([*options, "--systems", "conf/toy/tiny.yaml", "conf/toy/svm.yaml", "--protocols", "conf/protocols/selects_on_test.yaml", "--device", "cpu"])
+    score.main(
+        [
+            *options,
+            "--systems",
+            "conf/toy/tiny.yaml",
+            "conf/toy/svm.yaml",
+            "--protocols",
+            "conf/protocols/selects_on_test.yaml",
+            "--device",
+            "cpu",
+        ]
+    )
 
 
 def test_stage_5_scores_what_is_done_and_new(recipe, capsys):
@@ -144,7 +164,9 @@ def test_stage_5_scores_what_is_done_and_new(recipe, capsys):
     assert shown[0] == printed[0]  # told again, and not made again
     assert shown[1].startswith("results/tiny/selects_on_test/fold2_seed1.txt: WA ")
     assert result.stat().st_mtime_ns == before
-    assert set(read_scores(result.with_stem("fold2_seed1")).utts) == set(recipe.part("train"))  # fold 2 is the other way round
+    assert set(read_scores(result.with_stem("fold2_seed1")).utts) == set(
+        recipe.part("train")
+    )  # fold 2 is the other way round
 
 
 @pytest.fixture
@@ -161,7 +183,10 @@ def test_scores_say_what_they_follow_from(scored):
     folder, result = scored
     scores, run = read_scores(result), read_run(folder)
     assert scores.about["run"] == run.identity
-    assert scores.about["model"] == hashlib.md5(hashlib.md5((folder / "model.skops").read_bytes()).hexdigest().encode()).hexdigest()
+    assert (
+        scores.about["model"]
+        == hashlib.md5(hashlib.md5((folder / "model.skops").read_bytes()).hexdigest().encode()).hexdigest()
+    )
     assert scores.row == run.row
     assert scores.settings("system") == settings(run.system)
     assert scores.settings("protocol") == settings(run.protocol)
@@ -178,7 +203,10 @@ def test_file_times_are_no_matter(scored, recipe):
     os.utime(result, (3e9, 3e9))
     shutil.rmtree(folder)
     conf = Path("conf/toy/svm.yaml")
-    recipe.write_yaml(str(conf), **(content := recipe.yaml.safe_load(conf.read_text())) | {"model": content["model"] | {"cost": [0.01]}})
+    recipe.write_yaml(
+        str(conf),
+        **(content := recipe.yaml.safe_load(conf.read_text())) | {"model": content["model"] | {"cost": [0.01]}},
+    )
     train.train(recipe.lay_out("svm/selects_on_test/fold1_seed1", "test", system="svm"))
     run_score()
     scores = read_scores(result)
@@ -204,7 +232,9 @@ def test_other_weights_are_scored_anew(scored):
 def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monkeypatch, key):
     folder, result = scored
     monkeypatch.setattr(provenance, "is_committed", lambda path: path == result)
-    published = re.sub(f"# {key}: .*", f"# {key}: another", re.sub("# model: .*", "# model: another", result.read_text()))
+    published = re.sub(
+        f"# {key}: .*", f"# {key}: another", re.sub("# model: .*", "# model: another", result.read_text())
+    )
     result.write_text(published)
     run_score()
     own = result.parent / "own" / result.name
@@ -226,7 +256,9 @@ def test_scores_that_git_does_not_know_are_replaced(scored, monkeypatch):
     """They are the user's own, of an earlier commit."""
     folder, result = scored
     monkeypatch.setattr(provenance, "is_committed", lambda path: False)
-    result.write_text(re.sub("# commit: .*", "# commit: earlier", re.sub("# model: .*", "# model: another", result.read_text())))
+    result.write_text(
+        re.sub("# commit: .*", "# commit: earlier", re.sub("# model: .*", "# model: another", result.read_text()))
+    )
     run_score()
     assert read_scores(result).about["commit"] == "0"
     assert not (result.parent / "own").exists()
@@ -273,7 +305,9 @@ def test_a_log_that_is_damaged_is_written_anew(recipe):
 
 
 def test_a_run_that_cannot_be_scored_does_not_stop_the_others(recipe, capsys):
-    folders = [recipe.lay_out(f"svm/selects_on_test/fold{fold}_seed1", "test", system="svm", fold=fold) for fold in (1, 2)]
+    folders = [
+        recipe.lay_out(f"svm/selects_on_test/fold{fold}_seed1", "test", system="svm", fold=fold) for fold in (1, 2)
+    ]
     for folder in folders:
         train.train(folder)
     (folders[0] / "chosen.json").write_text("x")
@@ -295,12 +329,17 @@ def test_scores_of_a_changed_run_are_refused(scored):
         run_score()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"svc__C": 1}', b'{"seconds": "x"}', b'{"seconds": NaN}', b"\xff", b"[" * 9999])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"svc__C": 1}', b'{"seconds": "x"}', b'{"seconds": NaN}', b"\xff", b"[" * 9999],
+)
 def test_a_damaged_choice_is_told_in_a_line(scored, content):
     folder, result = scored
     result.unlink()
     (folder / "chosen.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"^exp/svm/selects_on_test/fold1_seed1/chosen\.json: damaged; remove or rename exp/"):
+    with pytest.raises(
+        UserError, match=r"^exp/svm/selects_on_test/fold1_seed1/chosen\.json: damaged; remove or rename exp/"
+    ):
         run_score()
 
 
@@ -309,8 +348,15 @@ def test_a_network_that_gives_no_numbers_is_not_scored(recipe):
     folder = recipe.lay_out("tiny/selects_on_test/fold1_seed1", "test")
     train.train(folder, "cpu")
     weights, notes = networks.load(folder / "best.safetensors")
-    networks.save(folder / "best.safetensors", {name: value * np.nan if "output" in name else value for name, value in weights.items()}, notes)
-    with pytest.raises(UserError, match=r"best\.safetensors: gives posteriors that are no numbers; remove .*fold1_seed1 and train it again"):
+    networks.save(
+        folder / "best.safetensors",
+        {name: value * np.nan if "output" in name else value for name, value in weights.items()},
+        notes,
+    )
+    with pytest.raises(
+        UserError,
+        match=r"best\.safetensors: gives posteriors that are no numbers; remove .*fold1_seed1 and train it again",
+    ):
         run_score()
 
 
@@ -325,7 +371,10 @@ def test_features_that_are_no_numbers_are_refused(scored):
     first = int(offset) + 15  # behind the header of a matrix of floats
     content[first : first + 4] = np.float32(np.nan).tobytes()
     Path(ark).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{place}: cannot read the features of {utt} \(infinite or undefined values\); remove .* and run stage 2 again"):
+    with pytest.raises(
+        UserError,
+        match=rf"{place}: cannot read the features of {utt} \(infinite or undefined values\); remove .* and run stage 2 again",
+    ):
         run_score()
 
 
@@ -377,7 +426,9 @@ def test_stage_5_of_an_svm(recipe, capsys):
 def test_an_svms_inner_groups_are_those_of_the_protocol(recipe, monkeypatch):
     """Speakers, of which the training part has two; and utterances where they are drawn at random."""
     heard = []
-    monkeypatch.setattr("ser.learners.classical.search", lambda pooled, targets, groups, *others: heard.append(list(groups)) or 1 / 0)
+    monkeypatch.setattr(
+        "ser.learners.classical.search", lambda pooled, targets, groups, *others: heard.append(list(groups)) or 1 / 0
+    )
     recipe.write_yaml(
         "conf/protocols/selects_on_chance.yaml", description="d", classes={"low": ["calm"], "high": ["angry"]},
         folds={"kind": "random", "number": 1, "test_share": 0.2, "seed": 1}, select="test",

@@ -131,4 +131,6 @@ class TestActivation:
         assert not ours.grad[:, :, BETWEEN].any() and ours.grad.any()
 
     def test_its_gradient_is_that_of_differences(self):
-        assert gradcheck(lambda maps: Activation.apply(maps.clone(), torch.tensor(BETWEEN), 0.01), self.maps().requires_grad_())
+        assert gradcheck(
+            lambda maps: Activation.apply(maps.clone(), torch.tensor(BETWEEN), 0.01), self.maps().requires_grad_()
+        )

@@ -97,7 +97,10 @@ def test_a_part_of_what_is_not_there(data):
     (data.parent / "list").write_text("")
     assert "list: empty list" in fails(subset_data, "--utts", *arguments)
     assert fails(subset_data, "--first", "7", *arguments[1:]) == f"--first 7: {data} has 6 utterances; ask for fewer"
-    assert fails(subset_data, "--first", "1", data / "no", data.parent / "part") == f"{data}/no: no such folder; give a data directory"
+    assert (
+        fails(subset_data, "--first", "1", data / "no", data.parent / "part")
+        == f"{data}/no: no such folder; give a data directory"
+    )
     with pytest.raises(SystemExit):
         subset_data.main(["--first", "0", str(data), str(data.parent / "part")])
     assert not (data.parent / "part").exists()
@@ -148,7 +151,10 @@ def test_speakers_with_the_same_id_are_reported(data, capsys):
     validate_data.main([str(data.parent / "both")])
 
 
-@pytest.mark.parametrize(("name", "old", "new"), [("text", "words of b-1", "hm"), ("spk2gender", "b m", "b f"), ("utt2spk", "b-1 b", "b-1 a")])
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [("text", "words of b-1", "hm"), ("spk2gender", "b m", "b f"), ("utt2spk", "b-1 b", "b-1 a")],
+)
 def test_two_lines_of_one_key_are_refused(data, name, old, new):
     combine_data.main([str(data.parent / "other"), str(data)])
     other = data.parent / "other" / name
@@ -170,7 +176,9 @@ def test_a_directory_is_fixed(data, capsys):
     whole = tables(data)
     (data / "utt2spk").write_text("".join(reversed(whole["utt2spk"].splitlines(True))))
     (data / "text").write_bytes(b"\xef\xbb\xbf" + whole["text"].replace("\n", "\r\n").encode() + b"\r\n")
-    (data / "utt2emo").write_text(whole["utt2emo"].replace(" ", "\t") + whole["utt2emo"].splitlines(True)[0].replace(" ", "\t"))
+    (data / "utt2emo").write_text(
+        whole["utt2emo"].replace(" ", "\t") + whole["utt2emo"].splitlines(True)[0].replace(" ", "\t")
+    )
     (data / "spk2gender").write_text(whole["spk2gender"] + "z f\n")
     (data / "spk2utt").unlink()
     (data / "utt2dur").unlink()
@@ -193,7 +201,9 @@ def test_utterances_that_some_table_lacks_are_left_out_of_all(data, capsys):
     (data / "utt2emo").write_text(lines(whole["utt2emo"], "a-1", "a-2", "b-1", "b-2", "x-1"))
     (data / "utt2own").write_text(lines(whole["utt2own"], "a-2", "b-1", "b-2", "c-1", "c-2"))
     fix_data.main([str(data)])
-    assert capsys.readouterr().out.startswith("dropped: 3 utterances; utt2emo lacks 2 (c-1, c-2), utt2own lacks 1 (a-1)\nfixed: ")
+    assert capsys.readouterr().out.startswith(
+        "dropped: 3 utterances; utt2emo lacks 2 (c-1, c-2), utt2own lacks 1 (a-1)\nfixed: "
+    )
     wanted = {name: lines(content, "a-2", "b-1", "b-2", "a", "b") for name, content in whole.items()}
     assert wanted.pop("xvector.scp") == ""  # of which nothing is left
     assert tables(data) == {**wanted, "spk2utt": "a a-2\nb b-1 b-2\n"}
@@ -205,11 +215,19 @@ def test_utterances_that_some_table_lacks_are_left_out_of_all(data, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("utt2own", b"", "no utterance is in every table: utt2own lacks 6 (a-1, a-2, b-1, ...); add what is missing, or remove the table"),
+        (
+            "utt2own",
+            b"",
+            "no utterance is in every table: utt2own lacks 6 (a-1, a-2, b-1, ...); add what is missing, or remove the table",
+        ),
         ("text", b"a-1 x\na-1 y\n", "text:2: a-1 stands twice; remove one of the lines"),
         ("text", b"a-1 \xff\n", "text:1: not UTF-8 text; convert the file"),
         ("wav.scp", b"a-1 x\0y\n", "wav.scp:1: a control character, '\\x00'; take it out"),
-        ("segments", b"", "segments: parts of recordings; cut them into one file an utterance; no stage reads segments"),
+        (
+            "segments",
+            b"",
+            "segments: parts of recordings; cut them into one file an utterance; no stage reads segments",
+        ),
     ],
 )
 def test_what_cannot_be_fixed_is_reported_and_nothing_changes(data, name, content, message):

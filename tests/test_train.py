@@ -95,12 +95,15 @@ def test_a_class_that_takes_over_is_told_of(recipe, monkeypatch, capsys):
     assert [line["dev_share_high"] for line in log_of(folder)] == [100, 100]
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert told == [
-        f"warning: epoch {epoch}: high takes over: more than half of the utterances of other classes are taken for it" for epoch in (1, 2)
+        f"warning: epoch {epoch}: high takes over: more than half of the utterances of other classes are taken for it"
+        for epoch in (1, 2)
     ]
 
 
 def test_the_same_seed_gives_the_same_bytes(recipe):
-    first, again, other = (done(recipe.lay_out(name, seed=seed)) for name, seed in (("first", 1), ("again", 1), ("other", 2)))
+    first, again, other = (
+        done(recipe.lay_out(name, seed=seed)) for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
     assert weights_of(first) == weights_of(again)
     assert without_time(log_of(first)) == without_time(log_of(again))
     assert (first / "normalisation.safetensors").read_bytes() == (again / "normalisation.safetensors").read_bytes()
@@ -153,7 +156,9 @@ def test_going_on_ends_in_the_same_bytes(recipe, monkeypatch, name, times, after
     with monkeypatch.context() as patch:
         forward = networks.forward
         patch.setattr(
-            networks, "forward", lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision)
+            networks,
+            "forward",
+            lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision),
         )
         done(folder)
     assert len(passes) == 6 * epochs_left  # it does not begin again
@@ -182,7 +187,9 @@ def test_going_on_within_an_epoch(recipe, monkeypatch, batches_done, settings):
     with monkeypatch.context() as patch:
         forward = networks.forward
         patch.setattr(
-            networks, "forward", lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision)
+            networks,
+            "forward",
+            lambda network, batch, precision: passes.append(batch.utts) or forward(network, batch, precision),
         )
         train(folder, "cpu", checkpoint_seconds=0)
     in_epoch = (batches_done - 1) % 6
@@ -193,14 +200,21 @@ def test_going_on_within_an_epoch(recipe, monkeypatch, batches_done, settings):
 
 
 def test_the_checkpoint_of_another_run(recipe):
-    folder, other, seed = (recipe.lay_out("run"), recipe.lay_out("other", learning_rate=0.02), recipe.lay_out("seed", seed=2))
+    folder, other, seed = (
+        recipe.lay_out("run"),
+        recipe.lay_out("other", learning_rate=0.02),
+        recipe.lay_out("seed", seed=2),
+    )
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, "save_checkpoint", 1, True)
         with pytest.raises(Interruption):
             train(folder, "cpu")
     for place in (other, seed):
         (place / "checkpoint.safetensors").write_bytes((folder / "checkpoint.safetensors").read_bytes())
-        with pytest.raises(UserError, match=r"checkpoint\.safetensors: the checkpoint of another run or system; remove it and run stage 4"):
+        with pytest.raises(
+            UserError,
+            match=r"checkpoint\.safetensors: the checkpoint of another run or system; remove it and run stage 4",
+        ):
             train(place, "cpu")
 
 
@@ -236,7 +250,9 @@ def test_a_killed_training_goes_on(recipe):
 def test_a_checkpoint_that_is_broken_is_named(recipe):
     folder = recipe.lay_out("run")
     (folder / "checkpoint.safetensors").write_bytes(b"no checkpoint")
-    with pytest.raises(UserError, match=r"checkpoint\.safetensors: not a whole safetensors file .*; remove it and run stage 4 again"):
+    with pytest.raises(
+        UserError, match=r"checkpoint\.safetensors: not a whole safetensors file .*; remove it and run stage 4 again"
+    ):
         train(folder, "cpu")
 
 
@@ -344,7 +360,9 @@ def test_scores_are_those_of_the_saved_weights(recipe, select, file):
     assert [scores.classes[number] for number in scores.true] == [recipe.classes[utt] for utt in scores.utts]
 
     network = initial(folder).eval()
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(folder / f"{file}.safetensors").items()})
+    network.load_state_dict(
+        {name: torch.from_numpy(value) for name, value in load_file(folder / f"{file}.safetensors").items()}
+    )
     taught = np.concatenate([recipe.matrices[utt] for utt in recipe.part("train")]).astype(np.float64)
     for utt, posteriors in zip(scores.utts, scores.posteriors, strict=True):  # each utterance alone
         frames = (recipe.matrices[utt] - taught.mean(0)) / taught.std(0)
@@ -366,9 +384,15 @@ def test_scores_are_those_of_the_saved_weights(recipe, select, file):
 @pytest.mark.parametrize(("weights", "balanced"), [("none", False), ("balanced", True)])
 def test_the_loss_is_the_weighted_cross_entropy_and_the_penalty(recipe, weights, balanced):
     """A learning rate that moves nothing: the logged loss is that of the saved weights."""
-    folder = done(recipe.lay_out("run", "test", epochs=1, batch_size=100, learning_rate=1e-30, class_weights=weights, model={"dropout": 0}))
+    folder = done(
+        recipe.lay_out(
+            "run", "test", epochs=1, batch_size=100, learning_rate=1e-30, class_weights=weights, model={"dropout": 0}
+        )
+    )
     network = initial(folder).eval()
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(folder / "last.safetensors").items()})
+    network.load_state_dict(
+        {name: torch.from_numpy(value) for name, value in load_file(folder / "last.safetensors").items()}
+    )
     statistics = load_file(folder / "normalisation.safetensors")
     taught = [recipe.classes[utt] for utt in recipe.part("train")]
     weight = {name: len(taught) / 2 / taught.count(name) if balanced else 1.0 for name in ("low", "high")}
@@ -400,7 +424,10 @@ def moved(folder):
 
 def test_gradient_clipping(recipe):
     settings = {"epochs": 1, "epsilon": 1.0, "learning_rate": 1.0}  # an epsilon that lets a gradient's size through
-    free, clipped = (done(recipe.lay_out(name, **settings, **clip)) for name, clip in (("free", {}), ("clipped", {"clip_norm": 1e-6})))
+    free, clipped = (
+        done(recipe.lay_out(name, **settings, **clip))
+        for name, clip in (("free", {}), ("clipped", {"clip_norm": 1e-6}))
+    )
     assert moved(free) > 1e-2
     # Adam's steps of at most lr * 1e-6 / epsilon, 4 of them
     assert 0 < moved(clipped) <= 4e-6

@@ -82,9 +82,17 @@ def test_words_and_x_vectors(spoken, tmp_path):
     assert one.probabilities == pytest.approx(both[1].probabilities, abs=1e-6)
     other = model.predict("b.wav", words="oh no", xvectors=vectors["b"])
     assert other.probabilities != pytest.approx(one.probabilities, abs=1e-6)
-    refused(lambda: model.predict("a.wav"), f"{model.run.folder}: its system reads what is said; give --text or --texts (in Python words=)")
-    refused(lambda: model.predict(["a.wav", "b.wav"], words=["yes"], xvectors=[1, 2]), "words: 1 values for 2 recordings; give one for each")
-    refused(lambda: model.predict("a.wav", smell="of roses"), "smell: no such input; there are speakers, words, xvectors")
+    refused(
+        lambda: model.predict("a.wav"),
+        f"{model.run.folder}: its system reads what is said; give --text or --texts (in Python words=)",
+    )
+    refused(
+        lambda: model.predict(["a.wav", "b.wav"], words=["yes"], xvectors=[1, 2]),
+        "words: 1 values for 2 recordings; give one for each",
+    )
+    refused(
+        lambda: model.predict("a.wav", smell="of roses"), "smell: no such input; there are speakers, words, xvectors"
+    )
 
 
 def refused(ask, line):
@@ -97,10 +105,21 @@ def test_bad_samples_are_one_line(recipe, sound):
     model = model_of(recipe, "svm")
     refused(lambda: model.predict(sound["a"]), "samples: at which sampling rate? give rate=, in Hz")
     refused(lambda: model.predict(sound["a"][None], RATE), "samples: of shape (1, 2500); give one channel, (N,)")
-    refused(lambda: model.predict(sound["a"].astype(np.uint8), RATE), "samples: of type uint8; give floats with full scale at +-1")
-    refused(lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; leave them out")
-    refused(lambda: model.predict(sound["a"][:50], RATE), "samples: too short: 50 samples at 8000 Hz, and a window has 200; leave it out")
-    refused(lambda: model.predict("a.wav", words="no"), f"{model.run.folder}: its system does not read what is said; leave --text or --texts out")
+    refused(
+        lambda: model.predict(sound["a"].astype(np.uint8), RATE),
+        "samples: of type uint8; give floats with full scale at +-1",
+    )
+    refused(
+        lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; leave them out"
+    )
+    refused(
+        lambda: model.predict(sound["a"][:50], RATE),
+        "samples: too short: 50 samples at 8000 Hz, and a window has 200; leave it out",
+    )
+    refused(
+        lambda: model.predict("a.wav", words="no"),
+        f"{model.run.folder}: its system does not read what is said; leave --text or --texts out",
+    )
 
 
 def test_a_run_that_has_not_ended(recipe):

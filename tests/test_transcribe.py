@@ -148,7 +148,9 @@ def test_each_recording_is_heard_as_alone(data, weights, capsys):
     assert lines == [f"{utt} {by_hand(data, utt)}".strip() for utt in UTTS]
     assert len({line.partition(" ")[2] for line in lines}) == len(UTTS)  # the network is not deaf
     out, err = capsys.readouterr()
-    assert re.fullmatch(r"word error rate \d+\.\d\d % \(\d+ errors in 10 words; 5 utterances, no words recognised in 0\)\n", out)
+    assert re.fullmatch(
+        r"word error rate \d+\.\d\d % \(\d+ errors in 10 words; 5 utterances, no words recognised in 0\)\n", out
+    )
     assert err == ""
     assert sorted(path.name for path in data.iterdir()) == ["text", "text_asr", "wav.scp"]
 
@@ -167,7 +169,10 @@ def test_nothing_heard_is_an_id_alone(data, weights, capsys):
     save_weights(weights, **{"aux.bias": deaf})
     call(data, "--weights", weights)
     assert (data / "text_asr").read_text() == "".join(f"{utt}\n" for utt in UTTS)
-    assert capsys.readouterr().out == "word error rate 100.00 % (10 errors in 10 words; 5 utterances, no words recognised in 5)\n"
+    assert (
+        capsys.readouterr().out
+        == "word error rate 100.00 % (10 errors in 10 words; 5 utterances, no words recognised in 5)\n"
+    )
     faults = []
     assert not [*validate_data.wrong_values("text_asr", validate_data.read(data / "text_asr", faults)), *faults]
 
@@ -319,7 +324,9 @@ def test_a_terminal_gets_a_bar(data, weights, monkeypatch):
 def test_commands_in_wav_scp_need_leave(data, weights):
     before = (data / "wav.scp").read_text()
     (data / "wav.scp").write_text(before.replace(f"a-1 {data.parent}/a-1.wav", f"a-1 cat {data.parent}/a-1.wav |"))
-    with pytest.raises(UserError, match=r"wav.scp:1: a-1 is a shell command, .*; put a file .* with ser.transcribe --allow-pipes"):
+    with pytest.raises(
+        UserError, match=r"wav.scp:1: a-1 is a shell command, .*; put a file .* with ser.transcribe --allow-pipes"
+    ):
         call(data, "--weights", weights)
     call(data, "--weights", weights, "--allow-pipes")
     assert (data / "text_asr").read_text() == table_of(data)
@@ -395,7 +402,9 @@ class Evil:
         return open, ("ran", "w")
 
 
-@pytest.mark.parametrize("fault", ["another network", "a part more", "no weights", "a web page", "cut short", "empty", "runs"])
+@pytest.mark.parametrize(
+    "fault", ["another network", "a part more", "no weights", "a web page", "cut short", "empty", "runs"]
+)
 def test_wrong_weights(data, weights, fault, monkeypatch, tmp_path):
     import torch
 
@@ -409,24 +418,32 @@ def test_wrong_weights(data, weights, fault, monkeypatch, tmp_path):
     elif fault == "runs":
         save_weights(weights, evil=Evil())
     else:
-        weights.write_bytes({"a web page": b"<html>not found</html>", "cut short": weights.read_bytes()[:-1000], "empty": b""}[fault])
+        weights.write_bytes(
+            {"a web page": b"<html>not found</html>", "cut short": weights.read_bytes()[:-1000], "empty": b""}[fault]
+        )
     with pytest.raises(UserError) as error:
         call(data, "--weights", weights)
-    assert re.fullmatch(rf"{weights}: not the weights of TINY \(.+\); give the file of {transcribe.URL}tiny.pt", str(error.value))
+    assert re.fullmatch(
+        rf"{weights}: not the weights of TINY \(.+\); give the file of {transcribe.URL}tiny.pt", str(error.value)
+    )
     assert not Path("ran").exists()
     assert not (data / "text_asr").exists()
 
 
 def test_wrong_weights_in_the_cache(data, server, tmp_path):
     (tmp_path / "published/tiny.pt").write_bytes(b"other weights")
-    with pytest.raises(UserError, match=r"checkpoints/tiny.pt: not the weights of TINY .*; remove the file and run the same command again"):
+    with pytest.raises(
+        UserError,
+        match=r"checkpoints/tiny.pt: not the weights of TINY .*; remove the file and run the same command again",
+    ):
         call(data)
 
 
 def test_weights_that_are_not_there(data, tmp_path):
     for path in (tmp_path / "no.pt", tmp_path):
         with pytest.raises(
-            UserError, match=f"{path}: no such file; give the file of https://download.pytorch.org/torchaudio/models/tiny.pt"
+            UserError,
+            match=f"{path}: no such file; give the file of https://download.pytorch.org/torchaudio/models/tiny.pt",
         ):
             call(data, "--weights", path)
 
@@ -467,4 +484,6 @@ def test_the_default_is_a_recogniser_of_torchaudios(data, monkeypatch, tmp_path)
     with pytest.raises(UserError, match="no network, or give it by --weights FILE"):
         transcribe.main([str(data)])
     name = "wav2vec2_fairseq_base_ls960_asr_ls960.pth"
-    assert asked == [(f"https://download.pytorch.org/torchaudio/models/{name}", tmp_path / "hub/checkpoints" / name, None, None)]
+    assert asked == [
+        (f"https://download.pytorch.org/torchaudio/models/{name}", tmp_path / "hub/checkpoints" / name, None, None)
+    ]

@@ -220,9 +220,7 @@ FAULTS = {
         "text",
         b"a-2 some words",
         b"a-2 some <s> words",
-        [
-            "text:2: a-2 has 'some <s> words'; it should be words; <s>, </s> and #0 are reserved by Kaldi"
-        ],
+        ["text:2: a-2 has 'some <s> words'; it should be words; <s>, </s> and #0 are reserved by Kaldi"],
     ),
     "symbol in brackets": (
         "text",
@@ -275,8 +273,10 @@ FAULTS = {
         b"a-2 0.1",
         b"a-2 0.12",
         [
-            ("utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); remove the line and run python -m "
-            "ser.fix_data data, which computes it")
+            (
+                "utt2dur:2: a-2 has 0.12 s, its recording 0.100 s (a-2.wav); remove the line and run python -m "
+                "ser.fix_data data, which computes it"
+            )
         ],
     ),
     "tilde": (
@@ -342,8 +342,14 @@ def test_relative_paths_are_told_with_the_folder_they_are_looked_up_in(data, cap
     edit(data / "wav.scp", f"a-2 {data.parent}/".encode(), b"a-2 sub/")
     (data / "feats.scp").write_text("".join(f"{utt} dump/feats.ark:3\n" for utt in UTTS))
     told = faults(data, capsys)
-    assert told[0] == "feats.scp:1: a-1: no such archive dump/feats.ark (relative to data); run the stage that writes feats.scp"
-    assert told[-1] == "wav.scp:2: a-2: sub/a-2.wav: No such file or directory (relative to data); check the path and its permissions"
+    assert (
+        told[0]
+        == "feats.scp:1: a-1: no such archive dump/feats.ark (relative to data); run the stage that writes feats.scp"
+    )
+    assert (
+        told[-1]
+        == "wav.scp:2: a-2: sub/a-2.wav: No such file or directory (relative to data); check the path and its permissions"
+    )
     assert len(told) == 5
 
 

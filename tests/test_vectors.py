@@ -35,7 +35,10 @@ def test_the_vectors_of_some_words(glove):
 
 
 def test_a_word_may_hold_spaces(glove):
-    assert select_vectors(glove, {". . .", "at name@domain.com", "."}) == {". . .": "0.1 0.2 0.3", "at name@domain.com": "0.3 0.2 0.1"}
+    assert select_vectors(glove, {". . .", "at name@domain.com", "."}) == {
+        ". . .": "0.1 0.2 0.3",
+        "at name@domain.com": "0.3 0.2 0.1",
+    }
 
 
 def test_all_vectors_of_a_file(tmp_path):
@@ -52,7 +55,11 @@ def test_packed_files_are_read(glove, tmp_path):
     with zipfile.ZipFile(tmp_path / "glove.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("glove.txt", GLOVE)
     words = {"the", "door"}
-    assert select_vectors(tmp_path / "glove.gz", words) == select_vectors(tmp_path / "glove.zip", words) == select_vectors(glove, words)
+    assert (
+        select_vectors(tmp_path / "glove.gz", words)
+        == select_vectors(tmp_path / "glove.zip", words)
+        == select_vectors(glove, words)
+    )
 
 
 def test_fasttext_says_in_its_first_line_how_much_there_is(tmp_path):
@@ -116,7 +123,9 @@ def test_a_file_of_another_form(tmp_path, name):
 
 def test_a_binary_file(tmp_path):
     path = tmp_path / "word2vec.bin"
-    path.write_bytes(b"2 3\nthe " + np.float32([0.1, 0.2, 0.3]).tobytes() + b"\ndoor " + np.float32([1, 2, 3]).tobytes() + b"\n")
+    path.write_bytes(
+        b"2 3\nthe " + np.float32([0.1, 0.2, 0.3]).tobytes() + b"\ndoor " + np.float32([1, 2, 3]).tobytes() + b"\n"
+    )
     with pytest.raises(UserError, match=r"word2vec.bin:2: .*; give a file of word vectors as text"):
         select_vectors(path, {"door"})
 
@@ -151,7 +160,9 @@ def test_a_zip_of_several_files_has_to_be_unpacked(tmp_path):
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/text").write_text("a-1 Don't, the door!\na-2\nb-1 [LAUGHTER] the doorman... Zoé\nb-2 the doorman\n")
+    (tmp_path / "data/text").write_text(
+        "a-1 Don't, the door!\na-2\nb-1 [LAUGHTER] the doorman... Zoé\nb-2 the doorman\n"
+    )
     return tmp_path / "data"
 
 
@@ -163,10 +174,15 @@ def dump(glove, data, capsys):
 def test_the_vectors_of_a_corpus(glove, data, capsys):
     out = data / "out"
     assert dump(glove, data, capsys) == f"6 words, 4 with a vector; 33.3 % of 9 tokens have none ({out}/unknown)\n"
-    assert (out / "vectors.txt").read_text() == "do -1e-3 .5 4.\ndoor 0.5 -0.25 0\nn't 1 2 3\nthe 0.418 0.24968 -0.41242\n"
+    assert (
+        out / "vectors.txt"
+    ).read_text() == "do -1e-3 .5 4.\ndoor 0.5 -0.25 0\nn't 1 2 3\nthe 0.418 0.24968 -0.41242\n"
     assert (out / "unknown").read_text() == "doorman 2\nzoé 1\n"
     assert sorted(path.name for path in out.iterdir()) == ["unknown", "vectors.txt"]
-    assert select_vectors(out / "vectors.txt", tokens("The door")) == {"door": "0.5 -0.25 0", "the": "0.418 0.24968 -0.41242"}
+    assert select_vectors(out / "vectors.txt", tokens("The door")) == {
+        "door": "0.5 -0.25 0",
+        "the": "0.418 0.24968 -0.41242",
+    }
     assert list(read_vectors(out / "vectors.txt")) == ["do", "door", "n't", "the"]
 
 

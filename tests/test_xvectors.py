@@ -68,7 +68,9 @@ def test_ours_are_read_by_kaldiio_and_by_ours(tmp_path, vectors):
 def test_our_bytes_are_kaldis(tmp_path):
     """kaldi-vector.cc, Write: "\\0B", "FV ", then the size after its own in bytes."""
     write_archive(tmp_path / "xvector.ark", [("u-1", np.array([1, 2, 3], np.float32))])
-    assert (tmp_path / "xvector.ark").read_bytes() == b"u-1 \0BFV \x04" + struct.pack("<i", 3) + struct.pack("<3f", 1, 2, 3)
+    assert (tmp_path / "xvector.ark").read_bytes() == b"u-1 \0BFV \x04" + struct.pack("<i", 3) + struct.pack(
+        "<3f", 1, 2, 3
+    )
     assert (tmp_path / "xvector.scp").read_text() == f"u-1 {tmp_path}/xvector.ark:4\n"
 
 
@@ -167,13 +169,21 @@ def test_an_archive_that_is_something_else(tmp_path, content, reason):
     (tmp_path / "xvector.scp").write_text(f"a-1 {tmp_path}/x.ark:0\n")
     message = refused(tmp_path / "xvector.scp", ["a-1"])
     assert message.startswith(f"{tmp_path}/x.ark:0: cannot read the vector of a-1 (") and reason in message
-    assert message.endswith(f"); mend its archive's path in {tmp_path}/xvector.scp, which is seen from here, or extract it again") and len(message) < 500
+    assert (
+        message.endswith(
+            f"); mend its archive's path in {tmp_path}/xvector.scp, which is seen from here, or extract it again"
+        )
+        and len(message) < 500
+    )
 
 
 def test_an_archive_that_is_gone(scp):
     (scp.parent / "xvector.ark").unlink()
     message = refused(scp)
-    assert message.startswith(f"{scp.parent}/xvector.ark:4: cannot read the vector of a-1 ([Errno 2] No such file") and "path" in message
+    assert (
+        message.startswith(f"{scp.parent}/xvector.ark:4: cannot read the vector of a-1 ([Errno 2] No such file")
+        and "path" in message
+    )
 
 
 class Payload:
@@ -184,7 +194,18 @@ class Payload:
 
 
 @pytest.mark.parametrize(
-    "place", ["bad.ark:0", "bad.ark", "touch ran |", "| touch ran", "touch ran:1 |  ", "touch ran |:0", "-", "bad.ark:0[0:1]", ""]
+    "place",
+    [
+        "bad.ark:0",
+        "bad.ark",
+        "touch ran |",
+        "| touch ran",
+        "touch ran:1 |  ",
+        "touch ran |:0",
+        "-",
+        "bad.ark:0[0:1]",
+        "",
+    ],
 )
 def test_nothing_is_executed(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)

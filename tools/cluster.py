@@ -126,7 +126,7 @@ def script(setup, job, job_id, name, log, command, num_threads, without_gpu):
         f"export OMP_NUM_THREADS={num_threads} MKL_NUM_THREADS={num_threads}",
         *(["export CUDA_VISIBLE_DEVICES="] if without_gpu else []),
         "trap : TERM  # a terminated job still writes the footer",
-        f'printf \'# %s\\n\' {quote(split(head, name))} "Started at $(LC_ALL=C date) on $(hostname), job {job_id}"',
+        f"printf '# %s\\n' {quote(split(head, name))} \"Started at $(LC_ALL=C date) on $(hostname), job {job_id}\"",
         'echo "#"',
         "SECONDS=0",
         f"{' '.join(quote(split(word, name)) for word in command)} </dev/null",

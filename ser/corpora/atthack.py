@@ -54,9 +54,7 @@ def utterances(root: Path) -> Found:
             text, is_old = read_text(path)
             said = " ".join(text.split())
             if words.setdefault(path.stem, said) != said:
-                raise UserError(
-                    f"{path}: other words than in {places[path.stem]}; remove the one that is wrong"
-                )
+                raise UserError(f"{path}: other words than in {places[path.stem]}; remove the one that is wrong")
             places.setdefault(path.stem, path)
             old_texts += [path] * is_old
     found, ill_named, untold = [], [], []
@@ -80,9 +78,7 @@ def utterances(root: Path) -> Found:
                 )
             )
     if not found:
-        raise UserError(
-            f"{root}: no recording with its transcript in it, such as F01_a1_s001_v01.wav and .txt"
-        )
+        raise UserError(f"{root}: no recording with its transcript in it, such as F01_a1_s001_v01.wav and .txt")
     left_out = {
         "recording without a transcript": untold,
         "name that is not Att-HACK's": ill_named,

@@ -143,9 +143,7 @@ def _sessions(root: Path) -> tuple[dict[str, Path], list[Path]]:
         if folders:
             first = {path.name: path for path in reversed(folders)}
             return dict(sorted(first.items())), [path for path in folders if path != first[path.name]]
-    raise UserError(
-        f"{root}: no {SESSIONS[0]} in it; give the folder that holds the corpus, IEMOCAP_full_release"
-    )
+    raise UserError(f"{root}: no {SESSIONS[0]} in it; give the folder that holds the corpus, IEMOCAP_full_release")
 
 
 def _words(folder: Path, old_texts: list[Path]) -> dict[str, str]:
@@ -157,9 +155,7 @@ def _words(folder: Path, old_texts: list[Path]) -> dict[str, str]:
         if match:
             name, said = match[1], " ".join(match[2].split())
             if words.setdefault(name, said) != said:
-                raise UserError(
-                    f"{place}: {name} has other words at {places[name]}; remove the one that is wrong"
-                )
+                raise UserError(f"{place}: {name} has other words at {places[name]}; remove the one that is wrong")
             places.setdefault(name, place)
     return words
 

@@ -86,8 +86,5 @@ def utterances(root: Path) -> Found:
 
 
 EXPECTED = frozenset(
-    f"{spk}-{word}-{emotion}"
-    for spk in set(SPEAKERS.values())
-    for word in WORDS
-    for emotion in EMOTIONS.values()
+    f"{spk}-{word}-{emotion}" for spk in set(SPEAKERS.values()) for word in WORDS for emotion in EMOTIONS.values()
 )

@@ -187,9 +187,7 @@ def candidates(samples: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndar
     return frequency[:, : 1 + most], strength[:, : 1 + most], loudness
 
 
-def maxima(
-    correlation: np.ndarray, lags: np.ndarray, config: Config
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def maxima(correlation: np.ndarray, lags: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, frequency in Hz and height of each maximum in (T, L) autocorrelations at (L,) oversampled lags.
 
     Between lags by a parabola; maxima below half the voicing threshold could not win and are left out.

@@ -15,9 +15,7 @@ from ser.dsp import check_length, crossing_rates, decibels, derivative, fix_leng
 from ser.settings import Positive, PositiveFloat, strict
 from ser.spectra import OCTAVES, check_contrast, contrast, default_tables
 
-Part = Literal[
-    "mfcc", "mfcc_delta", "centroid", "contrast", "low_contrast", "bandwidth", "rolloff", "zcr", "rms"
-]
+Part = Literal["mfcc", "mfcc_delta", "centroid", "contrast", "low_contrast", "bandwidth", "rolloff", "zcr", "rms"]
 
 ROLLOFF = 0.85  # share of the magnitude below the roll-off frequency
 

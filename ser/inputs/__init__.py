@@ -64,9 +64,7 @@ def refuse_missing(path: Path, names: Collection[str]) -> None:
     """Raise UserError where a table that is given for recordings has no line for one of them."""
     missing = sorted(set(names) - read_table(path).keys())
     if missing:
-        raise UserError(
-            f"{path}: no line for {missing[0]}; lines start with the files' names without their suffixes"
-        )
+        raise UserError(f"{path}: no line for {missing[0]}; lines start with the files' names without their suffixes")
 
 
 def _module(name: str) -> ModuleType:

@@ -142,9 +142,7 @@ def start(network: "nn.Module", fold: "Fold", extra: Words, run: "Run") -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ser.predict."""
     either = parser.add_mutually_exclusive_group()
-    either.add_argument(
-        "--text", metavar="WORDS", help="what is said, for a system that reads it; for one FILE"
-    )
+    either.add_argument("--text", metavar="WORDS", help="what is said, for a system that reads it; for one FILE")
     either.add_argument(
         "--texts",
         type=Path,
@@ -174,6 +172,4 @@ def pieces(run: "Run", utts: Sequence[str]) -> dict[str, list[str]]:
     """The words of some utterances as the network reads them, those that it does not know marked."""
     texts = read_table(table_of(run), utts)
     known = set(read_vocabulary(run))
-    return {
-        utt: [word if word in known else f"{word} (unknown)" for word in words_of(texts[utt])] for utt in utts
-    }
+    return {utt: [word if word in known else f"{word} (unknown)" for word in words_of(texts[utt])] for utt in utts}

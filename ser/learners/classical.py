@@ -164,9 +164,7 @@ def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None)
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a whole {kind_of(run.system.model)} ({reason}); {remedy}") from None
     if sizes and sizes["n_features"] * len(run.system.model.functionals) != estimator.n_features_in_:
-        raise UserError(
-            f"{path}: of features of another size than those in {run.feature_folder()}; {remedy}"
-        )
+        raise UserError(f"{path}: of features of another size than those in {run.feature_folder()}; {remedy}")
     return learned
 
 

@@ -75,9 +75,7 @@ class Network(nn.Module):
         self.embedding = Embedding(n_states, config.embedding_size)
         self.output = Output(config.embedding_size, n_classes, config.regularisation)
 
-    def forward(
-        self, frames: Tensor, lengths: Tensor, speakers: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor, lengths: Tensor, speakers: Tensor | None = None) -> tuple[Tensor, Tensor]:
         segments = Segments(lengths, self.config.segment, POOL, GAP)
         states, speaker_states = self.read(frames, segments)
         with torch.autocast(frames.device.type, enabled=False):  # little to do, and scores may be close

@@ -48,9 +48,7 @@ class Config:
         if self.swem and not self.words:
             raise ValueError("swem: false: there are no words")
         if self.attention and len(self.audio_kernels) != len(self.text_kernels):
-            raise ValueError(
-                "attention: needs as many audio_kernels as text_kernels, for a product of the two"
-            )
+            raise ValueError("attention: needs as many audio_kernels as text_kernels, for a product of the two")
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -72,9 +70,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        n_audio, n_text = (
-            config.filters * len(kernels) for kernels in (config.audio_kernels, config.text_kernels)
-        )
+        n_audio, n_text = (config.filters * len(kernels) for kernels in (config.audio_kernels, config.text_kernels))
         self.audio = MultiScale(n_features, config.audio_kernels, config.filters)
         size = n_audio * len(config.audio_pooling) + xvector_size * config.xvectors
         if config.words:
@@ -141,9 +137,7 @@ class MultiScale(nn.Module):
 
     def __init__(self, size: int, kernels: list[int], filters: int) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(size, filters, kernel, padding="same") for kernel in kernels
-        )
+        self.convolutions = nn.ModuleList(nn.Conv1d(size, filters, kernel, padding="same") for kernel in kernels)
 
     def forward(self, steps: Tensor, lengths: Tensor) -> Tensor:
         outside = ~mask(lengths, steps.shape[1])[:, :, None]

@@ -113,7 +113,7 @@ class Network(nn.Module):
     def attend(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Weights (B, W) of the states: energies over the root of the attention's size (the authors'
         code), softmax over the utterance's own windows."""
-        energies = self.attention(states)[:, :, 0] / self.attention[0].out_features**0.5
+        energies = self.attention(states)[:, :, 0] / self.attention[0].out_features ** 0.5
         return masked_softmax(energies.float(), lengths)
 
 

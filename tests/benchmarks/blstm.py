@@ -22,9 +22,7 @@ FEATURES, HIDDEN, BATCH = 40, 128, 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--lengths", help="table with the columns utt and samples_16k (default: log-normal, like IEMOCAP's)"
     )

@@ -105,13 +105,9 @@ PLAIN = {"sherman": PlainSherman, "bledea": PlainBledea}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="+", metavar="YAML", help="system files")
-    parser.add_argument(
-        "--utterances", type=int, default=1152, help="of the training set (default 1152, of RAVDESS)"
-    )
+    parser.add_argument("--utterances", type=int, default=1152, help="of the training set (default 1152, of RAVDESS)")
     parser.add_argument("--steps", type=int, default=5, help="steps timed, after one that is not (default 5)")
     parser.add_argument("--threads", type=int, help="processor cores (default: torch's)")
     args = parser.parse_args()

@@ -95,15 +95,11 @@ def compare(reference: np.ndarray, other: np.ndarray, has_voicing: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["ours", "praat", "emobase", "pyin", "yin", "torchaudio"]
     parser.add_argument("data", nargs="+", type=Path, help="data directories")
     parser.add_argument("--trackers", nargs="+", choices=names, default=names)
-    parser.add_argument(
-        "--utterances", type=int, help="so many of each corpus, drawn at random (default all)"
-    )
+    parser.add_argument("--utterances", type=int, help="so many of each corpus, drawn at random (default all)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run(args, folder)

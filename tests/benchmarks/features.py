@@ -101,14 +101,10 @@ for utt, path in read_table(data + "/wav.scp").items():
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="data directory")
     parser.add_argument("systems", nargs="+", metavar="system", help="system files, for their features")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="rounds of each, in turn; the median counts (default 3)"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each, in turn; the median counts (default 3)")
     args = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -108,9 +108,7 @@ def agreement(recordings: list[np.ndarray]) -> None:
     ]
     names = [*NAMES, *(f"change of {name}" for name in NAMES), *more]
     print(f"{'':28}{'correlation':>12}{'difference':>12}")
-    for name, corr, error in zip(
-        names, np.nanmedian(correlations, axis=0), np.median(errors, axis=0), strict=True
-    ):
+    for name, corr, error in zip(names, np.nanmedian(correlations, axis=0), np.median(errors, axis=0), strict=True):
         print(f"{name:28}{corr:12.5f}{error:12.4f}")
 
 
@@ -120,9 +118,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 def speed(recordings: list[np.ndarray], extractor: Any, rounds: int) -> None:
     joined = np.concatenate(recordings)
-    minutes = [
-        piece for piece in np.split(joined, range(60 * RATE, len(joined), 60 * RATE)) if len(piece) > RATE
-    ]
+    minutes = [piece for piece in np.split(joined, range(60 * RATE, len(joined), 60 * RATE)) if len(piece) > RATE]
     ways = {
         "ours": lambda samples: lld.extract(samples, CONFIG),
         "emobase": lambda samples: extractor.process_signal(samples, RATE),
@@ -145,9 +141,7 @@ def speed(recordings: list[np.ndarray], extractor: Any, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", type=Path, help="data directories")
     parser.add_argument("--utterances", type=int, default=200, help="of each, drawn at random (default 200)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default 3)")

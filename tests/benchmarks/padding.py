@@ -12,9 +12,7 @@ from ser.batches import padding_share, random_batches
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--lengths", help="table with the columns utt and samples_16k (default: log-normal, like IEMOCAP's)"
     )

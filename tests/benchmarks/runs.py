@@ -30,9 +30,7 @@ with tempfile.TemporaryDirectory() as place:
             write_run(Run(folder, "mini", system, protocol, fold, 1, data, folds, dump, provenance("a benchmark")))
         runs = Path(place, way, "runs.list")
         runs.write_text("".join(f"{folder}\n" for folder in folders))
-        commands = (
-            [[*trainer, "--list", runs]] if "one" in way else [[*trainer, folder] for folder in folders]
-        )
+        commands = [[*trainer, "--list", runs]] if "one" in way else [[*trainer, folder] for folder in folders]
         began = time.monotonic()
         for command in commands:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

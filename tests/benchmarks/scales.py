@@ -120,9 +120,7 @@ def measure(system: System, lengths: dict[str, int], n_steps: int) -> None:
     padding = {"like": [], "random": []}
     for step in range(n_steps):
         utts = {"like": alike[step % len(alike)], "random": rng.choice(sorted(lengths), BATCH, replace=False)}
-        batches = {
-            name: make_batch([lengths[utt] for utt in own], config, step) for name, own in utts.items()
-        }
+        batches = {name: make_batch([lengths[utt] for utt in own], config, step) for name, own in utts.items()}
         for name, batch in batches.items():
             padding[name].append(100 - 100 * batch.lengths.sum() / batch.frames.shape[:2].numel())
         for way, precision in seconds:
@@ -139,16 +137,13 @@ def measure(system: System, lengths: dict[str, int], n_steps: int) -> None:
         ratio = median(each) / median(seconds["ours", precision])
         print(f"  {precision}, {way}: {1e6 * median(each):.1f} ({ratio:.1f})")
     print(
-        "  padding: "
-        + ", ".join(f"{name} {np.mean(one):.0f} % of the frames" for name, one in padding.items()),
+        "  padding: " + ", ".join(f"{name} {np.mean(one):.0f} % of the frames" for name, one in padding.items()),
         flush=True,
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--lengths",
         type=Path,

@@ -78,9 +78,7 @@ class Plain(nn.Module):
             self.query = nn.Linear(n_steps, 1, bias=False)
             self.key, self.value, self.speaker_value = (nn.Linear(size, size, bias=False) for _ in range(3))
         self.score = nn.Linear(size, 1, bias=False)
-        self.embedding = nn.Sequential(
-            nn.Linear(size, config.embedding_size), nn.BatchNorm1d(config.embedding_size)
-        )
+        self.embedding = nn.Sequential(nn.Linear(size, config.embedding_size), nn.BatchNorm1d(config.embedding_size))
         self.output = nn.Linear(config.embedding_size, CLASSES)
 
     def forward(self, images: Tensor, utt: Tensor, n_segments: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -102,9 +100,7 @@ class Plain(nn.Module):
         return scores, self.speaker_output(mean(F.leaky_relu(self.speaker_embedding(context), 0.01)))
 
 
-def plain_step(
-    plain: Plain, config: lemoine.Config, frames: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def plain_step(plain: Plain, config: lemoine.Config, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
     """What the plain version makes of a padded batch."""
     n_segments = -(-lengths // config.segment)
     frames = F.pad(frames, (0, 0, 0, int(n_segments.max()) * config.segment - frames.shape[1]))
@@ -179,9 +175,7 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="+", metavar="YAML", help="system files")
     parser.add_argument(
         "--lengths",
@@ -197,9 +191,7 @@ def main() -> None:
 
     rng = np.random.default_rng(1)
     frames_of = [int(n) for n in read_table(args.lengths).values()] if args.lengths else range(100, 301)
-    print(
-        f"{device}, threads: {torch.get_num_threads()}, median of {args.steps} steps; times ours: of the medians"
-    )
+    print(f"{device}, threads: {torch.get_num_threads()}, median of {args.steps} steps; times ours: of the medians")
     for path in args.systems:
         system = read_system(path)
         lengths = torch.tensor(rng.choice(frames_of, system.training.batch_size))
@@ -251,9 +243,7 @@ def measure(name: str, config: lemoine.Config, lengths: Tensor, n_steps: int, de
                 seconds[way].append(spent)
 
     padded = int((-(-lengths // config.segment)).sum()) * config.segment
-    print(
-        f"{name}: {len(lengths)} utterances, {int(lengths.sum())} frames; padded to whole segments {padded}"
-    )
+    print(f"{name}: {len(lengths)} utterances, {int(lengths.sum())} frames; padded to whole segments {padded}")
     for precision in ("float32", "bfloat16"):
         top = product_rate(device, getattr(torch, precision))
         for way in ("ours", "plain"):

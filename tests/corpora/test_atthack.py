@@ -110,7 +110,9 @@ def test_what_lacks_its_recording_or_its_transcript(tmp_path, capsys):
     (tmp_path / INSIDE / "txt/F01_a1_s001_v04.txt").write_text(" \n")
     found = atthack.utterances(tmp_path)
     assert [one.utt for one in found.utterances] == ["F01-a1-s001-v01"]
-    assert found.left_out["recording without a transcript"] == [tmp_path / INSIDE / f"wav/F01_a1_s001_v0{take}.wav" for take in (3, 4)]
+    assert found.left_out["recording without a transcript"] == [
+        tmp_path / INSIDE / f"wav/F01_a1_s001_v0{take}.wav" for take in (3, 4)
+    ]
     prepare_data.main(["atthack", str(tmp_path), str(tmp_path / "data")])
     assert "missing: 3\n  F01-a1-s001-v02\n  F01-a1-s001-v03\n  F01-a1-s001-v04\n" in capsys.readouterr().out
     with pytest.raises(UserError, match="3 recordings missing"):
@@ -137,7 +139,9 @@ def test_text_of_an_older_encoding_is_read_and_said(tmp_path, capsys):
     path.write_bytes("préféré".encode("latin-1"))
     assert atthack.utterances(tmp_path).utterances[1].text == "préféré"
     path.write_bytes("préféré".encode("mac-roman"))
-    with pytest.raises(UserError, match=f"{path}: neither UTF-8 nor, at byte 3 .0x8e., Western text in cp1252; convert the file"):
+    with pytest.raises(
+        UserError, match=f"{path}: neither UTF-8 nor, at byte 3 .0x8e., Western text in cp1252; convert the file"
+    ):
         atthack.utterances(tmp_path)
 
 
@@ -198,7 +202,10 @@ def test_get_fetches_and_unpacks_what_is_not_there(publisher, tmp_path):
     for _ in range(2):
         assert atthack.get(downloads) == downloads / "atthack"
     assert publisher == ["HEAD /wav.tgz", "GET /wav.tgz", "HEAD /txt.tgz", "GET /txt.tgz"]
-    assert [one.utt for one in atthack.utterances(downloads / "atthack").utterances] == ["F01-a1-s001-v01", "M04-a2-s002-v03"]
+    assert [one.utt for one in atthack.utterances(downloads / "atthack").utterances] == [
+        "F01-a1-s001-v01",
+        "M04-a2-s002-v03",
+    ]
 
     publisher.clear()  # killed while it unpacked the second
     shutil.rmtree(downloads / "atthack/txt")
@@ -210,7 +217,9 @@ def test_get_fetches_and_unpacks_what_is_not_there(publisher, tmp_path):
 def test_an_archive_that_came_damaged_is_not_unpacked(publisher, tmp_path):
     path = tmp_path / "published/wav.tgz"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    with pytest.raises(UserError, match=f"{tmp_path}/downloads/atthack_wav.tgz: cannot be unpacked .*remove it and fetch it again"):
+    with pytest.raises(
+        UserError, match=f"{tmp_path}/downloads/atthack_wav.tgz: cannot be unpacked .*remove it and fetch it again"
+    ):
         atthack.get(tmp_path / "downloads")
     assert not list((tmp_path / "downloads/atthack").glob("*"))
 
@@ -262,7 +271,9 @@ def test_linguistic_tests_two_groups_of_ten_phrases(data):
     assert all(train | test == set(SENTENCES) for train, _, test in sentences)
     tests = [test for _, _, test in sentences]
     assert Counter(sent for test in tests for sent in test) == dict.fromkeys(SENTENCES, 2)
-    assert [len(test & after) for test, after in zip(tests, [*tests[1:], tests[0]], strict=True)] == [10] * 10  # the shared group
+    assert [len(test & after) for test, after in zip(tests, [*tests[1:], tests[0]], strict=True)] == [
+        10
+    ] * 10  # the shared group
     assert [len(train & test) for train, _, test in values(data, "utt2spk", folds)] == [20] * 10
     assert not any(set(SENTENCES[start : start + 10]) <= test for test in tests for start in range(0, 100, 10))  # drawn
 

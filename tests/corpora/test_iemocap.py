@@ -80,7 +80,9 @@ class Corpus:
         self.write(f"dialog/transcriptions/{dialog}.txt", script, dialog, newline)
         for folder in ("Attribute", "Categorical", "Self-evaluation"):
             self.write(
-                f"dialog/EmoEvaluation/{folder}/{dialog}_e2_cat.txt", f"{dialog}_F000 :Neutral state; ()\n[1 - 2]\tnothing\n", dialog
+                f"dialog/EmoEvaluation/{folder}/{dialog}_e2_cat.txt",
+                f"{dialog}_F000 :Neutral state; ()\n[1 - 2]\tnothing\n",
+                dialog,
             )
         self.write(f"dialog/MOCAP_head/{dialog}.txt", "[1 - 2]\tnothing\n", dialog)
         write_wav(self.session(dialog) / f"dialog/wav/{dialog}.wav", 0)  # the dialogue as a whole
@@ -156,7 +158,9 @@ def test_dialogues_of_which_one_begins_as_the_other(corpus):
     found = iemocap.utterances(corpus.root)
     assert len(found.utterances) == corpus.number == (10 + 3) * 2 * len(LABELS)
     dialogs = Counter(one.more["dialog"] for one in found.utterances)
-    assert dialogs["Ses05M_script01_1"] == dialogs["Ses05M_script01_1b"] == dialogs["Ses03M_impro05a"] == 2 * len(LABELS)
+    assert (
+        dialogs["Ses05M_script01_1"] == dialogs["Ses05M_script01_1b"] == dialogs["Ses03M_impro05a"] == 2 * len(LABELS)
+    )
     texts = [one.text for one in found.utterances]
     assert len(set(texts)) == len(texts)  # each has its own
 
@@ -178,7 +182,9 @@ def test_sessions_on_several_disks(corpus, tmp_path):
 
 def test_the_second_copy_counts_once(tmp_path):
     first, second = Corpus(tmp_path / "a", "12"), Corpus(tmp_path / "b", "2")
-    again = shutil.copytree(first.root / "Session1/sentences/wav/Ses01F_impro01", first.root / "Session1/sentences/wav/more/Ses01F_impro01")
+    again = shutil.copytree(
+        first.root / "Session1/sentences/wav/Ses01F_impro01", first.root / "Session1/sentences/wav/more/Ses01F_impro01"
+    )
     found = iemocap.utterances(tmp_path)
     assert len(found.utterances) == first.number
     assert all(one.path.is_relative_to(first.root) and not one.path.is_relative_to(again) for one in found.utterances)
@@ -191,7 +197,10 @@ def test_what_one_side_lacks_is_told(corpus):
     write_wav(wavs / "Ses01F_impro01_M900.wav", 9999)
     corpus.edit("Session1/dialog/transcriptions/Ses01F_impro01.txt", "Ses01F_impro01_F001 [", "F: [")
     found = iemocap.utterances(corpus.root)
-    assert set(found.expected) - {one.utt for one in found.utterances} == {"Ses01F-Ses01F_impro01_F000", "Ses01F-Ses01F_impro01_F001"}
+    assert set(found.expected) - {one.utt for one in found.utterances} == {
+        "Ses01F-Ses01F_impro01_F000",
+        "Ses01F-Ses01F_impro01_F001",
+    }
     assert len(found.expected) == corpus.number
     assert found.left_out["recording without a label"] == [wavs / "Ses01F_impro01_M900.wav"]
     assert found.left_out["recording without a transcript"] == [wavs / "Ses01F_impro01_F001.wav"]
@@ -224,19 +233,25 @@ def test_a_line_that_is_damaged(corpus, old, new):
         iemocap.utterances(corpus.root)
     message = str(error.value)
     assert message.startswith(f"{corpus.root}/Session2/dialog/EmoEvaluation/Ses02F_impro02.txt:3: '[0.2901 - 0.9357]")
-    assert message.endswith("is not `[start - end] utterance label [valence, activation, dominance]`; take the file from the archive again")
+    assert message.endswith(
+        "is not `[start - end] utterance label [valence, activation, dominance]`; take the file from the archive again"
+    )
     assert "\n" not in message
 
 
 def test_an_utterance_that_is_evaluated_twice(corpus):
     folder = corpus.root / "Session1/dialog/EmoEvaluation"
     shutil.copy(folder / "Ses01F_impro01.txt", folder / "~Ses01F_impro01.txt")
-    with pytest.raises(UserError, match=r"/~Ses01F_impro01.txt:3: Ses01F_impro01_F000 is also at .*/Ses01F_impro01.txt:3; remove"):
+    with pytest.raises(
+        UserError, match=r"/~Ses01F_impro01.txt:3: Ses01F_impro01_F000 is also at .*/Ses01F_impro01.txt:3; remove"
+    ):
         iemocap.utterances(corpus.root)
 
 
 def test_folders_that_are_no_corpus(corpus, tmp_path):
-    with pytest.raises(UserError, match="/nowhere: no Session1 in it; give the folder that holds the corpus, IEMOCAP_full_release"):
+    with pytest.raises(
+        UserError, match="/nowhere: no Session1 in it; give the folder that holds the corpus, IEMOCAP_full_release"
+    ):
         iemocap.utterances(tmp_path / "nowhere")
     for place in ("dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav"):
         shutil.move(corpus.root / "Session3" / place, tmp_path / "away")
@@ -257,7 +272,9 @@ def test_text_that_is_not_plain(corpus):
         assert by_name(found)["Ses01F_impro01_F000"].text == "Don’t go, now."
         assert found.old_texts == ([path] if encoding == "cp1252" else []) and not any(found.left_out.values())
     path.write_bytes(plain.encode().replace(b"Line 1, so there!", b"Don\x92t\xc2\xa0go"))  # both at once
-    with pytest.raises(UserError, match=r"Ses01F_impro01.txt: neither UTF-8 nor, at byte \d+ .0xc2., Western text in cp1252"):
+    with pytest.raises(
+        UserError, match=r"Ses01F_impro01.txt: neither UTF-8 nor, at byte \d+ .0xc2., Western text in cp1252"
+    ):
         iemocap.utterances(corpus.root)
     path.write_bytes(plain.encode("utf-16-le"))
     with pytest.raises(UserError, match=r"Ses01F_impro01.txt: no text at byte 2 .0x00.; convert the file to UTF-8"):
@@ -324,7 +341,8 @@ def test_strict_wants_every_session_dialog_and_utterance(corpus, tmp_path, capsy
 
 def test_where_to_get_it(tmp_path):
     with pytest.raises(
-        UserError, match="/iemocap: not there; ask for the corpus at https://sail.usc.edu/iemocap/, and give .* by --corpus"
+        UserError,
+        match="/iemocap: not there; ask for the corpus at https://sail.usc.edu/iemocap/, and give .* by --corpus",
     ):
         iemocap.get(tmp_path)
     (tmp_path / "iemocap").mkdir()
@@ -373,7 +391,9 @@ def test_every_protocol_takes_what_its_name_says(small, name):
     for train, dev, test in folds:
         assert len(train) + len(dev) + len(test) == len({**train, **dev, **test}) == 10 * per_speaker
         chosen = {*train, *dev, *test}
-        assert values(small, "utt2cond", chosen) == ({"improvised"} if "improvised" in name else {"improvised", "scripted"})
+        assert values(small, "utt2cond", chosen) == (
+            {"improvised"} if "improvised" in name else {"improvised", "scripted"}
+        )
         labels = {"angry", "happy", "neutral", "sad"} | ({"excited"} if "no_excited" not in name else set())
         assert values(small, "utt2emo", chosen) == labels
         assert set(test.values()) == {"neutral", "happy", "sad", "angry"}
@@ -397,7 +417,9 @@ def test_scenarios_are_dialogs_without_their_session(tmp_path):
     }
     for dialog in dialogs:
         corpus.dialog(dialog)
-    found = {utterance.more["dialog"]: utterance.more["scenario"] for utterance in iemocap.utterances(tmp_path).utterances}
+    found = {
+        utterance.more["dialog"]: utterance.more["scenario"] for utterance in iemocap.utterances(tmp_path).utterances
+    }
     assert found == dialogs
 
 
@@ -460,8 +482,15 @@ def test_the_whole_corpus_has_the_counts_of_the_published_one(standin, capsys):
 
 
 def test_the_protocols_take_those_counts(standin):
-    rows = {"": ("all", 5), "_no_excited": ("all", 6), "_improvised": ("improvised", 5), "_improvised_no_excited": ("improvised", 6)}
-    names = {name + suffix: at for suffix, at in rows.items() for name in ("sessions", "sessions_dev", "speakers", "random")}
+    rows = {
+        "": ("all", 5),
+        "_no_excited": ("all", 6),
+        "_improvised": ("improvised", 5),
+        "_improvised_no_excited": ("improvised", 6),
+    }
+    names = {
+        name + suffix: at for suffix, at in rows.items() for name in ("sessions", "sessions_dev", "speakers", "random")
+    }
     names |= dict.fromkeys(SPEAKERS_MIXED, ("all", 5))
     assert set(NAMES) == names.keys()
     utt2emo = read_table(standin / "utt2emo")
@@ -471,14 +500,27 @@ def test_the_protocols_take_those_counts(standin):
         assert len(utt2class) == TABLE[row][column]
         folds = make_folds.split(protocol, utt2class, standin, name)
         assert {sum(map(len, parts)) for parts in folds} == {len(utt2class)}
-        assert all({utt2class[utt] for utt in part} == {"neutral", "happy", "sad", "angry"} for parts in folds for part in parts if part)
+        assert all(
+            {utt2class[utt] for utt in part} == {"neutral", "happy", "sad", "angry"}
+            for parts in folds
+            for part in parts
+            if part
+        )
         if name in SPEAKERS_MIXED:
             tested = [utt for _, _, test in folds for utt in test]
             assert len(tested) == len(set(tested)) == len(utt2class)
-            group = {utt: utt for utt in utt2class} if name == "random_dev" else read_table(standin / f"utt2{SPEAKERS_MIXED[name]}")
+            group = (
+                {utt: utt for utt in utt2class}
+                if name == "random_dev"
+                else read_table(standin / f"utt2{SPEAKERS_MIXED[name]}")
+            )
             for parts in folds:
                 groups = [{group[utt] for utt in part} for part in parts]
-                assert sum(map(len, groups)) == len(set.union(*groups)) == {"random_dev": 5531, "dialogs": 151, "scenarios": 15}[name]
+                assert (
+                    sum(map(len, groups))
+                    == len(set.union(*groups))
+                    == {"random_dev": 5531, "dialogs": 151, "scenarios": 15}[name]
+                )
         if name.startswith("sessions") and row == "all":
             assert [len(test) for _, _, test in folds] == [TABLE[session][column] for session in "12345"]
 
@@ -506,7 +548,18 @@ def test_iemocap_by_audio_and_words(tmp_path):
     vectors.write_text("line 1 2 3 4 5\nzebra 1 2 3 4 5\nso -1 0 1 0 -1\n")
 
     def run(*more):
-        options = ["--systems", "conf/own/*.yaml", "--protocol", "random_dev", "--folds", "1", "--nj", "1", "--main", "small"]
+        options = [
+            "--systems",
+            "conf/own/*.yaml",
+            "--protocol",
+            "random_dev",
+            "--folds",
+            "1",
+            "--nj",
+            "1",
+            "--main",
+            "small",
+        ]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         result = subprocess.run([recipe / "run.sh", *options, *more], env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
@@ -519,7 +572,9 @@ def test_iemocap_by_audio_and_words(tmp_path):
         for number, line in enumerate(texts.splitlines()):
             writer(line.split()[0], np.arange(number, number + 4, dtype=np.float32))
     out = run("--stage", "1", "--glove", "fetch")
-    assert re.search(r"(?m)^fold 1: train 320, dev 40, test 40\n +train and test share 10 of 10 speakers, 0 of 40 sentences, ", out)
+    assert re.search(
+        r"(?m)^fold 1: train 320, dev 40, test 40\n +train and test share 10 of 10 speakers, 0 of 40 sentences, ", out
+    )
     assert "words, 2 with a vector; " in out
     assert (recipe / "dump/vectors/vectors.txt").read_text() == "line 1 2 3 4 5\nso -1 0 1 0 -1\n"
     assert len(re.findall(r"(?m)^results/small(?:_asr)?/random_dev/fold1_seed1.txt: WA [0-9.]+ UA ", out)) == 2

@@ -81,8 +81,7 @@ def test_another_process_and_order_give_the_same_bytes(corpus: Path, tmp_path: P
     utts = TWO_SENTENCES[::7][::-1]
     assert {utt.split("-")[0] for utt in utts} == set(mini.VOICES)
     code = (
-        "import sys; from pathlib import Path; from ser.corpora import mini;"
-        "mini.make(Path(sys.argv[1]), sys.argv[2:])"
+        "import sys; from pathlib import Path; from ser.corpora import mini;mini.make(Path(sys.argv[1]), sys.argv[2:])"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path, *utts], check=True, env=environment())
     for utt in utts:
@@ -188,7 +187,10 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("wave.Wave_write.writeframes", full)
     with pytest.raises(OSError, match="No space left") as error:
         mini.get(tmp_path)
-    assert explain(error.value) == f"{tmp_path}/mini: No space left on device; free some space and run the same command again"
+    assert (
+        explain(error.value)
+        == f"{tmp_path}/mini: No space left on device; free some space and run the same command again"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -56,9 +56,7 @@ def test_the_nested_copy_counts_once(tmp_path):
     touch(tmp_path, name, f"audio_speech_actors_01-24/{name}", "Actor_01/._03-01-01-01-01-01-01.wav")
     found = ravdess.utterances(tmp_path)
     assert [utterance.path for utterance in found.utterances] == [tmp_path / name]
-    assert found.left_out["second copy of a file of that name"] == [
-        tmp_path / "audio_speech_actors_01-24" / name
-    ]
+    assert found.left_out["second copy of a file of that name"] == [tmp_path / "audio_speech_actors_01-24" / name]
 
 
 def test_songs_video_and_foreign_names_are_left_out(tmp_path):
@@ -113,8 +111,7 @@ def test_the_real_corpus_from_files_to_a_valid_data_directory(tmp_path):
     assert "1440 utterances, 24 speakers (12 f, 12 m), 8 classes\n1.48 h, 2.94 to 5.27 s" in report
     assert "mixed down when read: 5\n" in report
     assert (
-        "groups of identical recordings: 1\n  actor07-03-01-03-01-02-01-07 = actor07-03-01-03-01-02-02-07\n"
-        in report
+        "groups of identical recordings: 1\n  actor07-03-01-03-01-02-01-07 = actor07-03-01-03-01-02-02-07\n" in report
     )
     command = [sys.executable, "-m", "ser.validate_data", data]
     assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode == 0

@@ -23,7 +23,11 @@ def test_a_name_tells_everything(tmp_path):
     touch(tmp_path, "OAF_back_angry.wav", "YAF_beg_ps.wav")
     older, younger = tess.utterances(tmp_path).utterances
     assert (older.utt, older.spk, older.gender, older.emo) == ("oaf-back-angry", "oaf", "f", "angry")
-    assert (older.text, older.more, older.path) == ("say the word back", {"word": "back"}, tmp_path / "OAF_back_angry.wav")
+    assert (older.text, older.more, older.path) == (
+        "say the word back",
+        {"word": "back"},
+        tmp_path / "OAF_back_angry.wav",
+    )
     assert (younger.utt, younger.spk, younger.emo) == ("yaf-beg-surprised", "yaf", "surprised")
 
 
@@ -54,7 +58,14 @@ def test_the_nested_copy_counts_once(tmp_path):
 
 
 def test_other_names_are_left_out(tmp_path):
-    others = ["OAF_back.wav", "OAF_nosuchword_sad.wav", "OAF_back_bored.wav", "XAF_back_sad.wav", "mine.wav", "OAF_back_sad_2.wav"]
+    others = [
+        "OAF_back.wav",
+        "OAF_nosuchword_sad.wav",
+        "OAF_back_bored.wav",
+        "XAF_back_sad.wav",
+        "mine.wav",
+        "OAF_back_sad_2.wav",
+    ]
     touch(tmp_path, "OAF_back_sad.wav", *others)
     found = tess.utterances(tmp_path)
     assert len(found.utterances) == 1
@@ -70,7 +81,9 @@ def test_the_whole_corpus_has_2800_recordings():
 
 
 def test_where_to_get_it(tmp_path):
-    with pytest.raises(UserError, match="fetch the archive from https://doi.org/10.5683/SP2/E8H2MF and unpack it there"):
+    with pytest.raises(
+        UserError, match="fetch the archive from https://doi.org/10.5683/SP2/E8H2MF and unpack it there"
+    ):
         tess.get(tmp_path)
     (tmp_path / "tess").mkdir()
     assert tess.get(tmp_path) == tmp_path / "tess"
@@ -81,7 +94,9 @@ def test_the_real_corpus(tmp_path):
     """2799 of 2800 files; two are AIFF, and one is at 96 kHz: the counts of FACTS.md."""
     from ser import audio
 
-    subprocess.run([sys.executable, SHARED / "corpora/unpack.py", tmp_path, "tess"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, SHARED / "corpora/unpack.py", tmp_path, "tess"], check=True, stdout=subprocess.DEVNULL
+    )
     found = tess.utterances(tmp_path)
     assert tess.EXPECTED - {utterance.utt for utterance in found.utterances} == {"yaf-beg-sad"}
     assert len(found.utterances) == 2799 and not any(found.left_out.values())

@@ -177,7 +177,10 @@ def systems_of(calls):
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
-@pytest.mark.parametrize(("script", "folder"), [("run.sh", "egs/a"), ("./run.sh", "egs/a"), ("egs/a/run.sh", "."), ("../a/run.sh", "egs/b c")])
+@pytest.mark.parametrize(
+    ("script", "folder"),
+    [("run.sh", "egs/a"), ("./run.sh", "egs/a"), ("egs/a/run.sh", "."), ("../a/run.sh", "egs/b c")],
+)
 def test_a_recipe_is_called_from_anywhere_by_any_shell(house, shell, script, folder):
     elsewhere = house / "elsewhere"
     (elsewhere / "egs/a").mkdir(parents=True)  # where cd would go if CDPATH counted
@@ -215,7 +218,9 @@ def test_slurm_runs_a_copy(house):
     shutil.copy(house / "egs/a/run.sh", copy)
     for variables in ({"SLURM_SUBMIT_DIR": str(house / "egs/a")}, {}):
         calls = told("bash", copy, "--stage", "5", folder=house / "egs/a", **variables)
-        assert [(place, name) for place, name, _ in calls] == [(str(house / "egs/a"), name) for name in ("score", "report")]
+        assert [(place, name) for place, name, _ in calls] == [
+            (str(house / "egs/a"), name) for name in ("score", "report")
+        ]
     result = subprocess.run(["bash", copy], cwd=house, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, f"error: {copy}: call sbatch in the recipe's folder\n")
 
@@ -238,7 +243,11 @@ def test_windows_line_ends_are_kept_out(tmp_path):
     ("folder", "given", "found"),
     [
         ("egs/a", "conf/baseline/two.yaml", ["conf/baseline/two.yaml"]),
-        ("egs/a", "conf/*/t*.yaml conf/baseline/one.yaml", ["conf/baseline/two.yaml", "conf/other/three.yaml", "conf/baseline/one.yaml"]),
+        (
+            "egs/a",
+            "conf/*/t*.yaml conf/baseline/one.yaml",
+            ["conf/baseline/two.yaml", "conf/other/three.yaml", "conf/baseline/one.yaml"],
+        ),
         ("egs/a", "../a/conf/other/*.yaml", ["../a/conf/other/three.yaml"]),
         (".", "conf/other/*.yaml", ["conf/other/three.yaml"]),  # seen from the recipe
         (".", "egs/a/conf/other/*.yaml", ["../../egs/a/conf/other/three.yaml"]),  # from the user
@@ -309,7 +318,10 @@ def test_recipes_begin_alike(recipe):
 def test_ravdess_has_one_draw_in_three_protocols():
     """The split follows from the labels that are taken and from the draw's seed; paper_splits' first fold, and
     paper_eight's, are paper's."""
-    paper, splits, eight = (read_protocol(REPOSITORY / f"egs/ravdess/conf/protocols/{name}.yaml") for name in ("paper", "paper_splits", "paper_eight"))
+    paper, splits, eight = (
+        read_protocol(REPOSITORY / f"egs/ravdess/conf/protocols/{name}.yaml")
+        for name in ("paper", "paper_splits", "paper_eight")
+    )
     assert replace(splits.folds, number=1) == replace(eight.folds, number=1) == paper.folds
     assert splits.classes == paper.classes
     assert splits.select == eight.select == paper.select == "test"

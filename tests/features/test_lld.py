@@ -44,7 +44,9 @@ def noise(length=1.0, seed=0):
 def speech(length=16000, seed=0):
     """A voice that glides and falls silent, a fricative, a click: float32 (N,)."""
     time = np.arange(length) / RATE
-    samples = harmonics(150 + 60 * np.sin(5 * time)) * (np.sin(3 * time) > 0) + 0.05 * noise(length / RATE, seed)[:length]
+    samples = (
+        harmonics(150 + 60 * np.sin(5 * time)) * (np.sin(3 * time) > 0) + 0.05 * noise(length / RATE, seed)[:length]
+    )
     samples[length // 3] += 0.5
     return samples.astype(np.float32)
 
@@ -194,7 +196,9 @@ def test_a_higher_threshold_voices_less():
 def test_other_rates():
     time = np.arange(44100) / 44100
     config = Config(sample_rate=44100, win_length=1102, hop_length=441, n_fft=2048)
-    np.testing.assert_allclose(inner(extract(np.sin(2 * np.pi * 233 * time).astype(np.float32), config)), 233, rtol=0.005)
+    np.testing.assert_allclose(
+        inner(extract(np.sin(2 * np.pi * 233 * time).astype(np.float32), config)), 233, rtol=0.005
+    )
 
 
 @pytest.mark.parametrize("step", [0.01, 0.02])
@@ -265,7 +269,9 @@ def test_mfcc_by_the_formulas(length):
             for band in range(26):
                 low, mid, high = corners[band : band + 3]
                 if low < at < high:
-                    bands[band] += power[place_in_spectrum] * ((at - low) / (mid - low) if at <= mid else (high - at) / (high - mid))
+                    bands[band] += power[place_in_spectrum] * (
+                        (at - low) / (mid - low) if at <= mid else (high - at) / (high - mid)
+                    )
         logs = np.log(np.maximum(bands * 32767.0**2, 1))
         for i in range(1, 13):
             cepstrum = np.sqrt(2 / 26) * sum(logs[j - 1] * np.cos(np.pi * i / 26 * (j - 0.5)) for j in range(1, 27))

@@ -13,9 +13,13 @@ SETTINGS = {
     # the sizes of egs/ravdess' two features, and odd ones
     "svm": dict(n_fft=512, win_length=400, hop_length=160, n_mels=64, fmin=60.0, fmax=7600.0, window="hamming"),
     "sherman": dict(n_fft=512, win_length=256, hop_length=128, n_mels=128, fmin=0.0, fmax=4000.0, window="hamming"),
-    "window of n_fft": dict(n_fft=1024, win_length=1024, hop_length=256, n_mels=40, fmin=0.0, fmax=8000.0, window="hann"),
+    "window of n_fft": dict(
+        n_fft=1024, win_length=1024, hop_length=256, n_mels=40, fmin=0.0, fmax=8000.0, window="hann"
+    ),
     "odd sizes": dict(n_fft=600, win_length=401, hop_length=77, n_mels=23, fmin=33.3, fmax=7777.0, window="hann"),
-    "gaps between windows": dict(n_fft=256, win_length=200, hop_length=333, n_mels=13, fmin=0.0, fmax=8000.0, window="hamming"),
+    "gaps between windows": dict(
+        n_fft=256, win_length=200, hop_length=333, n_mels=13, fmin=0.0, fmax=8000.0, window="hamming"
+    ),
 }
 
 
@@ -27,7 +31,9 @@ def speech(length, seed=0):
     """A tone that glides, over noise and a click: float32 (N,)."""
     rng = np.random.default_rng(seed)
     time = np.arange(length) / RATE
-    samples = 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2)) * np.exp(-time) + 0.001 * rng.standard_normal(length)
+    samples = 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2)) * np.exp(-time) + 0.001 * rng.standard_normal(
+        length
+    )
     samples[length // 3] += 0.5
     return samples.astype(np.float32)
 
@@ -64,9 +70,20 @@ def test_decibels_that_are_not_below_the_loudest(scale):
     samples = scale * speech(20000)
     power = 10 ** (by_librosa(samples, make("svm", top_db=300.0)) / 10)
     loudest = librosa.feature.melspectrogram(
-        y=samples, sr=RATE, n_fft=512, hop_length=160, win_length=400, window="hamming", pad_mode="constant", n_mels=64, fmin=60, fmax=7600
+        y=samples,
+        sr=RATE,
+        n_fft=512,
+        hop_length=160,
+        win_length=400,
+        window="hamming",
+        pad_mode="constant",
+        n_mels=64,
+        fmin=60,
+        fmax=7600,
     ).max()
-    np.testing.assert_allclose(extract(samples, config), 10 * np.log10(np.maximum(power * loudest, 1e-10)), rtol=0, atol=2e-2)
+    np.testing.assert_allclose(
+        extract(samples, config), 10 * np.log10(np.maximum(power * loudest, 1e-10)), rtol=0, atol=2e-2
+    )
     assert extract(np.zeros(20000, np.float32), config) == pytest.approx(-100)
 
 

@@ -9,7 +9,14 @@ from ser.config import feature_name
 from ser.features.means import Config, columns, extract
 
 RATE = 22050
-SETTINGS = {"sample_rate": RATE, "n_fft": 2048, "hop_length": 512, "n_mels": 128, "n_mfcc": 40, "parts": ["mel", "mfcc", "zcr", "rms"]}
+SETTINGS = {
+    "sample_rate": RATE,
+    "n_fft": 2048,
+    "hop_length": 512,
+    "n_mels": 128,
+    "n_mfcc": 40,
+    "parts": ["mel", "mfcc", "zcr", "rms"],
+}
 SIZES = {"mel": 128, "mfcc": 40, "zcr": 1, "rms": 1}
 
 
@@ -17,7 +24,9 @@ def speech(length, seed=0):
     """A tone that glides over noise, with a silent stretch and a click: float32 (N,)."""
     rng = np.random.default_rng(seed)
     time = np.arange(length) / RATE
-    samples = 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2)) * np.exp(-time) + 0.01 * rng.standard_normal(length)
+    samples = 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2)) * np.exp(-time) + 0.01 * rng.standard_normal(
+        length
+    )
     samples[length // 4 : length // 3] = 0
     samples[length // 2] += 0.5
     return samples.astype(np.float32)
@@ -44,7 +53,9 @@ def test_they_are_librosas(length):
 def test_other_sizes():
     samples = speech(20000)
     (frame,) = extract(samples, Config(**SETTINGS | {"n_fft": 1024, "hop_length": 300, "n_mels": 30, "n_mfcc": 13}))
-    np.testing.assert_allclose(frame, np.concatenate(list(of_librosa(samples, 1024, 300, 30, 13).values())), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        frame, np.concatenate(list(of_librosa(samples, 1024, 300, 30, 13).values())), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("parts", [["mel"], ["mfcc"], ["rms", "zcr"], ["zcr", "mfcc", "mel"], ["mel", "mfcc", "rms"]])

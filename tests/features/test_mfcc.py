@@ -10,10 +10,18 @@ from ser.features.mfcc import Config, extract, heard
 RATE = 16000
 SETTINGS = {
     # Peng et al.: 25 ms, 10 ms, Hamming, 32; librosa's defaults where they say nothing
-    "peng": dict(n_fft=2048, win_length=400, hop_length=160, n_mels=128, n_mfcc=32, fmin=0.0, fmax=8000.0, window="hamming"),
-    "a short FFT": dict(n_fft=512, win_length=400, hop_length=160, n_mels=40, n_mfcc=32, fmin=0.0, fmax=8000.0, window="hamming"),
-    "window of n_fft": dict(n_fft=1024, win_length=1024, hop_length=256, n_mels=64, n_mfcc=13, fmin=20.0, fmax=7600.0, window="hann"),
-    "odd sizes": dict(n_fft=600, win_length=401, hop_length=77, n_mels=23, n_mfcc=23, fmin=33.3, fmax=7777.0, window="hann"),
+    "peng": dict(
+        n_fft=2048, win_length=400, hop_length=160, n_mels=128, n_mfcc=32, fmin=0.0, fmax=8000.0, window="hamming"
+    ),
+    "a short FFT": dict(
+        n_fft=512, win_length=400, hop_length=160, n_mels=40, n_mfcc=32, fmin=0.0, fmax=8000.0, window="hamming"
+    ),
+    "window of n_fft": dict(
+        n_fft=1024, win_length=1024, hop_length=256, n_mels=64, n_mfcc=13, fmin=20.0, fmax=7600.0, window="hann"
+    ),
+    "odd sizes": dict(
+        n_fft=600, win_length=401, hop_length=77, n_mels=23, n_mfcc=23, fmin=33.3, fmax=7777.0, window="hann"
+    ),
 }
 
 
@@ -25,7 +33,9 @@ def speech(length, seed=0):
     """A tone that glides over noise, with a silent stretch and a click: float32 (N,)."""
     rng = np.random.default_rng(seed)
     time = np.arange(length) / RATE
-    samples = 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2)) * np.exp(-time) + 0.01 * rng.standard_normal(length)
+    samples = 0.3 * np.sin(2 * np.pi * (200 * time + 900 * time**2)) * np.exp(-time) + 0.01 * rng.standard_normal(
+        length
+    )
     samples[length // 4 : length // 3] = 0
     samples[length // 2] += 0.5
     return samples.astype(np.float32)
@@ -73,7 +83,15 @@ def test_they_tell_how_loud_an_utterance_is(scale):
 def test_the_floor():
     samples = speech(8000)
     samples[3000:6000] *= 1e-6
-    mel = {"y": samples, "sr": RATE, "n_fft": 512, "win_length": 400, "hop_length": 160, "window": "hamming", "n_mels": 40}
+    mel = {
+        "y": samples,
+        "sr": RATE,
+        "n_fft": 512,
+        "win_length": 400,
+        "hop_length": 160,
+        "window": "hamming",
+        "n_mels": 40,
+    }
     power = librosa.feature.melspectrogram(**mel)
     found = []
     for top_db in (20.0, 80.0, None):

@@ -29,7 +29,9 @@ def test_segments(n_samples, length, hop):
     np.testing.assert_array_equal(found, segments_of(samples, length, hop))
 
 
-@pytest.mark.parametrize(("longest", "heard"), [(0.016, 16), (0.0164, 16), (0.039, 39), (0.04, 40), (1.0, 40), (1e-9, 1), (None, 40)])
+@pytest.mark.parametrize(
+    ("longest", "heard"), [(0.016, 16), (0.0164, 16), (0.039, 39), (0.04, 40), (1.0, 40), (1e-9, 1), (None, 40)]
+)
 def test_what_is_longer_is_cut_at_the_end(longest, heard):
     samples = np.arange(1, 41, dtype=np.float32)
     found = extract(samples, Config(sample_rate=RATE, segment_length=8, hop_length=8, longest=longest))
@@ -44,7 +46,11 @@ def test_the_level_is_left_as_it_is():
 
 def test_they_are_at_the_sampling_rate_of_the_feature():
     time = np.arange(3000) / 3000
-    frames = extract_all(np.sin(2 * np.pi * 5 * time).astype(np.float32), 3000, Config(sample_rate=RATE, segment_length=100, hop_length=100))
+    frames = extract_all(
+        np.sin(2 * np.pi * 5 * time).astype(np.float32),
+        3000,
+        Config(sample_rate=RATE, segment_length=100, hop_length=100),
+    )
     assert frames.shape == (10, 100)
     np.testing.assert_allclose(frames.ravel()[50:-50], np.sin(2 * np.pi * 5 * time)[::3][50:-50], atol=1e-3)
 

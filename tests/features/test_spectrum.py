@@ -34,7 +34,13 @@ def test_equal_to_librosa(name, more):
     samples = noise(config.win_length + more)
     spectrum = extract(samples, config)
     expected = np.abs(
-        librosa.stft(samples, n_fft=config.n_fft, win_length=config.win_length, hop_length=config.hop_length, window=config.window)
+        librosa.stft(
+            samples,
+            n_fft=config.n_fft,
+            win_length=config.win_length,
+            hop_length=config.hop_length,
+            window=config.window,
+        )
     ).T
     assert spectrum.dtype == np.float32
     assert spectrum.shape == (1 + len(samples) // config.hop_length, config.n_fft // 2 + 1)
@@ -71,7 +77,9 @@ def test_the_samples_are_left_as_they_are():
     assert np.array_equal(heard(samples, make()), samples)
 
 
-@pytest.mark.parametrize(("others", "fault"), [({"win_length": 513}, "win_length 513 should be"), ({"window": "kaiser"}, "window")])
+@pytest.mark.parametrize(
+    ("others", "fault"), [({"win_length": 513}, "win_length 513 should be"), ({"window": "kaiser"}, "window")]
+)
 def test_settings_that_cannot_be(others, fault):
     with pytest.raises(ValueError, match=fault):
         make(**others)

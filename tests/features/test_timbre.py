@@ -10,7 +10,17 @@ from ser.features.timbre import Config, columns, extract
 
 RATE = 16000
 SETTINGS = {"sample_rate": RATE, "n_fft": 2048, "hop_length": 512, "n_mels": 128, "n_mfcc": 20}
-SIZES = {"mfcc": 20, "mfcc_delta": 20, "centroid": 1, "contrast": 7, "low_contrast": 1, "bandwidth": 1, "rolloff": 1, "zcr": 1, "rms": 1}
+SIZES = {
+    "mfcc": 20,
+    "mfcc_delta": 20,
+    "centroid": 1,
+    "contrast": 7,
+    "low_contrast": 1,
+    "bandwidth": 1,
+    "rolloff": 1,
+    "zcr": 1,
+    "rms": 1,
+}
 EIGHT = [part for part in SIZES if part != "low_contrast"]
 
 
@@ -90,7 +100,16 @@ def test_longer_than_the_duration_is_cut_at_the_end():
     compare(frames, of_librosa(samples[:80000]), SETTINGS)
 
 
-@pytest.mark.parametrize("parts", [EIGHT, ["rms", "mfcc"], ["low_contrast"], ["contrast", "low_contrast"], [part for part in EIGHT if part != "contrast"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        EIGHT,
+        ["rms", "mfcc"],
+        ["low_contrast"],
+        ["contrast", "low_contrast"],
+        [part for part in EIGHT if part != "contrast"],
+    ],
+)
 def test_a_system_takes_parts_in_the_order_that_it_asks_for(parts):
     samples = speech(20000)
     config = Config(**SETTINGS, parts=parts)
@@ -100,7 +119,9 @@ def test_a_system_takes_parts_in_the_order_that_it_asks_for(parts):
     assert taken.shape[1] == sum(SIZES[part] for part in parts)
     places = np.cumsum([0, *(SIZES[part] for part in parts)])
     for start, end, part in zip(places, places[1:], parts, strict=False):
-        np.testing.assert_allclose(taken[:, start:end], expected[part], rtol=1e-3, atol=1e-3 * np.abs(expected[part]).mean())
+        np.testing.assert_allclose(
+            taken[:, start:end], expected[part], rtol=1e-3, atol=1e-3 * np.abs(expected[part]).mean()
+        )
 
 
 def test_nine_systems_share_one_folder_of_features():

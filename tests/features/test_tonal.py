@@ -99,7 +99,9 @@ def test_running_medians(shape):
     assert np.array_equal(medians(np.asfortranarray(rows)), medians(rows))
 
 
-@pytest.mark.parametrize("parts", [["chroma"], ["tonnetz", "mfcc"], ["contrast", "mel"], ["mfcc", "chroma", "mel", "tonnetz", "contrast"]])
+@pytest.mark.parametrize(
+    "parts", [["chroma"], ["tonnetz", "mfcc"], ["contrast", "mel"], ["mfcc", "chroma", "mel", "tonnetz", "contrast"]]
+)
 def test_a_system_takes_parts_in_the_order_that_it_asks_for(parts):
     samples = speech(20000)
     config = Config(**SETTINGS, parts=parts)

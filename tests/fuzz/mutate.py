@@ -20,7 +20,20 @@ YAML = [
     b"{a: " * 2000, b"- ", b": ", b"2001-13-45", b"2001-01-01", b"null", b"~: 1", b"true", b"no", b"---\n", b"...\n", b"%YAML 9.9\n", b"0o17",
     b"1:30", b"1e3", b".inf", b".nan", b"|\n", b">\n", b"base: x.yaml\n", b"base: [a]\n", b"base: \0\n", b"kind: svm\n", b"kind: []\n",
 ]  # fmt: skip
-JSON = [b"null", b"true", b"[]", b"{}", b'""', b"[" * 100000, b'{"a":' * 3000, b",", b'"', b'"\\ud800"', b"1E400", b"-NaN"]
+JSON = [
+    b"null",
+    b"true",
+    b"[]",
+    b"{}",
+    b'""',
+    b"[" * 100000,
+    b'{"a":' * 3000,
+    b",",
+    b'"',
+    b'"\\ud800"',
+    b"1E400",
+    b"-NaN",
+]
 BINARY = [
     *(struct.pack(form, number) for form in ("<I", ">I", "<H", ">H") for number in (0, 1, 0x7FFF, 0xFFFF)),
     *(struct.pack(form, number) for form in ("<I", ">I") for number in (0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 10**9)),
@@ -129,9 +142,15 @@ def in_tar(content: bytes, rng: Random) -> bytes:
     headers = [number for number, block in enumerate(blocks) if block[257:262] == b"ustar"]
     number = rng.choice(headers)
     block = bytearray(blocks[number])
-    start, size = rng.choice([(0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155)])
+    start, size = rng.choice(
+        [(0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155)]
+    )
     field = bytes(block[start : start + size])
-    value = rng.choice(b"0123456gxLKSVDNA\0").to_bytes(1, "big") if size == 1 else damaged(field, TOKENS["binary"] + [b"\x80" * 12], rng)
+    value = (
+        rng.choice(b"0123456gxLKSVDNA\0").to_bytes(1, "big")
+        if size == 1
+        else damaged(field, TOKENS["binary"] + [b"\x80" * 12], rng)
+    )
     block[start : start + size] = value[:size].ljust(size, b"\0")
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)

@@ -40,7 +40,9 @@ TO_MAKE = 120  # seconds to make the whole files
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", nargs="+", default=list(TARGETS), choices=list(TARGETS), metavar="NAME", help=", ".join(TARGETS))
+    parser.add_argument(
+        "--target", nargs="+", default=list(TARGETS), choices=list(TARGETS), metavar="NAME", help=", ".join(TARGETS)
+    )
     parser.add_argument("--seed", type=int, default=1, help="default 1")
     parser.add_argument("--mutants", type=int, default=500, help="of each target; default 500")
     parser.add_argument("--first", type=int, default=0, help="number of the first mutant; default 0")
@@ -56,7 +58,9 @@ def main() -> None:
             counts[outcome] += 1
             if outcome == "fault":
                 kinds.setdefault(": ".join(what.split(": ")[:2]), []).append(f"mutant {number}, {file}: {what}")
-        print(f"{name:16} {counts.total():7} {counts['accepted']:8} {counts['refused']:7} {counts['fault']:6}", flush=True)
+        print(
+            f"{name:16} {counts.total():7} {counts['accepted']:8} {counts['refused']:7} {counts['fault']:6}", flush=True
+        )
         for places in kinds.values():
             print(f"  fault: {name}, seed {args.seed}, {places[0]} (and {len(places) - 1} more)", flush=True)
         failed = failed or bool(kinds)
@@ -98,7 +102,9 @@ def drawn(name: str, files: list[list[str]], seed: int, number: int) -> tuple[Ra
     return rng, *rng.choice(files)
 
 
-def read_all(name: str, folder: Path, files: list[list[str]], seed: int, numbers: list[int], keep: Path | None) -> Iterator[list]:
+def read_all(
+    name: str, folder: Path, files: list[list[str]], seed: int, numbers: list[int], keep: Path | None
+) -> Iterator[list]:
     """Read mutant after mutant; yield number, file, outcome and what is wrong of each."""
     os.chdir(folder)
     warnings.simplefilter("ignore")  # of numbers that overflow in damaged models
@@ -172,7 +178,10 @@ def told(work: Callable[[], Iterator[list]], seconds: float) -> Iterator[list]:
             yield from map(json.loads, lines)
     status = os.waitpid(child, 0)[1]
     if status:
-        yield ["lost", f"the process dies of {signal.strsignal(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else 'an error of the harness'}"]
+        yield [
+            "lost",
+            f"the process dies of {signal.strsignal(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else 'an error of the harness'}",
+        ]
 
 
 if __name__ == "__main__":

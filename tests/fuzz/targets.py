@@ -69,7 +69,10 @@ def is_plain(value: object) -> bool:
 
 def make_system(folder: Path) -> dict[str, str]:
     shutil.copytree(ROOT / "egs/ravdess/conf", "conf")
-    write("conf/fuzz/x.yaml", "description: x\nbase: ../sherman/cnn4_blstm_attention.yaml\ntraining: {epochs: 2}\nmodel: {dropout: 0.1}\n")
+    write(
+        "conf/fuzz/x.yaml",
+        "description: x\nbase: ../sherman/cnn4_blstm_attention.yaml\ntraining: {epochs: 2}\nmodel: {dropout: 0.1}\n",
+    )
     return dict.fromkeys(("conf/fuzz/x.yaml", "conf/sherman/cnn4_blstm_attention.yaml"), "yaml")
 
 
@@ -131,7 +134,9 @@ def make_data(folder: Path) -> dict[str, str]:
         "utt2dur": [f"{number * 100 / 8000:.3f}" for number in range(10, 14)],
     }
     for name, values in tables.items():
-        write(f"data/{name}", "".join(f"{utt} {value}".rstrip() + "\n" for utt, value in zip(UTTS, values, strict=True)))
+        write(
+            f"data/{name}", "".join(f"{utt} {value}".rstrip() + "\n" for utt, value in zip(UTTS, values, strict=True))
+        )
     write("data/spk2utt", "a a-1 a-2\nb b-1 b-2\n")
     write("data/spk2gender", "a f\nb m\n")
     with kaldiio.WriteHelper("ark,scp:data/xvector.ark,data/xvector.scp") as writer:
@@ -177,7 +182,14 @@ def read_part(path: Path) -> None:
 def make_fold(folder: Path) -> dict[str, str]:
     Recipe(folder)
     place = "data/folds/selects_on_dev"
-    return dict.fromkeys([f"{place}/classes", *(f"{place}/fold1/{name}" for name in ("train", "dev", "test", "overlap")), "data/all/utt2spk"], "text")
+    return dict.fromkeys(
+        [
+            f"{place}/classes",
+            *(f"{place}/fold1/{name}" for name in ("train", "dev", "test", "overlap")),
+            "data/all/utt2spk",
+        ],
+        "text",
+    )
 
 
 def read_fold(path: Path) -> None:
@@ -195,7 +207,10 @@ def make_scores(folder: Path) -> dict[str, str]:
     """Scores with an identity, and a second run's, which is whole."""
     Recipe(folder)
     rng = np.random.default_rng(0)
-    told = {"system": config.read_system("conf/toy/svm.yaml"), "protocol": config.read_protocol("conf/protocols/selects_on_dev.yaml")}
+    told = {
+        "system": config.read_system("conf/toy/svm.yaml"),
+        "protocol": config.read_protocol("conf/protocols/selects_on_dev.yaml"),
+    }
     about = {
         "system": "svm", "corpus": "toy", "seed": 1, "fold": "1 of 2", "run": "0a", "model": "1b", "row": "code a folds b recordings c speakers d",
         "trainer": "2c", "scorer": "3d", "modules": "ser.x 4e, ser.y 5f", "utterances": 20, "overlap": "x: y", "date": "2020-01-01 00:00",
@@ -205,7 +220,9 @@ def make_scores(folder: Path) -> dict[str, str]:
     for fold, row in ((1, about["row"]), (2, "code z folds b recordings c speakers d")):
         posteriors = rng.dirichlet([1, 1], 20)
         utts = [f"u-{number:02}" for number in range(20)]
-        made = scores.Scores(about | {"row": row}, ["low", "high"], utts, rng.integers(2, size=20), posteriors.argmax(1), posteriors)
+        made = scores.Scores(
+            about | {"row": row}, ["low", "high"], utts, rng.integers(2, size=20), posteriors.argmax(1), posteriors
+        )
         scores.write_scores(RESULT.with_stem(f"fold{fold}_seed1"), made)
     return {str(RESULT): "text"}
 
@@ -318,7 +335,10 @@ def read_checkpoint(path: Path) -> None:
         assert notes == SIZES
     else:
         assert networks.load_checkpoint(path, found, other, "0123") == CHECKPOINT
-    assert all(torch.equal(one, two) for one, two in zip(wanted.state_dict().values(), found.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(wanted.state_dict().values(), found.state_dict().values(), strict=True)
+    )
     for number, moments in optimiser.state_dict()["state"].items():
         assert all(torch.equal(value, other.state_dict()["state"][number][name]) for name, value in moments.items())
 
@@ -371,7 +391,12 @@ def make_archives(folder: Path) -> dict[str, str]:
     with zipfile.ZipFile("x.zip", "w") as packed:
         for name, content in members.items():
             packed.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-    forms = (("w", tarfile.GNU_FORMAT), ("w:gz", tarfile.PAX_FORMAT), ("w:bz2", tarfile.USTAR_FORMAT), ("w:xz", tarfile.PAX_FORMAT))
+    forms = (
+        ("w", tarfile.GNU_FORMAT),
+        ("w:gz", tarfile.PAX_FORMAT),
+        ("w:bz2", tarfile.USTAR_FORMAT),
+        ("w:xz", tarfile.PAX_FORMAT),
+    )
     for mode, form in forms:
         with tarfile.open(f"x.{mode[2:] or 'tar'}", mode, format=form) as packed:
             long = {"é" * 120: b"long"} if form != tarfile.USTAR_FORMAT else {}
@@ -408,7 +433,9 @@ TARGETS = {
     "fold": Target(make_fold, read_fold),
     "scores": Target(make_scores, read_scores),
     "scored_svm": Target(make_scored("svm", "chosen.json", "model.skops"), read_scored),
-    "scored_network": Target(make_scored("tiny", "epochs.jsonl", "best.safetensors", "normalisation.safetensors"), read_scored),
+    "scored_network": Target(
+        make_scored("tiny", "epochs.jsonl", "best.safetensors", "normalisation.safetensors"), read_scored
+    ),
     "features": Target(make_features, read_features),
     "xvectors": Target(make_xvectors, read_xvectors),
     "checkpoint": Target(make_checkpoint, read_checkpoint),

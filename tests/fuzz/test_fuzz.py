@@ -12,7 +12,9 @@ NAMES = re.findall(r'^    "(\w+)": Target\(', (HERE / "targets.py").read_text(),
 
 
 def run(*command: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, *command], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     return done.returncode, done.stdout
 
 
@@ -69,5 +71,7 @@ def test_the_fuzzer_finds_faults():
         "AssertionError: not valid",
     ):  # fmt: skip
         assert told.count(what) == 1, told
-    total, accepted, refused, faults = map(int, re.search(r"^bad +(\d+) +(\d+) +(\d+) +(\d+)$", told, re.MULTILINE).groups())
+    total, accepted, refused, faults = map(
+        int, re.search(r"^bad +(\d+) +(\d+) +(\d+) +(\d+)$", told, re.MULTILINE).groups()
+    )
     assert total == accepted + refused + faults == 40 and accepted and refused and faults > 10

@@ -28,7 +28,9 @@ from ser.scores import read_scores
 
 
 def config(**others):
-    return Config(**({"functionals": ["mean"], "cost": [0.1, 1.0, 10.0], "gamma": [0.05, 0.5, 5.0], "inner_folds": 3} | others))
+    return Config(
+        **({"functionals": ["mean"], "cost": [0.1, 1.0, 10.0], "gamma": [0.05, 0.5, 5.0], "inner_folds": 3} | others)
+    )
 
 
 def data(n_classes=3, per_group=12, n_groups=6, spread=1.3, seed=0):
@@ -63,8 +65,12 @@ def test_the_settings_are_those_of_the_best_inner_cross_validation():
         recalls = []
         for train, test in StratifiedGroupKFold(3, shuffle=True, random_state=7).split(pooled, targets, groups):
             scaler = StandardScaler().fit(pooled[train])
-            machine = SVC(C=cost, gamma=gamma / 8, class_weight="balanced", break_ties=True).fit(scaler.transform(pooled[train]), targets[train])
-            recalls.append(recall_score(targets[test], machine.predict(scaler.transform(pooled[test])), average="macro"))
+            machine = SVC(C=cost, gamma=gamma / 8, class_weight="balanced", break_ties=True).fit(
+                scaler.transform(pooled[train]), targets[train]
+            )
+            recalls.append(
+                recall_score(targets[test], machine.predict(scaler.transform(pooled[test])), average="macro")
+            )
         scores[cost, gamma] = np.mean(recalls)
     best = max(scores, key=scores.get)
     second, best = sorted(scores.values())[-2:]
@@ -96,7 +102,9 @@ def test_fewer_groups_than_inner_folds(n_groups):
     choice none."""
     pooled, targets, groups = data(n_groups=n_groups, per_group=30)
     _, best = classical.search(pooled, targets, groups, config(inner_folds=5), seed=1, n_jobs=1)
-    _, worst = classical.search(pooled, targets, groups, config(inner_folds=5, cost=[1e-6], gamma=[1e-6]), seed=1, n_jobs=1)
+    _, worst = classical.search(
+        pooled, targets, groups, config(inner_folds=5, cost=[1e-6], gamma=[1e-6]), seed=1, n_jobs=1
+    )
     assert 100 >= best["inner_ua"] > worst["inner_ua"] >= 0
 
 
@@ -125,14 +133,19 @@ def test_rare_classes_count_as_much():
     rng = np.random.default_rng(0)
     targets = (np.arange(600) % 10 == 0).astype(int)
     pooled = rng.standard_normal((600, 8)) + 0.5 * targets[:, None]
-    machine = classical.search(pooled, targets, np.arange(600) // 10, config(cost=[0.1], gamma=[0.5]), seed=1, n_jobs=1)[0]
+    machine = classical.search(
+        pooled, targets, np.arange(600) // 10, config(cost=[0.1], gamma=[0.5]), seed=1, n_jobs=1
+    )[0]
     assert machine.predict(pooled)[targets == 1].mean() > 0.5
 
 
 def test_where_all_are_one_group_each_utterance_is_its_own():
     targets = np.arange(60) % 2
     pooled, groups = np.random.default_rng(0).standard_normal((60, 8)) + targets[:, None], np.zeros(60)
-    one, own = (classical.search(pooled, targets, these, config(), seed=1, n_jobs=1)[1] for these in (groups, np.arange(len(targets))))
+    one, own = (
+        classical.search(pooled, targets, these, config(), seed=1, n_jobs=1)[1]
+        for these in (groups, np.arange(len(targets)))
+    )
     assert one == own
 
 
@@ -141,7 +154,9 @@ def test_inner_folds_are_the_first_draw_that_serves(seed):
     """Those of scikit-learn for this seed, where all classes train; results do not change."""
     _, targets, groups = data()
     expected = StratifiedGroupKFold(3, shuffle=True, random_state=seed).split(targets, targets, groups)
-    for (train, test), (own_train, own_test) in zip(expected, classical.inner_splits(targets, groups, 3, seed), strict=True):
+    for (train, test), (own_train, own_test) in zip(
+        expected, classical.inner_splits(targets, groups, 3, seed), strict=True
+    ):
         assert np.array_equal(train, own_train) and np.array_equal(test, own_test)
 
 
@@ -186,7 +201,9 @@ def test_classes_of_few_utterances():
 def test_the_level_of_features_is_no_matter(scale):
     pooled, targets, groups = data()
     one, other = (classical.search(values, targets, groups, config(), 1, 1)[0] for values in (pooled, pooled * scale))
-    np.testing.assert_allclose(classical.probabilities(one, pooled), classical.probabilities(other, pooled * scale), atol=1e-4)
+    np.testing.assert_allclose(
+        classical.probabilities(one, pooled), classical.probabilities(other, pooled * scale), atol=1e-4
+    )
 
 
 @pytest.fixture
@@ -209,15 +226,24 @@ def estimator(config, seed): return RandomForestClassifier(config.trees, random_
     module = types.ModuleType("ser.models.trees")
     monkeypatch.setitem(sys.modules, "ser.models.trees", module)
     exec(source, module.__dict__)
-    monkeypatch.setattr(config_module, "kinds", lambda part, kinds=config_module.kinds: sorted({*kinds(part), "trees"} if part == "model" else kinds(part)))
+    monkeypatch.setattr(
+        config_module,
+        "kinds",
+        lambda part, kinds=config_module.kinds: sorted({*kinds(part), "trees"} if part == "model" else kinds(part)),
+    )
     parse = identity._parse
-    monkeypatch.setattr(identity, "_parse", lambda name: ast.parse(source) if name == "ser.models.trees" else parse(name))
+    monkeypatch.setattr(
+        identity, "_parse", lambda name: ast.parse(source) if name == "ser.models.trees" else parse(name)
+    )
     return module
 
 
 def test_a_classical_model_of_five_lines_trains_is_scored_and_predicts(recipe, trees, tmp_path):
     """Through stages 3 and 5 and ser.load; the forest is what scikit-learn makes of the same numbers."""
-    recipe.write_yaml("conf/toy/trees.yaml", **read_yaml("conf/toy/svm.yaml") | {"model": {"kind": "trees", "functionals": ["mean", "max"], "trees": 20}})
+    recipe.write_yaml(
+        "conf/toy/trees.yaml",
+        **read_yaml("conf/toy/svm.yaml") | {"model": {"kind": "trees", "functionals": ["mean", "max"], "trees": 20}},
+    )
     folder = recipe.lay_out("trees/selects_on_dev/fold1_seed3", system="trees", seed=3)
     train.train(folder)
     score.score(folder, Path("results.txt"), "cpu")
@@ -229,7 +255,9 @@ def test_a_classical_model_of_five_lines_trains_is_scored_and_predicts(recipe, t
 
     targets = [["low", "high"].index(recipe.classes[utt]) for utt in sorted(recipe.part("train"))]
     forest = RandomForestClassifier(20, random_state=3).fit(pooled("train"), targets)
-    np.testing.assert_allclose(scores.posteriors, forest.predict_proba(pooled("test")), atol=0.051)  # a rounded mean may go another way in one tree
+    np.testing.assert_allclose(
+        scores.posteriors, forest.predict_proba(pooled("test")), atol=0.051
+    )  # a rounded mean may go another way in one tree
     assert "chosen" not in scores.about
     soundfile.write("a.wav", 0.1 * np.random.default_rng(0).standard_normal(4000), 8000)
     prediction = ser.load(folder).predict("a.wav")
@@ -238,16 +266,27 @@ def test_a_classical_model_of_five_lines_trains_is_scored_and_predicts(recipe, t
 
 def test_a_model_that_is_neither_is_refused(recipe, trees):
     """As the config is read, and not first in training."""
-    recipe.write_yaml("conf/toy/trees.yaml", **read_yaml("conf/toy/svm.yaml") | {"model": {"kind": "trees", "functionals": ["mean"], "trees": 20}})
+    recipe.write_yaml(
+        "conf/toy/trees.yaml",
+        **read_yaml("conf/toy/svm.yaml") | {"model": {"kind": "trees", "functionals": ["mean"], "trees": 20}},
+    )
     del trees.estimator
     trees.__file__ = "ser/models/trees.py"
-    with pytest.raises(UserError, match=r"^ser/models/trees.py: has neither Network nor estimator; ser/models/__init__.py says"):
+    with pytest.raises(
+        UserError, match=r"^ser/models/trees.py: has neither Network nor estimator; ser/models/__init__.py says"
+    ):
         config_module.read_system("conf/toy/trees.yaml")
 
 
 def test_logistic_regression_is_scikit_learns():
     pooled, targets, groups = data(per_group=20)
-    found, chosen = classical.search(pooled, targets, groups, logistic.Config(functionals=["mean"], cost=[0.01, 1.0], inner_folds=3), 1, 1)
+    found, chosen = classical.search(
+        pooled, targets, groups, logistic.Config(functionals=["mean"], cost=[0.01, 1.0], inner_folds=3), 1, 1
+    )
     scaler = StandardScaler().fit(pooled)
-    expected = LogisticRegression(C=chosen["logisticregression__C"], class_weight="balanced", max_iter=1000).fit(scaler.transform(pooled), targets)
-    np.testing.assert_allclose(classical.probabilities(found, pooled), expected.predict_proba(scaler.transform(pooled)), atol=1e-6)
+    expected = LogisticRegression(C=chosen["logisticregression__C"], class_weight="balanced", max_iter=1000).fit(
+        scaler.transform(pooled), targets
+    )
+    np.testing.assert_allclose(
+        classical.probabilities(found, pooled), expected.predict_proba(scaler.transform(pooled)), atol=1e-6
+    )

@@ -89,7 +89,10 @@ class TestConvLSTM:
         state = cell = np.zeros((size, channels))
         states = []
         for step in steps:
-            i, f, g, o = (self.convolve(step, w[gate], layer.stride) + self.convolve(state, u[gate], 1) + b[gate] for gate in range(4))
+            i, f, g, o = (
+                self.convolve(step, w[gate], layer.stride) + self.convolve(state, u[gate], 1) + b[gate]
+                for gate in range(4)
+            )
             cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
             state = sigmoid(o) * np.tanh(cell)
             states.append(state)
@@ -97,7 +100,15 @@ class TestConvLSTM:
 
     @pytest.mark.parametrize(
         ("maps", "length", "kernel", "stride", "state_kernel"),
-        [(1, 12, 5, 2, 3), (1, 13, 4, 4, 3), (1, 16, 8, 4, 1), (2, 7, 3, 1, 3), (3, 6, 2, 1, 2), (2, 1, 3, 1, 5), (2, 9, 4, 2, 3)],
+        [
+            (1, 12, 5, 2, 3),
+            (1, 13, 4, 4, 3),
+            (1, 16, 8, 4, 1),
+            (2, 7, 3, 1, 3),
+            (3, 6, 2, 1, 2),
+            (2, 1, 3, 1, 5),
+            (2, 9, 4, 2, 3),
+        ],
     )
     def test_states(self, maps, length, kernel, stride, state_kernel):
         layer = shake(ConvLSTM(maps, 4, kernel, stride, state_kernel))
@@ -110,7 +121,9 @@ class TestConvLSTM:
     def test_it_starts_as_keras_does(self):
         """Its kernels are (places, maps, 4 channels): Glorot's limit, and one orthogonal matrix of (places * maps, 4 channels)."""
         network = Network(read_system(RAVDESS).model, 4096, 7)
-        for block, maps, channels, kernel in zip(network.blocks, [1, 64, 64, 128], [64, 64, 128, 128], [64, 3, 3, 3], strict=True):
+        for block, maps, channels, kernel in zip(
+            network.blocks, [1, 64, 64, 128], [64, 64, 128, 128], [64, 3, 3, 3], strict=True
+        ):
             layer = block.conv_lstm
             limit = (6 / (kernel * maps + kernel * 4 * channels)) ** 0.5
             assert 0.97 * limit < layer.inputs.weight.abs().max() <= limit
@@ -143,7 +156,9 @@ class Plain(nn.Module):
             with torch.no_grad():
                 inputs.weight.copy_(block.conv_lstm.inputs.weight.unflatten(1, (kernel, maps)).transpose(1, 2))
                 inputs.bias.copy_(block.conv_lstm.inputs.bias)
-                states.weight.copy_(block.conv_lstm.states.weight.unflatten(1, (config.kernel, channels)).transpose(1, 2))
+                states.weight.copy_(
+                    block.conv_lstm.states.weight.unflatten(1, (config.kernel, channels)).transpose(1, 2)
+                )
                 if len(list(link.parameters())):
                     link.weight.copy_(block.link.weight[:, :, None])
                     link.bias.copy_(block.link.bias)
@@ -338,7 +353,11 @@ def test_settings_that_cannot_be(change, fault):
 @pytest.mark.parametrize(
     ("samples", "pools", "fault"),
     [
-        (48, [5, 3, 2], "model.pools: 5 does not divide the 24 positions of block 1; change it, or first_stride, or .* segments of 48 samples"),
+        (
+            48,
+            [5, 3, 2],
+            "model.pools: 5 does not divide the 24 positions of block 1; change it, or first_stride, or .* segments of 48 samples",
+        ),
         (48, [2, 3, 8], "model.pools: 8 does not divide the 4 positions of block 3"),
         (45, [2, 3, 2], "model.pools: 2 does not divide the 23 positions of block 1"),
     ],
@@ -378,7 +397,9 @@ class TestCentreLoss:
         network, given = Network(self.CENTRED, SAMPLES, CLASSES).train(), batch()
         start = network.centres.clone()
         taken_in = []
-        network.output.register_forward_pre_hook(lambda layer, values: taken_in.append(values[0].detach().float().numpy()))
+        network.output.register_forward_pre_hook(
+            lambda layer, values: taken_in.append(values[0].detach().float().numpy())
+        )
         penalty = networks.forward(network, given, "bfloat16")[1]
         loss, expected = self.of_numpy(taken_in[0], start.numpy(), given.targets.tolist())
         assert penalty.item() == pytest.approx(loss, rel=1e-5)  # in single precision, from what was rounded before

@@ -22,7 +22,10 @@ def conv(values, weights, place):
     """(B, C, L) -> (B, C', L - width + 1), tap by tap."""
     weight, bias = weights[f"layers.{place}.weight"], weights[f"layers.{place}.bias"]
     width = weight.shape[2]
-    taps = [torch.einsum("oc,bcl->bol", weight[:, :, k], values[:, :, k : values.shape[2] - width + 1 + k]) for k in range(width)]
+    taps = [
+        torch.einsum("oc,bcl->bol", weight[:, :, k], values[:, :, k : values.shape[2] - width + 1 + k])
+        for k in range(width)
+    ]
     return sum(taps) + bias[:, None]
 
 
@@ -150,9 +153,13 @@ class TestTheNormalisationOfScores:
         targets = torch.arange(16) % 8
         norm = ScoreNorm(8, 1e-3, 0.01).double()
         scores = norm(scale * 100 * F.one_hot(targets, 8).double())
-        torch.testing.assert_close(scores[0], torch.tensor([7**0.5, *[-(7**-0.5)] * 7], dtype=torch.float64), rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            scores[0], torch.tensor([7**0.5, *[-(7**-0.5)] * 7], dtype=torch.float64), rtol=1e-4, atol=0
+        )
         floor = np.log(1 + 7 * np.exp(-(7**0.5) - 7**-0.5))
-        assert F.cross_entropy(scores, targets).item() == pytest.approx(floor, rel=1e-4) == pytest.approx(0.293, abs=1e-3)
+        assert (
+            F.cross_entropy(scores, targets).item() == pytest.approx(floor, rel=1e-4) == pytest.approx(0.293, abs=1e-3)
+        )
 
     def test_an_utterances_scores_follow_from_its_batch_in_training_alone(self):
         network = shaken(SMALL, 25)
@@ -188,7 +195,9 @@ class TestTheNormalisationOfScores:
 
 
 def test_more_than_a_frame():
-    with pytest.raises(UserError, match="model.kind: issa needs a feature of one frame an utterance, as of kind tonal; give it that"):
+    with pytest.raises(
+        UserError, match="model.kind: issa needs a feature of one frame an utterance, as of kind tonal; give it that"
+    ):
         shaken(SMALL, 25)(torch.zeros(2, 2, 25, dtype=torch.float64), ones(2))
 
 
@@ -196,11 +205,16 @@ def test_too_few_values():
     """Two convolutions, a pooling and four convolutions leave one position of 22 values, and none of 21."""
     network = Network(SMALL, 22, 3)
     assert network.output.in_features == 2
-    with pytest.raises(UserError, match="model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with 22 values or more; this one has 21 a frame"):
+    with pytest.raises(
+        UserError,
+        match="model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with 22 values or more; this one has 21 a frame",
+    ):
         Network(SMALL, 21, 3)
 
 
-@pytest.mark.parametrize(("key", "value"), [("channels", [4] * 5), ("channels", [4] * 7), ("dropouts", [0.1, 0.2]), ("norm_momentum", 0.0)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("channels", [4] * 5), ("channels", [4] * 7), ("dropouts", [0.1, 0.2]), ("norm_momentum", 0.0)]
+)
 def test_settings_that_are_none(tmp_path, key, value):
     (tmp_path / "x.yaml").write_text(f"description: d\nbase: {RAVDESS}\nmodel: {{{key}: {value}}}\n")
     with pytest.raises(UserError, match=f"x.yaml: model.{key}: "):

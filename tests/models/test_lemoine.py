@@ -41,7 +41,14 @@ VALUES, CLASSES, SPEAKERS = 15, 3, 4  # values of a frame: three channels of fiv
 LENGTHS = [23, 1, 10, 31, 2, 16]
 SPOKEN_BY = [2, -1, 0, 3, -1, 2]
 SMALL = Config(
-    segment=10, channels=3, maps=[4, 5], linear_size=7, hidden_size=3, embedding_size=4, regularisation="none", speaker_weight=None
+    segment=10,
+    channels=3,
+    maps=[4, 5],
+    linear_size=7,
+    hidden_size=3,
+    embedding_size=4,
+    regularisation="none",
+    speaker_weight=None,
 )
 ROWS = [
     {},
@@ -56,7 +63,9 @@ ROWS = [
     {"regularisation": "penalty", "speaker_weight": 0.7},
     {"regularisation": "mean"},
 ]
-each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(f"{key}={value}" for key, value in row.items()) or "small")
+each_row = pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: " ".join(f"{key}={value}" for key, value in row.items()) or "small"
+)
 each_kind = pytest.mark.parametrize("speaker_weight", [None, 0.7])
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # in single precision
 GRADIENTS_CLOSE = {"rtol": 1e-3, "atol": 1e-4}
@@ -157,13 +166,17 @@ class Plain:
         query = states.T @ attention.query.weight[0, : len(states)]
         keys = voices @ attention.speaker_key.weight.T
         scores = torch.cat((states @ attention.score.weight[0], keys @ query / len(states) ** 0.5))
-        return scores.softmax(0) @ torch.cat((states @ attention.value.weight.T, voices @ attention.speaker_value.weight.T))
+        return scores.softmax(0) @ torch.cat(
+            (states @ attention.value.weight.T, voices @ attention.speaker_value.weight.T)
+        )
 
     def embed(self, embedding, contexts, frames):
         """Embeddings (B, E) of utterances; contexts: of all segments, in their order."""
         vectors = embedding.linear(torch.stack(contexts))
         vectors = iter(F.leaky_relu(embedding.norm(vectors), 0.01))
-        return torch.stack([sum(len(piece) * next(vectors) for piece in pieces(row, self.config.segment)) / len(row) for row in frames])
+        return torch.stack(
+            [sum(len(piece) * next(vectors) for piece in pieces(row, self.config.segment)) / len(row) for row in frames]
+        )
 
     def __call__(self, frames, lengths, speakers=None):
         network, weight = self.network, self.config.speaker_weight
@@ -208,7 +221,9 @@ class TestSelfAttention:
             own = array(states[row, :number])
             alpha = equation_1(attention, own)
             np.testing.assert_allclose(array(weights[row, :number]), alpha)
-            np.testing.assert_allclose(array(context[row]), sum(weight * h for weight, h in zip(alpha, own, strict=True)))
+            np.testing.assert_allclose(
+                array(context[row]), sum(weight * h for weight, h in zip(alpha, own, strict=True))
+            )
 
     def test_steps_behind_a_segments_own_weigh_nothing(self, attention):
         states, steps = states_of()
@@ -286,7 +301,9 @@ class TestSpeakerAttention:
         assert len(names) == 5
 
         def context(states, voices, *weights):
-            return torch.func.functional_call(attention, dict(zip(names, weights, strict=True)), (states, voices, steps))
+            return torch.func.functional_call(
+                attention, dict(zip(names, weights, strict=True)), (states, voices, steps)
+            )
 
         assert gradcheck(context, (states.requires_grad_(), voices.requires_grad_(), *weights))
 
@@ -488,7 +505,10 @@ def gradients_of(network):
 def all_learn(network):
     """Whether all that is trained has a gradient; of segments of one step, all but recurrences and attention."""
     alike = ("weight_hh_l0", "attention.score.weight") if network.config.segment <= 2 else ()
-    return all(gradient.isfinite().all() and (gradient.any() or name.endswith(alike)) for name, gradient in gradients_of(network).items())
+    return all(
+        gradient.isfinite().all() and (gradient.any() or name.endswith(alike))
+        for name, gradient in gradients_of(network).items()
+    )
 
 
 class TestNetwork:
@@ -628,7 +648,11 @@ class TestSpeakers:
         """ "Trained jointly by mean of the SSA mechanism" (section 3.2)."""
         network, scores, _, _ = self.heard()
         scores.log_softmax(1)[:, 0].sum().backward()
-        for value in (*network.encoder.parameters(), *network.speaker_encoder.parameters(), *network.attention.parameters()):
+        for value in (
+            *network.encoder.parameters(),
+            *network.speaker_encoder.parameters(),
+            *network.attention.parameters(),
+        ):
             assert not value.requires_grad or value.grad.any()
         for part in (network.speaker_attention, network.speaker_embedding, network.speaker_output):
             assert all(value.grad is None for value in part.parameters())
@@ -710,7 +734,9 @@ class TestFrameWeights:
 
 def batch():
     frames, lengths = padded()
-    return Batch(list("abcdef"), frames, lengths, torch.tensor([2, 0, 1, 1, 0, 2]), {"speakers": torch.tensor(SPOKEN_BY)})
+    return Batch(
+        list("abcdef"), frames, lengths, torch.tensor([2, 0, 1, 1, 0, 2]), {"speakers": torch.tensor(SPOKEN_BY)}
+    )
 
 
 @each_row
@@ -761,22 +787,36 @@ class TestPapersSettings:
         with torch.device("meta"):
             assert networks.count_parameters(Network(model, 120, 4, 20)) == expected
 
-    @pytest.mark.parametrize("path", sorted(EGS.glob("*/conf/lemoine/*.yaml")), ids=lambda path: f"{path.parts[-4]} {path.stem}")
+    @pytest.mark.parametrize(
+        "path", sorted(EGS.glob("*/conf/lemoine/*.yaml")), ids=lambda path: f"{path.parts[-4]} {path.stem}"
+    )
     def test_all_systems_have_its_feature_and_training(self, path):
         system = read_system(path)
         feature, settings = system.feature, system.training
         assert feature_name(feature) == feature_name(read_system(ATTHACK / "acrnn.yaml").feature)
-        assert (feature.sample_rate * 25, feature.sample_rate * 10) == (1000 * feature.win_length, 1000 * feature.hop_length)
+        assert (feature.sample_rate * 25, feature.sample_rate * 10) == (
+            1000 * feature.win_length,
+            1000 * feature.hop_length,
+        )
         assert (feature.window, feature.n_mels, feature.fmin, feature.fmax) == ("hamming", 40, 300, 8000)
         assert feature.derivatives == 2 and feature.top_db is None and feature.duration is None
         assert system.normalisation == "speaker"
         assert system.model.segment * feature.hop_length == 3 * feature.sample_rate
         assert system.model.channels == 1 + feature.derivatives
-        assert (settings.batch_size, settings.batches, settings.optimiser, settings.monitor) == (40, "balanced", "nadam", "dev_ua")
+        assert (settings.batch_size, settings.batches, settings.optimiser, settings.monitor) == (
+            40,
+            "balanced",
+            "nadam",
+            "dev_ua",
+        )
         narrow = "narrow" in path.stem
         assert settings.learning_rate == (5e-4 if narrow else 1e-4)
         assert system.model.maps == ([16] + [32] * 5 if narrow else [128] + [256] * 5)
-        assert (system.model.linear_size, system.model.hidden_size, system.model.embedding_size) == (192 if narrow else 768, 128, 128)
+        assert (system.model.linear_size, system.model.hidden_size, system.model.embedding_size) == (
+            192 if narrow else 768,
+            128,
+            128,
+        )
         kind = path.stem.removesuffix("_narrow").removeprefix("acrnn").removeprefix("ssa_crnn")
         assert system.model.regularisation == {"": "none", "_r": "mean"}.get(kind, kind.removeprefix("_r_"))
         assert (system.model.speaker_weight is not None) == path.stem.startswith("ssa")
@@ -789,7 +829,11 @@ class TestPapersSettings:
     def test_iemocaps_are_atthacks_but_for_how_long_they_train(self):
         for path in ATTHACK.glob("*.yaml"):
             ours, theirs = read_system(EGS / "iemocap/conf/lemoine" / path.name), read_system(path)
-            assert (ours.model, ours.feature, ours.normalisation) == (theirs.model, theirs.feature, theirs.normalisation)
+            assert (ours.model, ours.feature, ours.normalisation) == (
+                theirs.model,
+                theirs.feature,
+                theirs.normalisation,
+            )
             assert replace(ours.training, epochs=40, patience=10) == theirs.training
 
 
@@ -804,12 +848,17 @@ class TestConfig:
             ({"segment": 0}, "model.segment: input should be greater than or equal to 1, not 0"),
             ({"channels": 0}, "model.channels: input should be greater than or equal to 1, not 0"),
             ({"speaker_weight": -1}, "model.speaker_weight: input should be greater than or equal to 0, not -1"),
-            ({"regularisation": "l1"}, "model.regularisation: input should be 'none', 'norm', 'projection', 'penalty' or 'mean', not 'l1'"),
+            (
+                {"regularisation": "l1"},
+                "model.regularisation: input should be 'none', 'norm', 'projection', 'penalty' or 'mean', not 'l1'",
+            ),
         ],
     )
     def test_faults_are_named(self, tmp_path, monkeypatch, model, message):
         monkeypatch.chdir(tmp_path)
-        Path("x.yaml").write_text(yaml.safe_dump({"base": str(ATTHACK / "acrnn.yaml"), "description": "x", "model": model}))
+        Path("x.yaml").write_text(
+            yaml.safe_dump({"base": str(ATTHACK / "acrnn.yaml"), "description": "x", "model": model})
+        )
         with pytest.raises(UserError) as error:
             read_system("x.yaml")
         assert str(error.value) == f"x.yaml: {message}"
@@ -818,11 +867,21 @@ class TestConfig:
         monkeypatch.chdir(tmp_path)
         for row in ROWS:
             config = replace(SMALL, **row)
-            Path("x.yaml").write_text(yaml.safe_dump({"base": str(ATTHACK / "acrnn.yaml"), "description": "x", "model": as_dict(config)}))
+            Path("x.yaml").write_text(
+                yaml.safe_dump({"base": str(ATTHACK / "acrnn.yaml"), "description": "x", "model": as_dict(config)})
+            )
             assert read_system("x.yaml").model == config
 
 
-MODEL = {"kind": "lemoine", "segment": 8, "channels": 3, "maps": [4, 4], "linear_size": 6, "hidden_size": 4, "embedding_size": 4}
+MODEL = {
+    "kind": "lemoine",
+    "segment": 8,
+    "channels": 3,
+    "maps": [4, 4],
+    "linear_size": 6,
+    "hidden_size": 4,
+    "embedding_size": 4,
+}
 SETTINGS = {"learning_rate": 0.02, "optimiser": "nadam", "batches": "balanced", "monitor": "dev_ua"}
 
 
@@ -831,7 +890,8 @@ class Interruption(BaseException):
 
 
 each_system = pytest.mark.parametrize(
-    ("regularisation", "weight"), [("none", None), ("mean", 1.0), ("norm", 1.0), ("projection", None), ("penalty", None)]
+    ("regularisation", "weight"),
+    [("none", None), ("mean", 1.0), ("norm", 1.0), ("projection", None), ("penalty", None)],
 )
 
 
@@ -851,7 +911,9 @@ class TestTraining:
         """Matrices as the network takes them in, and their lengths."""
         found = []
         for utt in utts:
-            own = np.concatenate([matrix for other, matrix in recipe.matrices.items() if other[0] == utt[0]]).astype(np.float64)
+            own = np.concatenate([matrix for other, matrix in recipe.matrices.items() if other[0] == utt[0]]).astype(
+                np.float64
+            )
             found.append(torch.tensor((recipe.matrices[utt] - own.mean(0)) / own.std(0), dtype=torch.float32))
         return found, list(map(len, found))
 
@@ -885,11 +947,18 @@ class TestTraining:
         folder = self.lay_out(recipe, regularisation, weight, epochs=1, batch_size=100, batches="alike")
         train(folder, "cpu")
         run = read_run(folder)
-        assert {(utt[0], number) for utt, number in speakers.read(run, read_run_fold(run)).numbers.items()} == {("a", 0), ("b", 1), ("c", -1), ("d", -1)}
+        assert {(utt[0], number) for utt, number in speakers.read(run, read_run_fold(run)).numbers.items()} == {
+            ("a", 0),
+            ("b", 1),
+            ("c", -1),
+            ("d", -1),
+        }
         torch.manual_seed(run.seed)
         network = networks.build(run.system, {"n_features": 6, "n_classes": 2, "n_speakers": 2})
         (line,) = self.log_of(folder)
-        assert line["train_loss"] == pytest.approx(self.loss(recipe, network, recipe.part("train"), {"a": 0, "b": 1}), rel=1e-4)
+        assert line["train_loss"] == pytest.approx(
+            self.loss(recipe, network, recipe.part("train"), {"a": 0, "b": 1}), rel=1e-4
+        )
         network, *_ = networks.trained(run)
         assert line["dev_loss"] == pytest.approx(self.loss(recipe, network, recipe.part("dev"), {}), rel=1e-4)
 
@@ -906,11 +975,14 @@ class TestTraining:
         assert self.log_of(folder)[0]["dev_loss"] == pytest.approx(known, rel=1e-4)
         assert known > unknown + 0.01
 
-    @pytest.mark.parametrize(("regularisation", "weight", "precision"), [("mean", 1.0, "bfloat16"), ("norm", None, "float32")])
+    @pytest.mark.parametrize(
+        ("regularisation", "weight", "precision"), [("mean", 1.0, "bfloat16"), ("norm", None, "float32")]
+    )
     def test_going_on_ends_in_the_same_bytes(self, recipe, monkeypatch, regularisation, weight, precision):
         """Running means of embeddings go on too."""
         undisturbed, folder = (
-            self.lay_out(recipe, regularisation, weight, name, epochs=2, precision=precision) for name in ("undisturbed", "run")
+            self.lay_out(recipe, regularisation, weight, name, epochs=2, precision=precision)
+            for name in ("undisturbed", "run")
         )
         train(undisturbed, "cpu")
         forward, calls = networks.forward, []
@@ -937,6 +1009,7 @@ class TestTraining:
 
 def test_channels_that_do_not_divide_a_frame_are_told():
     with pytest.raises(
-        UserError, match=r"^model.channels: 3 does not divide the 16 values of a frame; take one more than the feature's derivatives$"
+        UserError,
+        match=r"^model.channels: 3 does not divide the 16 values of a frame; take one more than the feature's derivatives$",
     ):
         Network(SMALL, 16, CLASSES, SPEAKERS)

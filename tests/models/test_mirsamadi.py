@@ -21,11 +21,20 @@ from ser.train import train
 
 SIZE, CLASSES = 6, 3
 LENGTHS = [7, 1, 12, 3]
-FUNCTIONALS = {"max": lambda steps: steps.max(0), "mean": lambda steps: steps.mean(0), "deviation": lambda steps: steps.std(0)}
+FUNCTIONALS = {
+    "max": lambda steps: steps.max(0),
+    "mean": lambda steps: steps.mean(0),
+    "deviation": lambda steps: steps.std(0),
+}
 WHOLE = Config(dense_sizes=[8, 5], hidden_size=4, pooling="frames", dropout=0.0)
 CONFIGS = {
     f"{pooling} of {parts}": replace(WHOLE, dense_sizes=dense, hidden_size=hidden, pooling=pooling, functionals=names)
-    for parts, dense, hidden in [("both", [8, 5], 4), ("the BLSTM", [], 4), ("dense layers", [8, 5], None), ("nothing", [], None)]
+    for parts, dense, hidden in [
+        ("both", [8, 5], 4),
+        ("the BLSTM", [], 4),
+        ("dense layers", [8, 5], None),
+        ("nothing", [], None),
+    ]
     for pooling, names in [("frames", []), ("final", []), ("attention", []), ("functionals", list(FUNCTIONALS))]
     if hidden or pooling != "final"
 }
@@ -67,7 +76,9 @@ def softmax(values):
 
 def lstm(steps, layer):
     """States (T, H) of one direction over steps (T, D), gate by gate."""
-    w, u, b = (getattr(layer, name).detach().double().numpy() for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"))
+    w, u, b = (
+        getattr(layer, name).detach().double().numpy() for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
+    )
     state = cell = np.zeros(u.shape[1])
     states = []
     for step in steps:
@@ -79,7 +90,9 @@ def lstm(steps, layer):
 
 
 def linear(steps, layer):
-    return steps @ layer.weight.detach().double().numpy().T + (0 if layer.bias is None else layer.bias.detach().double().numpy())
+    return steps @ layer.weight.detach().double().numpy().T + (
+        0 if layer.bias is None else layer.bias.detach().double().numpy()
+    )
 
 
 def read_by_numpy(network, frames):
@@ -151,7 +164,11 @@ def test_an_utterance_gives_in_a_batch_what_it_gives_alone(name):
     network, given = shaken(name), batch()
     logs, _ = networks.forward(network, given, "float32")
     for row, length in enumerate(LENGTHS):
-        one = Batch([given.utts[row]], given.frames[row : row + 1, :length], *(of_all[row : row + 1] for of_all in (given.lengths, given.targets)))
+        one = Batch(
+            [given.utts[row]],
+            given.frames[row : row + 1, :length],
+            *(of_all[row : row + 1] for of_all in (given.lengths, given.targets)),
+        )
         torch.testing.assert_close(logs[row], networks.forward(network, one, "float32")[0][0], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(logs[0], logs[2], atol=1e-3)
 
@@ -197,7 +214,9 @@ class TestAttention:
         before, scores = network.frame_weights(frames, lengths)["attention"], network(frames, lengths)[0]
         frames[0] = torch.randn(12, SIZE)
         after, other_scores = network.frame_weights(frames, lengths)["attention"], network(frames, lengths)[0]
-        assert not torch.allclose(before[0], after[0], atol=1e-3) and not torch.allclose(scores[0], other_scores[0], atol=1e-3)
+        assert not torch.allclose(before[0], after[0], atol=1e-3) and not torch.allclose(
+            scores[0], other_scores[0], atol=1e-3
+        )
         assert torch.equal(before[1:], after[1:]) and torch.equal(scores[1:], other_scores[1:])
 
     def test_no_attention_no_weights(self):
@@ -245,7 +264,9 @@ class TestDropout:
         with torch.no_grad():
             for value in network.dense.parameters():
                 value.abs_().mul_(0.05)  # so that the ReLU layers give no zeros of their own
-        layers = [layer for layer in network.dense if isinstance(layer, nn.Linear)] + ([network.blstm] if config.hidden_size else [])
+        layers = [layer for layer in network.dense if isinstance(layer, nn.Linear)] + (
+            [network.blstm] if config.hidden_size else []
+        )
         passed = []
         for layer in layers:
             layer.register_forward_pre_hook(lambda layer, given: passed.append(given[0]))
@@ -276,7 +297,13 @@ class TestDropout:
     [
         # Table 2: two layers of 512, and the functionals of their outputs; 257 bins
         (
-            Config(dense_sizes=[512, 512], hidden_size=None, pooling="functionals", functionals=["mean", "min", "max"], dropout=0.5),
+            Config(
+                dense_sizes=[512, 512],
+                hidden_size=None,
+                pooling="functionals",
+                functionals=["mean", "min", "max"],
+                dropout=0.5,
+            ),
             257,
             257 * 512 + 512 + 512 * 512 + 512 + 3 * 512 * 4 + 4,
         ),
@@ -287,9 +314,21 @@ class TestDropout:
             257 * 512 + 512 + 512 * 512 + 512 + 2 * 4 * 128 * (512 + 128 + 1) + 256 + 256 * 4 + 4,
         ),
         # and that of the 32 descriptors alone
-        (Config(dense_sizes=[], hidden_size=128, pooling="attention", dropout=0.5), 32, 2 * 4 * 128 * (32 + 128 + 1) + 256 + 256 * 4 + 4),
-        (Config(dense_sizes=[], hidden_size=128, pooling="frames", dropout=0.5), 32, 2 * 4 * 128 * (32 + 128 + 1) + 256 * 4 + 4),
-        (Config(dense_sizes=[], hidden_size=128, pooling="final", dropout=0.5), 32, 2 * 4 * 128 * (32 + 128 + 1) + 256 * 4 + 4),
+        (
+            Config(dense_sizes=[], hidden_size=128, pooling="attention", dropout=0.5),
+            32,
+            2 * 4 * 128 * (32 + 128 + 1) + 256 + 256 * 4 + 4,
+        ),
+        (
+            Config(dense_sizes=[], hidden_size=128, pooling="frames", dropout=0.5),
+            32,
+            2 * 4 * 128 * (32 + 128 + 1) + 256 * 4 + 4,
+        ),
+        (
+            Config(dense_sizes=[], hidden_size=128, pooling="final", dropout=0.5),
+            32,
+            2 * 4 * 128 * (32 + 128 + 1) + 256 * 4 + 4,
+        ),
     ],
 )
 def test_number_of_parameters(config, size, expected):
@@ -333,9 +372,18 @@ class TestConfig:
             ({"pooling": "final", "hidden_size": None}, "model: pooling: final needs a BLSTM; give hidden_size"),
             ({"pooling": "functionals"}, "model: functionals: name some where pooling is functionals, and there alone"),
             ({"functionals": ["mean"]}, "model: functionals: name some where pooling is functionals, and there alone"),
-            ({"pooling": "frames", "functionals": ["mean"]}, "model: functionals: name some where pooling is functionals, and there alone"),
-            ({"pooling": "functionals", "functionals": ["median"]}, "model.functionals.0: input should be 'mean', 'deviation', "),
-            ({"pooling": "mean"}, "model.pooling: input should be 'frames', 'final', 'attention' or 'functionals', not 'mean'"),
+            (
+                {"pooling": "frames", "functionals": ["mean"]},
+                "model: functionals: name some where pooling is functionals, and there alone",
+            ),
+            (
+                {"pooling": "functionals", "functionals": ["median"]},
+                "model.functionals.0: input should be 'mean', 'deviation', ",
+            ),
+            (
+                {"pooling": "mean"},
+                "model.pooling: input should be 'frames', 'final', 'attention' or 'functionals', not 'mean'",
+            ),
             ({"dense_sizes": [8, 0]}, "model.dense_sizes.1: input should be greater than or equal to 1, not 0"),
             ({"hidden_size": 0}, "model.hidden_size: input should be greater than or equal to 1, not 0"),
             ({"dropout": 1}, "model.dropout: input should be less than 1, not 1"),
@@ -411,5 +459,7 @@ class TestTraining:
         assert (folder / "best.safetensors").read_bytes() != (folder / "last.safetensors").read_bytes()
         network = networks.trained(read_run(folder))[0]
         utts = recipe.part("dev")
-        loss = loss_of_numpy(network, self.normal(recipe, utts), [["low", "high"].index(recipe.classes[utt]) for utt in utts])
+        loss = loss_of_numpy(
+            network, self.normal(recipe, utts), [["low", "high"].index(recipe.classes[utt]) for utt in utts]
+        )
         assert loss == pytest.approx(best["dev_loss"], rel=1e-4)

@@ -55,7 +55,10 @@ CONFIGS = {
         "audio's maxima": {"audio_pooling": ["max"]},
         "words' maxima": {"text_pooling": ["max"]},
         "maxima": {"audio_pooling": ["max"], "text_pooling": ["max"]} | NO_SWEM,
-        "poolings in another order": {"audio_pooling": ["deviation", "max"], "text_pooling": ["mean", "deviation", "max"]},
+        "poolings in another order": {
+            "audio_pooling": ["deviation", "max"],
+            "text_pooling": ["mean", "deviation", "max"],
+        },
         "one step wide": {"audio_kernels": [1], "text_kernels": [1]},
         "wider than utterances": {"audio_kernels": [30, 9, 2], "text_kernels": [5, 13, 4]},
         "as many widths as each likes": {"audio_kernels": [1, 2, 5], "text_kernels": [4]} | NO_ATTENTION,
@@ -216,7 +219,9 @@ class TestEquations:
         network, given = shaken(name), batch(name)
         for own, one in zip(heard(network, given), alone(given), strict=True):
             parts = joint_of_numpy(network, *of_one(one))
-            for (part, expected), found in zip(parts.items(), own.split([len(part) for part in parts.values()]), strict=True):
+            for (part, expected), found in zip(
+                parts.items(), own.split([len(part) for part in parts.values()]), strict=True
+            ):
                 np.testing.assert_allclose(array(found), expected, err_msg=part, **CLOSE)
 
     def test_the_loss_is_equation_7(self, name):
@@ -252,7 +257,9 @@ class TestMultiScale:
             np.testing.assert_allclose(array(own[:length]), equation_1(multi_scale, of_one(one)[0]), **CLOSE)
         assert maps[2].any()
 
-    @pytest.mark.parametrize(("kernel", "seen"), [(1, [5]), (2, [5, 6]), (3, [4, 5, 6]), (4, [4, 5, 6, 7]), (5, [3, 4, 5, 6, 7])])
+    @pytest.mark.parametrize(
+        ("kernel", "seen"), [(1, [5]), (2, [5, 6]), (3, [4, 5, 6]), (4, [4, 5, 6, 7]), (5, [3, 4, 5, 6, 7])]
+    )
     def test_steps_that_a_width_sees(self, kernel, seen):
         """An even one more behind than before."""
         torch.manual_seed(0)
@@ -291,7 +298,9 @@ class TestAttention:
         assert weights.shape == (len(N_WORDS), len(pooling), max(N_WORDS))
         for own, e, h, n_words in zip(weights, contexts, maps, N_WORDS, strict=True):
             for of_one, e_gamma in zip(own, e, strict=True):
-                np.testing.assert_allclose(array(of_one[:n_words]), equation_4(array(e_gamma), array(h[:n_words])), rtol=1e-5)
+                np.testing.assert_allclose(
+                    array(of_one[:n_words]), equation_4(array(e_gamma), array(h[:n_words])), rtol=1e-5
+                )
                 assert not of_one[n_words:].any()
         assert weights[1].std(1).min() > 0.01
 
@@ -318,7 +327,10 @@ class TestAttention:
         network, given = shaken("all"), batch("all")
         for own, one in list(zip(heard(network, given), alone(given), strict=True))[2:4]:
             utterance = of_one(one)
-            parts, h = joint_of_numpy(network, *utterance), equation_1(network.text, array(network.words.weight)[utterance[1]])
+            parts, h = (
+                joint_of_numpy(network, *utterance),
+                equation_1(network.text, array(network.words.weight)[utterance[1]]),
+            )
             for name, found in zip(STATISTICS, array(own[-18:]).reshape(3, 6), strict=True):
                 for other in STATISTICS:
                     assert np.allclose(found, equation_5(parts[f"audio {other}"], h), **CLOSE) == (other == name)
@@ -331,7 +343,10 @@ class TestAttention:
         assert list(found) == list(STATISTICS)
         for row, one in enumerate(alone(given)):
             utterance = of_one(one)
-            parts, h = joint_of_numpy(network, *utterance), equation_1(network.text, array(network.words.weight)[utterance[1]])
+            parts, h = (
+                joint_of_numpy(network, *utterance),
+                equation_1(network.text, array(network.words.weight)[utterance[1]]),
+            )
             for name in STATISTICS:
                 own = array(found[name][row])
                 assert not own[len(h) :].any() and own.sum() == pytest.approx(1, abs=1e-5)
@@ -357,7 +372,12 @@ class TestJointVector:
     def test_its_size(self, name):
         network, config = shaken(name), CONFIGS[name]
         n_audio, n_text = 3 * len(config.audio_kernels), 3 * len(config.text_kernels)
-        expected = n_audio * len(config.audio_pooling) + 5 * config.xvectors + n_text * len(config.text_pooling) + 10 * config.swem
+        expected = (
+            n_audio * len(config.audio_pooling)
+            + 5 * config.xvectors
+            + n_text * len(config.text_pooling)
+            + 10 * config.swem
+        )
         expected += n_text * len(config.audio_pooling) * config.attention
         assert network.reduce.in_features == heard(network, batch(name)).shape[1] == expected
 
@@ -379,7 +399,9 @@ class TestJointVector:
         network, given = shaken(name), batch(name)
         nn.NLLLoss()(logs_of(network, given), given.targets).backward()
         parts = joint_of_numpy(network, *of_one(next(alone(given))))
-        for part, gradient in zip(parts, network.reduce.weight.grad.split([len(values) for values in parts.values()], 1), strict=True):
+        for part, gradient in zip(
+            parts, network.reduce.weight.grad.split([len(values) for values in parts.values()], 1), strict=True
+        ):
             assert gradient.any(), part
 
     def test_all_three_statistics_of_the_words_are_there(self):
@@ -392,7 +414,9 @@ class TestJointVector:
 class TestPadding:
     @each_network
     @pytest.mark.parametrize(
-        "padding", [{"junk": math.nan}, {"junk": 1e30}, {"word": 5}, {"more": 4}, {"junk": -1e3, "word": 3, "more": 9}], ids=str
+        "padding",
+        [{"junk": math.nan}, {"junk": 1e30}, {"word": 5}, {"more": 4}, {"junk": -1e3, "word": 3, "more": 9}],
+        ids=str,
     )
     def test_it_says_nothing(self, name, padding):
         """Neither in scores nor in gradients."""
@@ -432,7 +456,9 @@ class TestPadding:
         logs = logs_of(network, given)
         inputs, lengths = inputs + vectors, lengths + [N_WORDS] * len(vectors)
         for row in range(len(LENGTHS)):
-            for gradient, own in zip(torch.autograd.grad(logs[row, 0], inputs, retain_graph=True), lengths, strict=True):
+            for gradient, own in zip(
+                torch.autograd.grad(logs[row, 0], inputs, retain_graph=True), lengths, strict=True
+            ):
                 assert gradient[row, : own[row]].any()
                 assert not gradient[row, own[row] :].any()
                 gradient[row] = 0
@@ -483,7 +509,9 @@ class TestPrecision:
         """Of maps as they are rounded: statistics, and the attention's products, softmax and sums."""
         network, given, maps = shaken(name), batch(name), {}
         for side in ("audio", "text") if network.config.words else ("audio",):
-            getattr(network, side).register_forward_hook(lambda layer, inputs, taken, side=side: maps.update({side: array(taken)}))
+            getattr(network, side).register_forward_hook(
+                lambda layer, inputs, taken, side=side: maps.update({side: array(taken)})
+            )
         joint = heard(network, given, "bfloat16")
         assert joint.dtype is torch.float32
         config = network.config
@@ -495,8 +523,12 @@ class TestPrecision:
             if config.words:
                 h = maps["text"][row, :n_words]
                 parts |= {f"words {name}": STATISTICS[name](h) for name in config.text_pooling}
-                parts |= {f"attended {name}": equation_5(e[name], h) for name in config.audio_pooling if config.attention}
-            for (part, expected), found in zip(parts.items(), joint[row].split([len(part) for part in parts.values()]), strict=True):
+                parts |= {
+                    f"attended {name}": equation_5(e[name], h) for name in config.audio_pooling if config.attention
+                }
+            for (part, expected), found in zip(
+                parts.items(), joint[row].split([len(part) for part in parts.values()]), strict=True
+            ):
                 np.testing.assert_allclose(array(found), expected, rtol=1e-4, atol=2e-5, err_msg=part)
 
 
@@ -534,7 +566,9 @@ class TestDropout:
     @each_network
     def test_it_changes_with_every_batch_of_training(self, name):
         network = shaken(name, dropout=0.3).train()
-        assert not torch.equal(*(network(given.frames, given.lengths, **given.extras)[0] for given in [batch(name)] for _ in range(2)))
+        assert not torch.equal(
+            *(network(given.frames, given.lengths, **given.extras)[0] for given in [batch(name)] for _ in range(2))
+        )
 
     @each_network
     def test_there_is_none_in_evaluation(self, name):
@@ -642,7 +676,12 @@ class TestSystems:
         training = system.training
         assert (system.model.filters, system.model.dropout) == (128, 0.3)
         assert not system.model.words or system.model.word_size == 300
-        assert (training.optimiser, training.learning_rate, training.clip_norm, training.batch_size) == ("adam", 5e-4, 1, 64)
+        assert (training.optimiser, training.learning_rate, training.clip_norm, training.batch_size) == (
+            "adam",
+            5e-4,
+            1,
+            64,
+        )
 
     def test_the_protocol_is_a_cross_validation_of_ten_folds(self):
         """8:1:1, and "happy" takes in excited (section 4.1)."""
@@ -688,14 +727,35 @@ class TestConfig:
             ({"text_kernels": []}, "model: text_pooling: name some where there are text_kernels, and there alone"),
             ({"text_pooling": []}, "model: text_pooling: name some where there are text_kernels, and there alone"),
             ({"words": None}, "model: words: name the table where there are text_kernels, and there alone"),
-            (AUDIO | {"words": "text_asr"}, "model: words: name the table where there are text_kernels, and there alone"),
+            (
+                AUDIO | {"words": "text_asr"},
+                "model: words: name the table where there are text_kernels, and there alone",
+            ),
             (AUDIO | {"swem": True}, "model: swem: false: there are no words"),
-            (AUDIO | {"attention": True}, "model: attention: needs as many audio_kernels as text_kernels, for a product of the two"),
-            (WORDS | {"attention": True}, "model: attention: needs as many audio_kernels as text_kernels, for a product of the two"),
-            ({"audio_kernels": [3]}, "model: attention: needs as many audio_kernels as text_kernels, for a product of the two"),
-            ({"text_kernels": [2, 3, 4]}, "model: attention: needs as many audio_kernels as text_kernels, for a product of the two"),
-            ({"audio_pooling": ["min"]}, "model.audio_pooling.0: input should be 'max', 'mean' or 'deviation', not 'min'"),
-            ({"text_pooling": ["max", "std"]}, "model.text_pooling.1: input should be 'max', 'mean' or 'deviation', not 'std'"),
+            (
+                AUDIO | {"attention": True},
+                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+            ),
+            (
+                WORDS | {"attention": True},
+                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+            ),
+            (
+                {"audio_kernels": [3]},
+                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+            ),
+            (
+                {"text_kernels": [2, 3, 4]},
+                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+            ),
+            (
+                {"audio_pooling": ["min"]},
+                "model.audio_pooling.0: input should be 'max', 'mean' or 'deviation', not 'min'",
+            ),
+            (
+                {"text_pooling": ["max", "std"]},
+                "model.text_pooling.1: input should be 'max', 'mean' or 'deviation', not 'std'",
+            ),
             ({"words": "texts"}, "model.words: input should be 'text' or 'text_asr', not 'texts'"),
             ({"audio_kernels": [3, 0]}, "model.audio_kernels.1: input should be greater than or equal to 1, not 0"),
             ({"text_kernels": [-1, 3]}, "model.text_kernels.0: input should be greater than or equal to 1, not -1"),

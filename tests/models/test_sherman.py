@@ -65,7 +65,10 @@ class Plain(nn.Module):
         self.layers = nn.ModuleList()
         sizes = [1, *self.config.channels]
         for block, size, out in zip(network.blocks, sizes, sizes[1:], strict=False):
-            conv, norm = nn.Conv2d(size, out, 3, padding="same"), nn.BatchNorm2d(out, eps=1e-3, momentum=self.config.norm_momentum)
+            conv, norm = (
+                nn.Conv2d(size, out, 3, padding="same"),
+                nn.BatchNorm2d(out, eps=1e-3, momentum=self.config.norm_momentum),
+            )
             conv.load_state_dict(block.convolution.conv.state_dict())
             norm.load_state_dict(block.convolution.norm.state_dict())
             self.layers.append(nn.Sequential(conv, norm))
@@ -79,7 +82,10 @@ class Plain(nn.Module):
         self.double()
 
     def forward(self, frames, lengths):
-        per_utterance = [windows_of(row[:length], self.config.window, self.config.hop) for row, length in zip(frames, lengths, strict=True)]
+        per_utterance = [
+            windows_of(row[:length], self.config.window, self.config.hop)
+            for row, length in zip(frames, lengths, strict=True)
+        ]
         maps = torch.tensor([window for windows in per_utterance for window in windows], dtype=torch.float64)[:, None]
         for layer, pool in zip(self.layers, self.config.pools, strict=True):
             maps = {"elu": F.elu, "relu": F.relu}[self.config.activation](layer(maps))
@@ -95,7 +101,9 @@ class Plain(nn.Module):
             if self.config.attention_size:
                 energies = (torch.tanh(states[0] @ self.project.T) @ self.energy[0]) / self.config.attention_size**0.5
                 weights = torch.exp(energies) / torch.exp(energies).sum()
-                result = torch.cat((sum(weight * state for weight, state in zip(weights, states[0], strict=True)), last))
+                result = torch.cat(
+                    (sum(weight * state for weight, state in zip(weights, states[0], strict=True)), last)
+                )
                 l1 += states.abs().sum() + cells.abs().sum()
             scores.append(self.output(result))
         return torch.stack(scores), self.config.state_l1 * l1 / len(frames)
@@ -221,8 +229,12 @@ class TestFrameWeights:
         assert weights.shape == (len(LENGTHS), max(LENGTHS))
         for row, length in enumerate(LENGTHS):
             windows = windows_of(frames[row, :length], window, hop)
-            states = network.blstm(torch.tensor(windows, dtype=torch.float64).flatten(1)[None], torch.tensor([len(windows)]))[0]
-            energies = [0 if even else np.tanh(project @ state) @ energy[0] / np.sqrt(6) for state in states[0].detach().numpy()]
+            states = network.blstm(
+                torch.tensor(windows, dtype=torch.float64).flatten(1)[None], torch.tensor([len(windows)])
+            )[0]
+            energies = [
+                0 if even else np.tanh(project @ state) @ energy[0] / np.sqrt(6) for state in states[0].detach().numpy()
+            ]
             expected = [0.0] * max(LENGTHS)
             for number in range(len(windows)):
                 own = range(number * hop, min(number * hop + window, length))
@@ -286,13 +298,16 @@ CONVOLUTIONS = [(1, 64), (64, 64), (64, 128), (128, 128), (128, 128)]  # channel
 def test_the_rows_of_tables_3_and_4(name, vector, n_convolutions, has_attention):
     system = read_system(RAVDESS.parent / f"{name}.yaml")
     main = read_system(RAVDESS.with_name(f"{RAVDESS.stem}_text.yaml") if name.endswith("_text") else RAVDESS)
-    assert replace(system.model, **{key: getattr(main.model, key) for key in ("window", "hop", "channels", "pools", "attention_size")}) == (
-        main.model
-    )
+    assert replace(
+        system.model,
+        **{key: getattr(main.model, key) for key in ("window", "hop", "channels", "pools", "attention_size")},
+    ) == (main.model)
     assert system.model.pools == main.model.pools[:1] * (n_convolutions > 0) + [4] * (n_convolutions - 1)
     assert (system.feature, system.normalisation, system.training) == (main.feature, main.normalisation, main.training)
     network = Network(system.model, 128, 7)
-    expected = sum(9 * ins * outs + outs + 2 * outs for ins, outs in CONVOLUTIONS[:n_convolutions])  # weights, biases, scales, shifts
+    expected = sum(
+        9 * ins * outs + outs + 2 * outs for ins, outs in CONVOLUTIONS[:n_convolutions]
+    )  # weights, biases, scales, shifts
     expected += 2 * 4 * 256 * (vector + 256 + 1)  # two directions, four gates
     expected += (512 * 256 + 256 + 1024 * 7 + 7) if has_attention else 512 * 7 + 7
     assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == expected
@@ -401,7 +416,13 @@ class TestBlock:
         maps = torch.randn(5, channels, *size, dtype=torch.float64)
         conv, norm = block.convolution.conv, block.convolution.norm
         normal = F.batch_norm(
-            F.conv2d(maps, conv.weight, conv.bias, padding=1), None, None, norm.weight, norm.bias, training=True, eps=1e-3
+            F.conv2d(maps, conv.weight, conv.bias, padding=1),
+            None,
+            None,
+            norm.weight,
+            norm.bias,
+            training=True,
+            eps=1e-3,
         )
         active = torch.where(normal > 0, normal, torch.expm1(normal) if activation == "elu" else 0)
         spare = [-length % pool for length in size]

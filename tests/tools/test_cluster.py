@@ -17,7 +17,25 @@ ROOT = Path(__file__).resolve().parents[2]
 UP = ROOT.parent / "shared/slurm/up.sh"
 RUNNERS = ("slurm", "gridengine")
 PRINT = [sys.executable, "-c", "import sys; print(repr(sys.argv[1:]))"]
-HARD = ["a  b", "'", '"', "$HOME", "`id`", "$(id)", "*", "été ∂", "two\nlines", "", "\\n", "|", ">x", "a;b", "%a", "#$ -N x", "!"]
+HARD = [
+    "a  b",
+    "'",
+    '"',
+    "$HOME",
+    "`id`",
+    "$(id)",
+    "*",
+    "été ∂",
+    "two\nlines",
+    "",
+    "\\n",
+    "|",
+    ">x",
+    "a;b",
+    "%a",
+    "#$ -N x",
+    "!",
+]
 
 # Keeps its arguments, and runs the script for each number of the array. STATUS: what it ends with.
 STAND_IN = """\
@@ -121,9 +139,23 @@ setup export SITE="a  b"
 def test_a_site_has_its_own_options(stand_in):
     Path("site").write_text(SITE)
     common = ["--partition=long", "--comment=two words"]
-    assert handed("--config", "site", "a.log", "true")[:5] == [*common, "--time=0:30:00", "--exclude=gpu1", "--cpus-per-task=1"]
+    assert handed("--config", "site", "a.log", "true")[:5] == [
+        *common,
+        "--time=0:30:00",
+        "--exclude=gpu1",
+        "--cpus-per-task=1",
+    ]
     given = handed("--config", "site", "--gpu", "2", "--queue", "q", "--mem", "1G", "--time", "5", "a.log", "true")
-    assert given[2:10] == ["--time=0:05:00", "-p", "gpu", "--gres=gpu:a100:2", "-p", "q", "--mem-per-cpu=1G", "--cpus-per-task=1"]
+    assert given[2:10] == [
+        "--time=0:05:00",
+        "-p",
+        "gpu",
+        "--gres=gpu:a100:2",
+        "-p",
+        "q",
+        "--mem-per-cpu=1G",
+        "--cpus-per-task=1",
+    ]
     lines = Path("script").read_text().split("\n")
     assert [line.split(" || ")[0] for line in lines[2:4]] == ["true load cuda", 'export SITE="a  b"']
     run("slurm", "--config", "site", "a.log", "sh", "-c", 'echo "$SITE"')
@@ -229,13 +261,25 @@ def test_the_log_is_that_of_run_py(stand_in, runner):
     logs = []
     for name in (runner, "run"):
         run(name, *command)
-        logs.append(re.sub(r"\w{3} \w{3} [ \d]\d \S+ \S+ \d{4}|elapsed time \d+|time=\d+", "", Path("a.3.log").read_text()))
+        logs.append(
+            re.sub(r"\w{3} \w{3} [ \d]\d \S+ \S+ \d{4}|elapsed time \d+|time=\d+", "", Path("a.3.log").read_text())
+        )
     assert re.sub(r"(?<=# Started at ) on \S+ job \d*", "", logs[0]).replace("at  \n", "at \n") == logs[1]
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_threads_and_gpus(stand_in, runner):
-    run(runner, "--num-threads", "3", "--gpu", "0", "a.log", "sh", "-c", "echo $OMP_NUM_THREADS $MKL_NUM_THREADS [$CUDA_VISIBLE_DEVICES]")
+    run(
+        runner,
+        "--num-threads",
+        "3",
+        "--gpu",
+        "0",
+        "a.log",
+        "sh",
+        "-c",
+        "echo $OMP_NUM_THREADS $MKL_NUM_THREADS [$CUDA_VISIBLE_DEVICES]",
+    )
     assert output("a.log") == ["3 3 []"]
 
 

@@ -191,9 +191,7 @@ def test_torchaudio_beside_a_cpu_build_of_torch(repository):
 
 
 def test_torchaudio_with_another_fault_is_left_alone(repository):
-    assert "torchaudio is installed but cannot be imported" in error_line(
-        install_torchaudio(repository, "libsox.so")
-    )
+    assert "torchaudio is installed but cannot be imported" in error_line(install_torchaudio(repository, "libsox.so"))
     assert (repository / SITE / "torchaudio/lib/part.so").exists()
 
 

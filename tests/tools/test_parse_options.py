@@ -72,7 +72,7 @@ def test_options_are_set_in_both_spellings(recipe):
     assert given(recipe) == " stage stop_stage strict \n"
 
 
-QUOTED = ["a b  c", "it's \"quoted\"", "$HOME `id` $(id) \\n", "été ∂", "two\nlines\n", "*"]
+QUOTED = ["a b  c", 'it\'s "quoted"', "$HOME `id` $(id) \\n", "été ∂", "two\nlines\n", "*"]
 
 
 @pytest.mark.parametrize("value", [*QUOTED, "a=b", "--mem 4G", ""])
@@ -86,9 +86,7 @@ def test_what_is_no_option_is_an_error(recipe):
     assert "takes only options, not 'a b'" in error_line(result)
 
 
-@pytest.mark.parametrize(
-    "typed", ["--stagee", "-stage", "--late", "--here", "--PRIVATE", "--path", "--home", "--"]
-)
+@pytest.mark.parametrize("typed", ["--stagee", "-stage", "--late", "--here", "--PRIVATE", "--path", "--home", "--"])
 def test_an_unknown_option_is_an_error_that_names_the_known_ones(recipe, typed):
     line = error_line(call(recipe, typed, "1"))
     assert f"unknown option {typed};" in line
@@ -127,9 +125,7 @@ def test_help_shows_the_comment_and_the_options(recipe):
     ]
 
 
-@pytest.mark.parametrize(
-    "typed, folder", [("egs/mini/run.sh", "."), ("mini/run.sh", "egs"), ("run.sh", "egs/mini")]
-)
+@pytest.mark.parametrize("typed, folder", [("egs/mini/run.sh", "."), ("mini/run.sh", "egs"), ("run.sh", "egs/mini")])
 def test_the_recipe_is_found_from_any_folder(recipe, typed, folder):
     command = ["bash", typed, "--stage", "3"]
     result = subprocess.run(command, cwd=recipe.parents[2] / folder, capture_output=True, text=True)

@@ -17,9 +17,7 @@ PRINT = [sys.executable, "-c", "import sys; print(repr(sys.argv[1:]))"]
 
 
 def call(folder, *arguments, **variables):
-    return subprocess.run(
-        [RUN, *arguments], cwd=folder, env=os.environ | variables, capture_output=True, text=True
-    )
+    return subprocess.run([RUN, *arguments], cwd=folder, env=os.environ | variables, capture_output=True, text=True)
 
 
 def run(folder, *arguments, **variables):
@@ -188,9 +186,7 @@ def test_a_signal_ends_the_jobs_with_all_their_children(tmp_path, number):
     script = "sleep 120 & echo $! >JOB.pid; echo $$ >>JOB.pid; wait"
     # A test run in the background may have handed down a signal as ignored.
     as_usual = (
-        "import os, signal, sys\n"
-        "signal.signal(int(sys.argv[1]), signal.SIG_DFL)\n"
-        "os.execv(sys.argv[2], sys.argv[2:])\n"
+        "import os, signal, sys\nsignal.signal(int(sys.argv[1]), signal.SIG_DFL)\nos.execv(sys.argv[2], sys.argv[2:])\n"
     )
     command = [sys.executable, "-c", as_usual, str(int(number))]
     command += [RUN, "--max-jobs-run", "2", "JOB=1:3", "a.JOB.log", "sh", "-c", script]
