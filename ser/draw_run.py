@@ -3,8 +3,8 @@
 Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
 writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
 where the network attends, _attention.png, and to an input beside frames _<input>.png (_chosen.png with --utts), each
-with its numbers as text beside it. Of two runs of a system under a protocol the last one's stay. Where results/ has other scores of
-that name than this run's, as those that came with the repository, the figures go to figures/own/.
+with its numbers as text beside it. Of two runs of a system under a protocol the last one's stay. Where results/ has
+other scores of that name than this run's, as those that came with the repository, the figures go to figures/own/.
 """
 
 import argparse

@@ -178,7 +178,8 @@ class Run:
 
 
 KEYS = {  # of run.yaml, with what each holds
-    "corpus": str, "fold": int, "seed": int, "data": str, "folds": str, "dump": str, "system": dict, "protocol": dict, "made": dict,
+    "corpus": str, "fold": int, "seed": int, "data": str, "folds": str, "dump": str, "system": dict, "protocol": dict,
+    "made": dict,
 }  # fmt: skip
 
 
@@ -242,7 +243,7 @@ def write_run(run: Run, shared: str | None = None, overwrite: bool = False) -> N
 
 
 def empty(folder: Path) -> None:
-    """Remove all that a run's folder has, but for the lock. `done` goes first: a kill leaves no run that looks whole."""
+    """Remove all that a run's folder has but the lock. `done` goes first: a kill leaves no run that looks whole."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name != "done"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -166,7 +166,7 @@ def against(
         "",
         (
             f"The difference in WA from {main} on the utterances that both have scored, each with the mean of its "
-            "runs, and p of a paired permutation test over these utterances. The test treats utterances as independent, "
+            "runs, and p of a paired permutation test over these utterances. It treats utterances as independent, "
             "though those of one speaker are not, and does not account for other seeds: a small p says that the two "
             "differ on these utterances."
         ),

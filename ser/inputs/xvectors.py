@@ -106,8 +106,8 @@ def given(run: "Run", values: "Mapping[str, np.ndarray]", sizes: Mapping[str, in
     size, wanted = extra.sizes["xvector_size"], sizes["xvector_size"]
     if size != wanted:
         raise UserError(
-            f"{run.folder}: its network learned from x-vectors of {wanted} values, and these have {size}; give those of "
-            "the same extractor"
+            f"{run.folder}: its network learned from x-vectors of {wanted} values, and these have {size}; give those "
+            "of the same extractor"
         )
     return extra
 

@@ -70,8 +70,8 @@ estimator(config, seed) -> a fresh scikit-learn classifier, or a pipeline that e
 It may leave out all of these:
 
 grid(config, n_values) -> {parameter: values}
-    What to choose from, as GridSearchCV has it, for utterances of `n_values` values; by UA in `Config.inner_folds` inner
-    folds of the training part.
+    What to choose from, as GridSearchCV has it, for utterances of `n_values` values; by UA in `Config.inner_folds`
+    inner folds of the training part.
 
 TRUSTED
     Types that skops does not load by itself, as scikit-learn's trees: ["sklearn.tree._tree.Tree"].
