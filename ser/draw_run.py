@@ -149,8 +149,8 @@ def by_name(weights: "Sequence[Mapping[str, np.ndarray]]") -> "dict[str, list[np
 def frame_weights(
     network: "nn.Module", batch: "Batch", precision: str
 ) -> "tuple[dict[str, np.ndarray], dict[str, np.ndarray]]":
-    """The weight that each attention gives a batch's frames (B, T), and the weight if it weighted all its steps equally,
-    as in Seen. ser/models/__init__.py says what a model must define for this."""
+    """The weight that each attention gives a batch's frames (B, T), and the weight if it weighted all its steps
+    equally, as in Seen. ser/models/__init__.py says what a model must define for this."""
     import torch
 
     if not hasattr(network, "frame_weights"):
@@ -167,7 +167,8 @@ def frame_weights(
 def input_weights(
     run: "Run", network: "nn.Module", batch: "Batch", precision: str
 ) -> "dict[str, dict[str, np.ndarray]]":
-    """The weight that each attention gives the pieces (B, M) of a batch's inputs beside frames, by name of the input."""
+    """The weight that each attention gives the pieces (B, M) of a batch's inputs beside frames, by name of the
+    input."""
     import torch
 
     from ser import inputs
@@ -334,8 +335,8 @@ def is_quiet(samples: "np.ndarray", hop: int, n_frames: int) -> "np.ndarray":
 
 
 def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[str]:
-    """Lines that compare the mean weights in silence and elsewhere, over all utterances, with those of an attention that
-    ignores the content. Arguments: (T,) for each utterance; a weight of 1 is an equal share."""
+    """Lines that compare the mean weights in silence and elsewhere, over all utterances, with those of an attention
+    that ignores the content. Arguments: (T,) for each utterance; a weight of 1 is an equal share."""
     import numpy as np
 
     share = 100 * np.concatenate(quiet).mean()

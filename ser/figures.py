@@ -146,8 +146,8 @@ def planes(
 
 
 class Example(NamedTuple):
-    """An utterance, its true and predicted class, its samples (N,), and for each attention, by name, the weights (T,) of
-    its frames; 1 is an equal share."""
+    """An utterance, its true and predicted class, its samples (N,), and for each attention, by name, the weights (T,)
+    of its frames; 1 is an equal share."""
 
     utt: str
     true: str
@@ -253,8 +253,8 @@ def sentences(examples: Sequence[Sentence], title: str, path: Path) -> None:
 
 
 def spell(figure: Figure) -> list[str]:
-    """Use fonts of this machine for characters that matplotlib's own font lacks; return, sorted, those that no font has.
-    These are written as escapes, \\u559c, instead of empty boxes."""
+    """Use fonts of this machine for characters that matplotlib's own font lacks; return, sorted, those that no font
+    has. These are written as escapes, \\u559c, instead of empty boxes."""
     texts = figure.findobj(Text)
     own = font_manager.findfont(font_manager.FontProperties())
     lacking = {character for text in texts for character in text.get_text()} - {"\n"}

@@ -1,7 +1,7 @@
 """Metrics computed from confusion matrices, confidence intervals and significance tests.
 
-To add a metric, change only this file: a function of a confusion matrix, and a line in METRICS. Training then logs it for the
-development set, `monitor: dev_<name>` selects by it, and RESULTS.md can report it.
+To add a metric, change only this file: a function of a confusion matrix, and a line in METRICS. Training then logs it
+for the development set, `monitor: dev_<name>` selects by it, and RESULTS.md can report it.
 """
 
 from collections.abc import Callable, Sequence

@@ -23,7 +23,7 @@ from ser.runs import Run
 def device(name: str) -> torch.device:
     """The device named "cpu", "cuda" or "auto" (a GPU if there is one)."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU; use --device cpu")
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -76,8 +76,8 @@ def find(files: list[Path]) -> dict[str, Path]:
 
 
 def features_of(model: "Model", recordings: Mapping[str, Path]) -> Iterator[tuple[str, "np.ndarray"]]:
-    """Yield each recording's name and normalised features (T, D). With normalisation by speaker, all recordings are read
-    before the first is yielded. A recording that cannot be read is reported and left out; if it is the only one,
+    """Yield each recording's name and normalised features (T, D). With normalisation by speaker, all recordings are
+    read before the first is yielded. A recording that cannot be read is reported and left out; if it is the only one,
     UserError is raised."""
     read = readable(model, recordings)
     if model.is_by_speaker:

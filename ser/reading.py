@@ -105,7 +105,7 @@ def refuse_other_features(run: Run, fold: Fold) -> None:
     for noise in run.noises:
         folder, code = run.feature_folder(noise), feature_sources(run.system.feature)
         if not (folder / "feats.scp").exists() or not (folder / "utt2md5").exists():
-            raise UserError(f"{folder}: no features here, or those of an older version; run stage 2")
+            raise UserError(f"{folder}: no features here, or only those of an older version; run stage 2")
         changed = other_modules(read_yaml(folder / "feature.yaml"), "code", code)
         if changed:
             raise UserError(f"{folder}: made with different {changed}; run stage 2 again")

@@ -192,8 +192,8 @@ def section(report: Report, title: str) -> list[str]:
 
 
 def describe(report: Report, protocol: "Protocol") -> list[str]:
-    """A protocol's description, the number of its folds, and what their parts share, as counted by stage 1 and stored in
-    the scores."""
+    """A protocol's description, the number of its folds, and what their parts share, as counted by stage 1 and stored
+    in the scores."""
     from ser.folds import in_words
 
     mark = (

@@ -111,8 +111,8 @@ def numbers_of(system: System, corpus: str, protocol: Protocol) -> list[PaperRow
 
 
 def tables_of(system: System, corpus: str, protocols: Sequence[Protocol]) -> list[str]:
-    """The tables of the paper with the system's numbers: those that these protocols are meant to reproduce, or else those
-    of other protocols, or else those on other corpora, which are named."""
+    """The tables of the paper with the system's numbers: those that these protocols are meant to reproduce, or else
+    those of other protocols, or else those on other corpora, which are named."""
     under_these = [paper for protocol in protocols for paper in numbers_of(system, corpus, protocol)]
     here = under_these or [paper for paper in system.paper if paper.corpus == corpus]
     if here:
@@ -142,8 +142,8 @@ def other_metrics(systems: Systems, protocols: Sequence[Protocol], found: Found)
 def against(
     main: str, systems: Systems, protocols: Sequence[Protocol], found: Found, odd: set[tuple[str, str]]
 ) -> list[str]:
-    """The section that tests each system against the main one; [] if none was run on the same utterances. odd: rows with
-    different folds, speakers or recordings, as `results.of_other_folds` finds them."""
+    """The section that tests each system against the main one; [] if none was run on the same utterances. odd: rows
+    with different folds, speakers or recordings, as `results.of_other_folds` finds them."""
     rows = [["system", *(f"{marked(protocol, found)} {cell}" for protocol in protocols for cell in ("WA", "p"))]]
 
     def rights_of(system: str, protocol: Protocol) -> dict[str, float]:

@@ -81,8 +81,9 @@ def checksums(run: "Run") -> dict[str, str | None]:
 
 
 def read(run: "Run", fold: "Fold") -> Words:
-    """The transcripts of a fold. The vocabulary is read from the run's folder, or made and written there: all words with
-    a vector, and the words that are in the training part more than once. The rest train the embedding of UNKNOWN."""
+    """The transcripts of a fold. The vocabulary is read from the run's folder, or made and written there: all words
+    with a vector, and the words that are in the training part more than once. The rest train the embedding of
+    UNKNOWN."""
     texts = read_table(table_of(run), fold.sources.values())
     path = run.folder / "vocabulary"
     if not path.exists():
@@ -105,7 +106,8 @@ def refuse_new_words(path: Path, vectors: "Mapping[str, np.ndarray]", texts: Map
         for word in tokens(text):
             if word not in looked_for:
                 raise UserError(
-                    f"{path}: made from different transcripts, without {word!r} in {utt}; run stage 2 with --glove again"
+                    f"{path}: made from different transcripts, without {word!r} in {utt}; run stage 2 "
+                    "with --glove again"
                 )
 
 

@@ -94,7 +94,8 @@ def inner_splits(
     common = classes[counts > 1]
     if len(common) < 2:
         raise UserError(
-            "the inner folds need at least two classes with two training utterances each; use fewer folds or other classes"
+            "the inner folds need at least two classes with two training utterances each; use fewer folds "
+            "or other classes"
         )
     if len(np.unique(groups)) < 2:
         groups = np.arange(len(groups))
@@ -135,8 +136,8 @@ class Learned:
 
 
 def probabilities(estimator: BaseEstimator, pooled: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) of the estimator; if it has none, the softmax of its one-vs-rest decision values, which
-    ranks the classes as the estimator does but is not calibrated."""
+    """Probabilities (N, classes) of the estimator; if it has none, the softmax of its one-vs-rest decision values,
+    which ranks the classes as the estimator does but is not calibrated."""
     if hasattr(estimator, "predict_proba"):
         return estimator.predict_proba(pooled)
     decisions = estimator.decision_function(pooled)

@@ -190,6 +190,6 @@ class Learned:
 
 
 def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None) -> Learned:
-    """The network of a finished run that its protocol selects. Raises UserError if it is damaged, or does not fit inputs
-    of `sizes`."""
+    """The network of a finished run that its protocol selects. Raises UserError if it is damaged, or does not fit
+    inputs of `sizes`."""
     return Learned(run, device, sizes)
