@@ -197,9 +197,7 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
         for utt, place in tqdm(wavs.items(), desc="features", disable=None):
             samples, rate = audio.read(audio.recording(place, f"{scp}: {utt}"))
             if audio.md5(samples) != md5s[utt]:
-                raise UserError(
-                    f"{place}: {utt} changed after utt2md5 was written; run stages 0 and 1 again"
-                )
+                raise UserError(f"{place}: {utt} changed after utt2md5 was written; run stages 0 and 1 again")
             try:
                 yield utt, extract(samples, rate, config, noise, utt)
             except UserError as error:  # the feature cannot be computed from these samples

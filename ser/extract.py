@@ -21,8 +21,8 @@ def resample(samples: "np.ndarray", rate: int, to: int) -> "np.ndarray":
 def extract(samples: "np.ndarray", rate: int, feature: Any, noise: str | None = None, utt: str = "") -> "np.ndarray":
     """Samples (N,) at `rate` Hz -> frames (T, D) float32. feature: the Config of its module.
 
-    noise: added at the feature's sampling rate, always the same for the same `utt`. Raises UserError if no finite frames
-    can be computed; the caller adds the name of the recording.
+    noise: added at the feature's sampling rate, always the same for the same `utt`. Raises UserError if no finite
+    frames can be computed; the caller adds the name of the recording.
     """
     import numpy as np
 

@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 def train_statistics(kind: str, features: Source, train: Mapping[str, str]) -> Statistics:
-    """Mean and standard deviation, each (D,) or, for "cell", (T, D); {} for "none" and "speaker". train: {utt: class}."""
+    """Mean and deviation, each (D,) or, for "cell", (T, D); {} for "none" and "speaker". train: {utt: class}."""
     if kind in ("none", "speaker"):
         return {}
     utts = [utt for utt, name in train.items() if kind != "neutral" or name == "neutral"]
@@ -52,9 +52,9 @@ def train_statistics(kind: str, features: Source, train: Mapping[str, str]) -> S
 def statistics(matrices: Iterable[np.ndarray]) -> Statistics:
     """Mean and standard deviation, float32, over the first dimension of all matrices together.
 
-    Values that are constant, up to rounding, get a deviation of 1, so that they become 0 and not infinite. Sums are taken
-    over the distance from the first frame, since those of the values would lose a deviation that is small compared
-    with the mean.
+    Values that are constant, up to rounding, get a deviation of 1, so that they become 0 and not infinite. Sums are
+    taken over the distance from the first frame, since sums of the values would lose a deviation that is small
+    compared with the mean.
     """
     matrices = iter(matrices)
     start = next(matrices)

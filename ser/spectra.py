@@ -91,7 +91,9 @@ def check_contrast(sample_rate: int) -> None:
     """Raise ValueError, for a Config, if the last band of the contrast is above half the sampling rate."""
     highest = FIRST_OCTAVE * 2 ** (OCTAVES - 1)
     if sample_rate <= 2 * highest:
-        raise ValueError(f"sample_rate {sample_rate}: must be above {2 * highest}, since the last contrast band starts at {highest} Hz")
+        raise ValueError(
+            f"sample_rate {sample_rate}: must be above {2 * highest}; the last contrast band starts at {highest} Hz"
+        )
 
 
 def contrast(magnitude: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
@@ -113,7 +115,7 @@ def contrast(magnitude: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
 def contrast_bands(sample_rate: int, n_fft: int) -> list[tuple[int, int, int]]:
     """First and end bin of each band of the contrast, and how many bins count as strongest or weakest.
 
-    As in librosa, a band includes the bin below its lower edge and, except for the last band, excludes its own last bin.
+    As in librosa, a band includes the bin below its lower edge and, unless it is the last band, excludes its last bin.
     """
     frequencies = np.fft.rfftfreq(n_fft, 1 / sample_rate)
     edges = [0, *(FIRST_OCTAVE * 2**octave for octave in range(OCTAVES + 1))]

@@ -105,7 +105,9 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
             with open(path, "rb") as stream:
                 yield stream
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a file of word vectors, such as ser.get_vectors downloads") from None
+        raise UserError(
+            f"{path}: no such file; give a file of word vectors, such as ser.get_vectors downloads"
+        ) from None
     except UserError:
         raise
     except Exception as error:  # gzip and zipfile report damaged files in many ways

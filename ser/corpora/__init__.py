@@ -14,8 +14,8 @@ utterances(root: Path) -> Found
     accounted for, either as an utterance or in `left_out` with a reason. Raises UserError if there are no utterances,
     or if labels or transcripts contradict each other.
 
-Only `utterances` of Found is required. The other fields enable more checks: without `expected` and `total`, for example,
-stage 0 cannot report what is missing.
+Only `utterances` of Found is required. The other fields enable more checks: for example, without `expected` and
+`total` stage 0 cannot report what is missing.
 
 Everything else is derived: the tables of the data directory (utt2spk, utt2emo, text, spk2gender, and utt2<column> for
 each item of Utterance.more), their validation, and the columns available to a protocol in `where` and `by`.

@@ -58,9 +58,7 @@ def get(downloads: Path) -> Path:
     """Return downloads/iemocap, where the user has put the corpus, whose licence has to be requested."""
     root = downloads / "iemocap"
     if not root.exists():
-        raise UserError(
-            f"{root}: not found; request the corpus at {PAGE}, and pass its unpacked folder as --corpus"
-        )
+        raise UserError(f"{root}: not found; request the corpus at {PAGE}, and pass its unpacked folder as --corpus")
     return root
 
 
@@ -146,7 +144,7 @@ def _sessions(root: Path) -> tuple[dict[str, Path], list[Path]]:
 
 
 def _words(folder: Path, old_texts: list[Path]) -> dict[str, str]:
-    """Transcripts by name of utterance. Lines in another format are by people without utterances and are skipped."""
+    """Transcripts by name of utterance. Lines in another format belong to speakers without an utterance."""
     words: dict[str, str] = {}
     places: dict[str, str] = {}
     for place, line in _lines(folder, old_texts):

@@ -26,8 +26,8 @@ MEDIAN = 31  # width, in frames and in bins, of the median filters that separate
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """Sizes are in samples. parts: which values of the frame a system uses, in this order: n_mfcc cepstral coefficients,
-    12 pitch classes, n_mels mel powers, the contrast of 7 bands, 6 tonal centroids."""
+    """Sizes are in samples. parts: which values of the frame a system uses, in this order: n_mfcc cepstral
+    coefficients, 12 pitch classes, n_mels mel powers, the contrast of 7 bands, 6 tonal centroids."""
 
     sample_rate: Positive
     n_fft: Positive

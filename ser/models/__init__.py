@@ -47,9 +47,9 @@ learns_from_targets
     If true, forward also gets `targets` (B,), the class indices; in training only.
 
 Other inputs
-    `Config.extras`, a property or a field, is a tuple of what the network reads besides frames. Each name is a module of
-    ser/inputs. It passes a size to the constructor and tensors to forward, all by keyword, and may need attributes that
-    it sets before training:
+    `Config.extras`, a property or a field, is a tuple of the inputs that the network reads besides frames. Each is the
+    name of a module of ser/inputs, which passes a size to the constructor and tensors to forward, all by keyword, and
+    may set attributes of the network before training:
 
     speakers    n_speakers       speakers (B,), negative for speakers who are not in the training set
     words       vocabulary_size  words (B, M), n_words (B,)    needs `Config.words`, the table of transcripts, and

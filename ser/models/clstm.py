@@ -6,13 +6,13 @@ segments; four local feature learning blocks (LFLB) of ConvLSTM, with convolutio
 transitions, form a hierarchy with residual learning; GRUs learn global features from these; the loss is the softmax
 loss plus the centre loss (Wen et al. 2016, "A discriminative feature learning approach for deep face recognition").
 
-Everything else is assumed: the axes (segments are time steps and samples are positions, like the frames and pixels of
-Shi et al. 2015); all sizes; that a block is ConvLSTM, batch normalisation (with torch's constants) and max-pooling, like
-the LFLB of Zhao, Mao and Chen 2019, where the name comes from; one normalisation for all samples; a wide first
+Everything else is assumed: the axes (segments are time steps and samples are positions, like the frames and pixels
+of Shi et al. 2015); all sizes; that a block is ConvLSTM, batch normalisation (with torch's constants) and max-pooling,
+like the LFLB of Zhao, Mao and Chen 2019, where the name comes from; one normalisation for all samples; a wide first
 convolution with a stride, without which a segment has thousands of positions; a residual connection around each block
-but the first, added before the pooling, with a 1x1 convolution where the number of channels changes; no peepholes; only
-the last state of the GRU feeds the output; Keras' initialisation; dropout before the output; the centre loss is computed
-on the last state of the GRU, and centres start at zero.
+but the first, added before the pooling, with a 1x1 convolution where the number of channels changes; no peepholes;
+only the last state of the GRU feeds the output; Keras' initialisation; dropout before the output; the centre loss is
+computed on the last state of the GRU, and centres start at zero.
 """
 
 from typing import Annotated
@@ -32,8 +32,8 @@ from ser.settings import NonNegative, Positive, Share, strict
 class Config:
     """channels: of each block's ConvLSTM. pools: max-pooling factor of each block. first_kernel and first_stride, in
     samples: of the first block's convolution of the input. kernel: width of all other convolutions, including those of
-    the states. gru_size: of each of gru_layers. centre_weight: lambda of Wen et al., weight of the centre loss, which is
-    a mean over the batch like the cross-entropy; 0: none. centre_rate: their alpha, the update rate of the centres."""
+    the states. gru_size: of each of gru_layers. centre_weight: lambda of Wen et al., weight of the centre loss, which
+    is a mean over the batch like the cross-entropy; 0: none. centre_rate: their alpha, the update rate of the centres."""
 
     channels: Annotated[list[Positive], Field(min_length=1)]
     pools: list[Positive]

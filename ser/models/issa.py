@@ -70,15 +70,13 @@ class Network(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         if frames.shape[1] != 1:
-            raise UserError(
-                "model.kind: issa needs a feature with one frame per utterance; use one such as kind tonal"
-            )
+            raise UserError("model.kind: issa needs a feature with one frame per utterance; use one such as kind tonal")
         scores = self.output_norm(self.output(self.layers(frames)))
         return scores, scores.new_zeros(())
 
 
 class ScoreNorm(nn.BatchNorm1d):
-    """Batch normalisation of scores (B, classes), whose running variance uses the biased variance of the batch, as in Keras.
+    """Batch normalisation of scores (B, classes), with the biased variance of the batch in the running variance, as in Keras.
     PyTorch's is B / (B - 1) times that: a large difference for 16 utterances, and undefined for a last batch of one."""
 
     def forward(self, scores: Tensor) -> Tensor:
