@@ -33,7 +33,7 @@ class Config:
     """channels: of each block's ConvLSTM. pools: max-pooling factor of each block. first_kernel and first_stride, in
     samples: of the first block's convolution of the input. kernel: width of all other convolutions, including those of
     the states. gru_size: of each of gru_layers. centre_weight: lambda of Wen et al., weight of the centre loss, which
-    is a mean over the batch like the cross-entropy; 0: none. centre_rate: their alpha, the update rate of the centres."""
+    is a mean over the batch like the cross-entropy; 0: none. centre_rate: their alpha, update rate of the centres."""
 
     channels: Annotated[list[Positive], Field(min_length=1)]
     pools: list[Positive]
