@@ -63,7 +63,7 @@ def test_another_byte_is_refused(two, tmp_path, what):
     content = bytearray(path.read_bytes())
     content[-2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"^{what}: not the same in "):
+    with pytest.raises(UserError, match=f"^{what}: differs between "):
         call(*two)
     assert not (tmp_path / "same_code.txt").exists()
 
@@ -73,7 +73,7 @@ def test_archives_count_too(two):
     content = bytearray(ark.read_bytes())
     content[-1] ^= 1
     ark.write_bytes(content)
-    with pytest.raises(UserError, match="feats.ark: not the same in "):
+    with pytest.raises(UserError, match="feats.ark: differs between "):
         call(*two)
 
 

@@ -240,7 +240,7 @@ def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monk
     own = result.parent / "own" / result.name
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results/")]
     assert told[0].startswith(f"{result}: kept, since it is in git and from another commit or machine (commit ")
-    assert told[0].endswith("; stays as it is: give run.sh --replace true to replace it")
+    assert told[0].endswith("; give run.sh --replace true to replace it")
     assert told[1].startswith(f"{own}: WA ")
     assert result.read_text() == published
     assert read_scores(own).about["run"] == read_run(folder).identity

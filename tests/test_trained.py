@@ -108,7 +108,7 @@ def test_bad_samples_are_one_line(recipe, sound):
         "samples: type uint8; give floats with full scale at +-1",
     )
     refused(
-        lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; leave them out"
+        lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; remove them"
     )
     refused(
         lambda: model.predict(sound["a"][:50], RATE),
