@@ -354,7 +354,7 @@ class TestRefused:
         run = lay_out(toy)
         with pytest.raises(
             UserError,
-            match=f"^--utts a-00: not a test utterance of {run}; data/folds/selects_on_dev/fold1/test has those$",
+            match=f"^--utts a-00: not a test utterance of {run}; see data/folds/selects_on_dev/fold1/test$",
         ):
             draw_run.main([str(run), "--utts", "d-00", "a-00"])
 

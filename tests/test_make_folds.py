@@ -633,7 +633,7 @@ def test_folds_with_other_classes_than_the_protocol(data, classes):
     place = data.parent / "folds/protocol/fold2"
     with pytest.raises(UserError) as error:
         folds.read_fold(place, data, protocol_of(data, classes={key: [] for key in classes}))
-    told = f"the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
+    told = f"has the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
     assert str(error.value) == f"{place.parent}/classes: {told}"
 
 
@@ -647,7 +647,8 @@ def test_classes_that_a_hand_has_changed(data, content):
     with pytest.raises(UserError) as error:
         folds.read_fold(place, data)
     assert (
-        str(error.value) == f"{place.parent}/classes: should have the lines `0 class`, `1 class`, ..., each class once; run stage 1 again"
+        str(error.value)
+        == f"{place.parent}/classes: should have the lines `0 class`, `1 class`, ..., each class once; run stage 1 again"
     )
 
 

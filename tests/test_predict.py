@@ -257,7 +257,9 @@ class TestRefused:
             folder,
             "heard/a.wav",
         )
-        self.refuse("--text: only for a single recording, but there are 3; use --texts", "--text", "no", folder, "heard")
+        self.refuse(
+            "--text: only for a single recording, but there are 3; use --texts", "--text", "no", folder, "heard"
+        )
         Path("texts").write_text("a no\nb no\n")
         named = "lines start with the files' names without their suffixes"
         self.refuse(f"texts: no line for c; {named}", "--texts", "texts", folder, "heard")
