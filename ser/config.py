@@ -26,7 +26,7 @@ from ser.settings import Noise, Positive, PositiveFloat, strict
 if TYPE_CHECKING:  # type checkers do not support computed literals
     Monitor = str
 else:
-    Monitor = Literal[("dev_loss", *(f"dev_{name}" for name in METRICS))]
+    Monitor = Literal[tuple(f"dev_{name}" for name in ("loss", *METRICS))]
 
 LARGEST_FILE = 100_000  # bytes of a YAML file; reading this many takes a second, and ours have a few thousand
 LONGEST_NUMBER = 40  # characters

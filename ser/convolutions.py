@@ -1,4 +1,4 @@
-"""Convolutions in ways that are fast on a CPU."""
+"""Convolutions that are fast on a CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def conv_norm(in_channels: int, out_channels: int, momentum: float) -> "ConvNorm":
-    """Convolution 3x3 and batch normalisation, in the quickest way; momentum: share of a batch in the running
+    """The faster of the two classes below for this number of channels. momentum: weight of a batch in the running
     statistics."""
     kind = SingleChannelConvNorm if in_channels == 1 else ConvNorm
     return kind(in_channels, out_channels, momentum)
@@ -25,11 +25,11 @@ class ConvNorm(nn.Module):
 
 
 class SingleChannelConvNorm(ConvNorm):
-    """The same function for one input channel, in training without a pass over its large output.
+    """The same function for one input channel; training needs no extra pass over the large output.
 
     A convolution's output is linear in the 3x3 patches of its input, so its mean and variance follow
-    from the patches' mean and covariance (9 values and 9x9), and the normalisation becomes part of
-    the convolution's weights.
+    from the mean and covariance of the patches (9 values and 9x9), and the normalisation can be folded into
+    the weights of the convolution.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -38,12 +38,12 @@ class SingleChannelConvNorm(ConvNorm):
         return F.conv2d(maps, weight, bias, padding=1)
 
     def folded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight (C, 1, 3, 3) and bias (C,) of the convolution with the normalisation in it."""
+        """Weight (C, 1, 3, 3) and bias (C,) of the convolution with the normalisation folded in."""
         norm = self.norm
         weight = self.conv.weight.flatten(1)  # (C, 9)
         if self.training:
             mean, covariance = patch_moments(maps)
-            output_mean = weight @ mean  # without the bias, which the normalisation takes out again
+            output_mean = weight @ mean  # without the bias, which the normalisation cancels
             variance = ((weight @ covariance) * weight).sum(1)
             with torch.no_grad():
                 norm.running_mean.lerp_(output_mean + self.conv.bias, norm.momentum)
@@ -66,13 +66,13 @@ def patch_moments(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def patches(maps: Tensor, kernel: int, stride: int) -> Tensor:
-    """What a convolution reads at each of its positions: (N, L, C) -> (N, L / stride rounded up, kernel * C), zeros
-    beyond the ends, in equal parts or with one more behind (Keras' padding="same"). kernel: at least stride."""
+    """The input of a convolution at each position: (N, L, C) -> (N, L / stride rounded up, kernel * C), zero-padded
+    equally at both ends, or with one more zero at the end (Keras' padding="same"). kernel: at least stride."""
     length, channels = maps.shape[1:]
     size = -(-length // stride)
     missing = (size - 1) * stride + kernel - length
     padded = F.pad(maps, (0, 0, missing // 2, missing - missing // 2))
-    if channels == 1:  # the signal, in patches of many samples
+    if channels == 1:  # raw signal: patches of many samples
         return padded[:, :, 0].unfold(1, kernel, stride)
-    last = (size - 1) * stride + 1  # few slices are quicker than unfold, and so is their gradient
+    last = (size - 1) * stride + 1  # a few slices are faster than unfold, forward and backward
     return torch.cat([padded[:, place : place + last : stride] for place in range(kernel)], 2)

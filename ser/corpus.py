@@ -1,4 +1,4 @@
-"""What the modules of ser/corpora share: the records that they fill, and the reading of folders and old texts."""
+"""Code shared by the modules of ser/corpora: the records they return, and the reading of folders and old texts."""
 
 import os
 import re
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ser.cli import UserError
 
-# What Western texts in cp1252, as Windows wrote them, have beyond ASCII. Another byte is of another encoding,
-# and two that are a character of UTF-8 say that it is a mixture.
+# The non-ASCII characters of Western texts in cp1252, Windows' old encoding. Any other byte indicates another
+# encoding, and a pair of bytes that is a UTF-8 character indicates a mixture.
 WESTERN = "àâäáæçéèêëîïíñôöóœùûüúÿÀÂÄÁÆÇÉÈÊËÎÏÍÑÔÖÓŒÙÛÜÚŸß’‘“”«»–—…€°\xa0".encode("cp1252")
 NOT_WESTERN = re.compile(rb"[^\x00-\x7f" + WESTERN + rb"]|[\xc2-\xf4][\x80-\xbf]")
 
@@ -20,7 +20,7 @@ class Utterance:
 
     utt: the id; it starts with spk and a hyphen, so that sorting by utterance also sorts by speaker (Kaldi).
     spk: the speaker's id. gender: "f" or "m". emo: the corpus's own label, in one word. text: the words that are
-    said, "" where nothing is. path: of the recording. more: the corpus's own columns: {"sent": "1"} becomes utt2sent.
+    spoken, "" for none. path: of the recording. more: further columns of the corpus: {"sent": "1"} becomes utt2sent.
     """
 
     utt: str
@@ -34,14 +34,14 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in a corpus's folder.
+    """The content of a corpus folder.
 
     utterances: every labelled recording, each once, in any order.
-    left_out: for each reason ("song", "second copy"), the files left out for it.
-    expected: the ids of all utterances of the whole corpus, as far as they are known.
-    total: how many utterances the whole corpus has; None where nobody knows.
-    lacking: lines on parts of the corpus that are not there, whose ids nobody knows.
-    old_texts: the files that are not UTF-8 and were read as cp1252.
+    left_out: the files left out, by reason ("song", "second copy").
+    expected: the ids of all utterances of the complete corpus, as far as they are known.
+    total: number of utterances of the complete corpus; None if unknown.
+    lacking: one line for each missing part of the corpus whose ids are unknown.
+    old_texts: files that are not UTF-8 and were read as cp1252.
     """
 
     utterances: list[Utterance]
@@ -55,27 +55,27 @@ class Found:
 def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
     """Find the files with these suffixes (".wav", in either case) at any depth below `root`.
 
-    Files with the same base name count as copies, since some downloads of a corpus hold the whole tree a second
-    time. Returns the files, sorted by name, and the second copies; the copy nearest to `root` comes
-    first. Hidden files, such as macOS's `._*`, are no recordings. Links to folders are followed.
-    Raises UserError where `root` is no folder or holds no such file, and where a folder cannot be read.
+    Files with the same base name count as copies, since some downloads of a corpus contain the whole tree twice.
+    Returns the files, sorted by name, and the second copies; the copy closest to `root` counts as the first.
+    Hidden files, such as macOS's `._*`, are ignored. Links to folders are followed. Raises UserError if `root` is not
+    a folder or contains no such file, and if a folder cannot be read.
     """
 
-    def refuse(error: OSError) -> None:  # os.walk would pass over the folder
-        raise UserError(f"{error.filename}: {error.strerror}; check its permissions, or give a folder without it")
+    def refuse(error: OSError) -> None:  # by default, os.walk skips such folders
+        raise UserError(f"{error.filename}: {error.strerror}; check its permissions, or use a folder without it")
 
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the folder that holds the corpus")
+        raise UserError(f"{root}: no such folder; give the folder of the corpus")
     files, visited = [], set()
     for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
-        if os.path.realpath(folder) in visited:  # a link that leads back up would never end
+        if os.path.realpath(folder) in visited:  # a link to a parent folder would never end
             subfolders.clear()
             continue
         visited.add(os.path.realpath(folder))
         subfolders.sort()
         files += [Path(folder, name) for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     if not files:
-        raise UserError(f"{root}: no {' or '.join(suffixes)} file in it; give the folder that holds the corpus")
+        raise UserError(f"{root}: contains no {' or '.join(suffixes)} file; give the folder of the corpus")
     first: dict[str, Path] = {}
     nearest_first = sorted(files, key=lambda file: (len(file.parts), file))
     copies = [file for file in nearest_first if first.setdefault(file.name, file) != file]
@@ -83,9 +83,9 @@ def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
 
 
 def read_text(path: Path) -> tuple[str, bool]:
-    """Read a text of a corpus: UTF-8, with or without a mark at its start, or cp1252.
+    """Read a text file of a corpus, in UTF-8, with or without a byte order mark, or in cp1252.
 
-    Returns the text, and whether it is cp1252. Raises UserError, naming file and byte, where it is neither.
+    Returns the text, and whether it is cp1252. Raises UserError, naming file and byte, if it is neither.
     """
     content = path.read_bytes()
     is_old = False
@@ -98,6 +98,6 @@ def read_text(path: Path) -> tuple[str, bool]:
                 "cp1252; convert the file to UTF-8"
             ) from None
         text, is_old = content.decode("cp1252"), True
-    if "\0" in text:  # UTF-16, or no text at all
-        raise UserError(f"{path}: no text at byte {content.index(0) + 1} (0x00); convert the file to UTF-8")
+    if "\0" in text:  # UTF-16, or not text
+        raise UserError(f"{path}: not text at byte {content.index(0) + 1} (0x00); convert the file to UTF-8")
     return text, is_old

@@ -1,4 +1,4 @@
-"""Kaldi's data directory: plain tables, one utterance a line, sorted as `LC_ALL=C sort` does."""
+"""Kaldi's data directory: plain-text tables, one utterance per line, in the order of `LC_ALL=C sort`."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,12 +12,12 @@ from ser.files import whole, workplace
 if TYPE_CHECKING:
     import numpy as np
 
-# The names of tables; whatever else stands in a data directory is none.
+# The names of tables; other files in a data directory are ignored.
 TABLE = re.compile(r"utt2\w+|spk2\w+|\w+\.scp|text(_\w+)?|reco2dur|reco2file_and_channel|segments")
 BOM = "\ufeff"
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and the end of a line
-SOME = 3  # keys in a message
-# Tables that follow from the recordings: each value from samples (N,) and their rate in Hz.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+SOME = 3  # number of keys named in a message
+# Tables that are computed from the recordings: each value from samples (N,) and their rate in Hz.
 COMPUTED: dict[str, "Callable[[np.ndarray, int], str]"] = {
     "utt2dur": lambda samples, rate: f"{len(samples) / rate:.6f}",
     "utt2md5": lambda samples, rate: audio.md5(samples),
@@ -25,32 +25,32 @@ COMPUTED: dict[str, "Callable[[np.ndarray, int], str]"] = {
 
 
 def wrong_form(line: str, number: int) -> tuple[str, str] | None:
-    """What is wrong with the characters of a table's line, and the remedy; None where nothing is."""
+    """What is wrong with the characters in a line of a table, and the remedy; None if nothing is."""
     if number == 1 and line.startswith(BOM):
         return "a byte order mark", "save the table as UTF-8 without it"
     if "\r" in line:
-        return "a carriage return (DOS line end)", "take it out"
+        return "a carriage return (DOS line ending)", "remove it"
     if odd := CONTROL.search(line):
-        return f"a control character, {odd[0]!r}", "take it out"
+        return f"a control character, {odd[0]!r}", "remove it"
     return None
 
 
 def parted(line: str) -> tuple[str, str]:
-    """The key of a line and its value, "" where there is none; they are parted by spaces or tabs."""
+    """The key and the value ("" for none) of a line, which are separated by spaces or tabs."""
     key, value = [*re.split(r"[ \t]+", line.strip(" \t"), maxsplit=1), ""][:2]
     return key, value
 
 
-def read_table(path: str | Path, needed: Iterable[str] = (), mend: bool = False) -> dict[str, str]:
-    """Read `key value...` lines; the value is the rest of the line ("" where there is none).
+def read_table(path: str | Path, needed: Iterable[str] = (), fix: bool = False) -> dict[str, str]:
+    """Read `key value...` lines; the value is the rest of the line ("" if there is none).
 
-    A line ends at "\\n" alone: the other characters that Unicode counts as line breaks are part of a
-    transcript. Raises UserError, naming file and line, for a missing file, a blank line, a key that stands
-    twice, bytes that are not UTF-8, a byte order mark, DOS line ends or other control characters; and where
-    keys that are needed have no line. The keys are in the order of the lines, so the third is line 3.
+    Lines end only at "\\n": other characters that Unicode counts as line breaks are part of a transcript.
+    Raises UserError, naming file and line, for a missing file, a blank line, a duplicate key, bytes that are not
+    UTF-8, a byte order mark, DOS line endings or other control characters; and if a needed key has no line. Keys are
+    in the order of the lines, so the third key is on line 3.
 
-    mend: pass over what can be taken out without loss: byte order mark, DOS line ends, blank lines, a second
-    line with the same key and value.
+    fix: ignore faults that can be removed without loss: byte order mark, DOS line endings, blank lines, repeated
+    lines.
     """
     table: dict[str, str] = {}
     try:
@@ -60,19 +60,19 @@ def read_table(path: str | Path, needed: Iterable[str] = (), mend: bool = False)
     except UnicodeDecodeError as error:
         number = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{number}: not UTF-8 text; convert the file") from None
-    if mend:
+    if fix:
         text = re.sub(r"\r+$", "", text.removeprefix(BOM), flags=re.MULTILINE)
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         fault = wrong_form(line, number)
         if fault:
             raise UserError(f"{path}:{number}: {'; '.join(fault)}")
         key, value = parted(line)
-        if mend and (not key or table.get(key) == value):
+        if fix and (not key or table.get(key) == value):
             continue
         if not key:
             raise UserError(f"{path}:{number}: blank line; remove it")
         if key in table:
-            raise UserError(f"{path}:{number}: {key} stands twice; remove one of the lines")
+            raise UserError(f"{path}:{number}: {key} occurs twice; remove one of the lines")
         table[key] = value
     missing = [key for key in dict.fromkeys(needed) if key not in table]
     if missing:
@@ -83,29 +83,29 @@ def read_table(path: str | Path, needed: Iterable[str] = (), mend: bool = False)
 
 
 def read_column(data: Path, name: str, utts: Iterable[str], place: str) -> dict[str, str]:
-    """Read utt2<name>, which a protocol names; each utterance has itself as its `utt`. place: where the protocol
-    does, for the error if there is no such table."""
+    """Read utt2<name>, a column that a protocol refers to; the column `utt` is the id itself. place: the place in the
+    protocol, for the error message if there is no such table."""
     if name == "utt":
         return {utt: utt for utt in utts}
     table = data / f"utt2{name}"
     if not table.exists():
         known = sorted(path.name.removeprefix("utt2") for path in data.glob("utt2*"))
-        raise UserError(f"{place}: there is no {table}; one of {', '.join(known)}")
+        raise UserError(f"{place}: there is no {table}; use one of {', '.join(known)}")
     return read_table(table, utts)
 
 
 def read_recordings(path: Path, allow_pipes: bool, reader: str, needed: Iterable[str] = ()) -> dict[str, str]:
-    """Read wav.scp. Raises UserError where it is empty, lacks what is needed, or holds a shell command and
-    these are not allowed, which `reader` (ser.dump_features) has an option for."""
+    """Read wav.scp. Raises UserError if it is empty, lacks a needed key, or contains a shell command although
+    these are not allowed. reader: the module whose option allows them, such as ser.dump_features."""
     wavs = read_table(path, needed)
     if not wavs:
-        raise UserError(f"{path}: empty table; add the recordings, or run stage 0 again where that wrote it")
+        raise UserError(f"{path}: empty table; add the recordings, or run stage 0 again if it wrote the table")
     for number, (utt, place) in enumerate(wavs.items(), 1):
         if not place:
             raise UserError(f"{path}:{number}: {utt} has no recording; add its path")
         if audio.is_pipe(place) and not allow_pipes:
             raise UserError(
-                f"{path}:{number}: {utt} is a shell command, {place!r}; put a file in its place, or let it run "
+                f"{path}:{number}: {utt} is a shell command, {place!r}; replace it by a file, or allow it "
                 f"with {reader} --allow-pipes"
             )
     return wavs
@@ -114,8 +114,8 @@ def read_recordings(path: Path, allow_pipes: bool, reader: str, needed: Iterable
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:
     """Write `key value` lines sorted by the bytes of the key (the order of `LC_ALL=C sort`).
 
-    Raises UserError for what a table cannot hold: white space in a key, a line break or another control
-    character, or characters that are not UTF-8 (as in file names of older systems).
+    Raises UserError for anything that a table cannot store: white space in a key, a line break or another control
+    character, or characters that are not UTF-8 (as in file names of old systems).
     """
     name = Path(path).name
     for key, value in table.items():
@@ -123,9 +123,9 @@ def write_table(path: str | Path, table: Mapping[str, str]) -> None:
         try:
             line.encode()
         except UnicodeEncodeError:
-            raise UserError(f"{name} cannot hold {line!r}, which is not UTF-8; rename the file") from None
+            raise UserError(f"{name} cannot store {line!r}, which is not UTF-8; rename the file") from None
         if key.split() != [key] or "\n" in value or wrong_form(line, 1):
-            raise UserError(f"{name} cannot hold {line!r}; take out the line break, space or control character")
+            raise UserError(f"{name} cannot store {line!r}; remove the line break, space or control character")
     with whole(path) as stream:
         for key in sorted(table, key=str.encode):
             stream.write(f"{key} {table[key]}".rstrip(" ") + "\n")
@@ -136,24 +136,24 @@ def is_of_speakers(name: str) -> bool:
     return name.startswith("spk2") or name == "cmvn.scp"
 
 
-def read_tables(data: Path, mend: bool = False) -> dict[str, dict[str, str]]:
-    """Every table of a data directory but spk2utt, which follows from utt2spk, by its name.
+def read_tables(data: Path, fix: bool = False) -> dict[str, dict[str, str]]:
+    """All tables of a data directory by name, except spk2utt, which is derived from utt2spk.
 
-    mend: as `read_table` has it. Raises UserError where there is no utt2spk, or segments cut recordings.
+    fix: see `read_table`. Raises UserError if there is no utt2spk, or if there is a table segments.
     """
     if not data.is_dir():
         raise UserError(f"{data}: no such folder; give a data directory")
     names = {path.name for path in data.iterdir() if path.is_file() and TABLE.fullmatch(path.name)}
     if "segments" in names:
         raise UserError(
-            f"{data / 'segments'}: parts of recordings; cut them into one file an utterance; no stage reads segments"
+            f"{data / 'segments'}: not supported; cut the recordings into one file per utterance, and remove this table"
         )
-    return {name: read_table(data / name, mend=mend) for name in sorted({*names, "utt2spk"} - {"spk2utt"})}
+    return {name: read_table(data / name, fix=fix) for name in sorted({*names, "utt2spk"} - {"spk2utt"})}
 
 
 def part_of(tables: Mapping[str, Mapping[str, str]], utts: Collection[str]) -> dict[str, dict[str, str]]:
-    """What the tables have of some utterances and of their speakers, and spk2utt. Tables that have nothing
-    of them are left out."""
+    """The lines of the tables for some utterances and their speakers, and spk2utt. Tables that become empty are
+    left out."""
     utt2spk = {utt: spk for utt, spk in tables["utt2spk"].items() if utt in utts}
     speakers = set(utt2spk.values())
     part = {}
@@ -168,10 +168,10 @@ def part_of(tables: Mapping[str, Mapping[str, str]], utts: Collection[str]) -> d
 
 
 def write_data(dest: Path, tables: Mapping[str, Mapping[str, str]]) -> None:
-    """Write a new data directory, which appears whole. Raises UserError where something is there."""
+    """Write a new data directory, all or nothing. Raises UserError if it exists already."""
     if dest.exists() and not (dest.is_dir() and not any(dest.iterdir())):
-        raise UserError(f"{dest}: is there already; remove it, or give another folder")
-    dest = dest.resolve()  # a link to another disk: the folder is made there
+        raise UserError(f"{dest}: exists already; remove it, or use another folder")
+    dest = dest.resolve()  # if it is a link to another disk, write there
     with workplace(dest) as new:
         for name, table in tables.items():
             write_table(new / name, table)
@@ -179,9 +179,9 @@ def write_data(dest: Path, tables: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def compute_missing(data: Path, names: Iterable[str], allow_pipes: bool, reader: str) -> None:
-    """Compute what the tables `names`, of COMPUTED, lack of the utterances of utt2spk; write it, and say so.
+    """Compute and write the lines that the tables `names`, of COMPUTED, lack for utterances of utt2spk; print how many.
 
-    Nothing is read where nothing is missing. Raises UserError as `read_recordings` and `audio.read` do.
+    No recording is read if nothing is missing. Raises UserError as `read_recordings` and `audio.read` do.
     """
     utts = read_table(data / "utt2spk")
     tables = {name: read_table(data / name) if (data / name).exists() else {} for name in names}

@@ -1,9 +1,9 @@
 """Stage 2: compute each distinct feature of some systems once, in parallel jobs.
 
-Writes DUMP/<feature>/feats.scp and utt2num_frames, as Kaldi does, utt2md5, the checksums of the recordings
-that they were made of, and feature.yaml, which says by what settings and code; and DUMP/<feature>-<noise> for
-each noise that a system trains on or a protocol tests with. What is there already of the same recordings, by
-the same settings and code, is left alone; everything else is computed again.
+Writes DUMP/<feature>/feats.scp and utt2num_frames, as Kaldi does; utt2md5, the checksums of the recordings; and
+feature.yaml, with the settings and the identity of the code. A folder DUMP/<feature>-<noise> is added for each noise
+that a system trains on or a protocol tests with. Features that already exist for the same recordings, settings and
+code are kept; all others are computed again.
 """
 
 import argparse
@@ -30,21 +30,21 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--systems", nargs="+", default=[], metavar="YAML", help="system files whose features are needed"
+        "--systems", nargs="+", default=[], metavar="YAML", help="system files whose features to compute"
     )
     parser.add_argument(
         "--protocols",
         nargs="*",
         default=[],
         metavar="YAML",
-        help="protocol files, for their test sets' noise",
+        help="protocol files, for the noise of their test sets",
     )
     parser.add_argument("--nj", type=int, default=1, help="number of parallel jobs (default 1)")
     parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")
     parser.add_argument(
         "--job",
         type=int,
-        help="do one job of those that a call with --systems laid out; DUMP is the feature's folder",
+        help="run one of the jobs prepared by a call with --systems; DUMP is then the folder of one feature",
     )
     cli.add_allow_pipes(parser)
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd: str, allow_pipes: bool) -> None:
-    """Fill the folder of one feature, of the recordings with or without noise, through the job runner."""
+    """Compute one feature, of the recordings with or without noise, through the job runner."""
     import yaml
 
     from ser.config import read_yaml, without_parts
@@ -82,9 +82,9 @@ def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd
     compute_missing(data, ["utt2md5"], allow_pipes, "ser.dump_features")
     md5s = read_table(data / "utt2md5", wavs)
     made = {**without_parts(feature), "noise": noise, "code": dict(feature_sources(feature))}
-    reason = why_anew(folder, made, {utt: md5s[utt] for utt in wavs})
+    reason = why_again(folder, made, {utt: md5s[utt] for utt in wavs})
     if not reason:
-        print(f"{folder}: all {len(wavs)} utterances are there")
+        print(f"{folder}: all {len(wavs)} utterances are up to date")
         return
     durations = read_table(data / "utt2dur", wavs)
     try:
@@ -93,7 +93,7 @@ def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd
         raise UserError(f"{data / 'utt2dur'}: {error}; run stage 0 again") from None
     if (folder / "feats.scp").exists():
         print(f"{folder}: computed again: {reason}")
-        (folder / "feats.scp").unlink()  # it would point into archives that are made again
+        (folder / "feats.scp").unlink()  # it refers to archives that are about to be replaced
     if not (folder / "feature.yaml").exists() or read_yaml(folder / "feature.yaml") != made:
         for done in folder.glob("split*/frames.*"):
             done.unlink()
@@ -101,8 +101,8 @@ def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd
             yaml.safe_dump(made, stream)
     nj = min(nj, len(wavs))
     parts = folder / f"split{nj}"
-    for number in range(1, nj + 1):  # dealt out by length, so that the jobs end together
-        done = parts / f"frames.{number}"  # says that the job's part is whole
+    for number in range(1, nj + 1):  # distributed by length, so that the jobs take equally long
+        done = parts / f"frames.{number}"  # marks the job as complete
         if done.exists() and gone(read_table(parts / f"feats.{number}.scp")):
             done.unlink()
         for name, table in ((f"wav.{number}.scp", wavs), (f"utt2md5.{number}", md5s)):
@@ -125,7 +125,7 @@ def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd
     log = str(folder / "log" / f"dump.{name_of_number}.log")
     command = [*cmd.split(), f"{name_of_number}=1:{nj}", log, *job]
     if subprocess.run(command, check=False).returncode:
-        raise UserError(f"{folder}: a job failed; fix what its log names and run the same command again")
+        raise UserError(f"{folder}: a job failed; see its log, fix the cause and run the same command again")
 
     index: dict[str, str] = {}
     frames: dict[str, str] = {}
@@ -134,40 +134,40 @@ def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd
         frames |= read_table(parts / f"frames.{number}")
     write_table(folder / "utt2num_frames", frames)
     write_table(folder / "utt2md5", {utt: md5s[utt] for utt in wavs})
-    write_table(folder / "feats.scp", index)  # last: it says that all is there
+    write_table(folder / "feats.scp", index)  # last: marks the folder as complete
     print(f"{folder}: {len(index)} utterances")
 
 
-def why_anew(folder: Path, made: Mapping[str, Any], md5s: Mapping[str, str]) -> str:
-    """Why the features in a folder are not those wanted; "" where they are. made: settings and code, as feature.yaml
-    has them; md5s: checksums of the recordings."""
+def why_again(folder: Path, made: Mapping[str, Any], md5s: Mapping[str, str]) -> str:
+    """Why the features in a folder have to be computed again; "" if they are up to date. made: settings and code, as in
+    feature.yaml; md5s: checksums of the recordings."""
     from ser.config import read_yaml
     from ser.runs import and_more, other_modules
 
     if not all((folder / name).exists() for name in ("feats.scp", "utt2md5", "feature.yaml")):
-        return "not whole, or of an older version"
+        return "incomplete, or written by an older version"
     index, there = read_table(folder / "feats.scp"), read_table(folder / "utt2md5")
     before = read_yaml(folder / "feature.yaml")
     changed = [utt for utt in md5s.keys() | there.keys() if md5s.get(utt) != there.get(utt)]
     code = other_modules(before, "code", made["code"])
     if code:
-        return f"other {code}"
+        return f"{code} changed"
     if before != made:
-        return "other settings"
+        return "the settings changed"
     if changed or index.keys() != md5s.keys():
-        return f"other recordings ({min(changed, default='feats.scp')}{and_more(changed)})"
+        return f"the recordings changed ({min(changed, default='feats.scp')}{and_more(changed)})"
     return gone(index)
 
 
 def gone(index: Mapping[str, str]) -> str:
-    """The archive of an index that is gone, or ends before its last utterance begins; "" where all are there."""
+    """An archive of the index that is missing, or ends before its last utterance starts; "" if there is none."""
     ends: dict[str, int] = {}
     for place in index.values():
         ark, _, offset = place.rpartition(":")
         ends[ark] = max(ends.get(ark, 0), int(offset) if offset.isdecimal() else 0)
     for ark, end in ends.items():
         if not Path(ark).is_file() or Path(ark).stat().st_size <= end:
-            return f"{ark} is gone, or cut short"
+            return f"{ark} is missing or truncated"
     return ""
 
 
@@ -180,7 +180,7 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     from ser.extract import extract
     from ser.runs import feature_sources
 
-    if (parts / f"frames.{job}").exists():  # written last: this part is done
+    if (parts / f"frames.{job}").exists():  # written last: this job is complete
         return
     settings = read_yaml(parts.parent / "feature.yaml")
     module = load_kind("feature", settings.pop("kind"), parts.parent / "feature.yaml")
@@ -188,7 +188,7 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     code = settings.pop("code")
     config = check(module.Config, settings, parts.parent / "feature.yaml")
     if code != feature_sources(config):
-        raise UserError(f"{parts.parent}: the code was changed since the job was laid out; run stage 2 again")
+        raise UserError(f"{parts.parent}: the code changed after the job was prepared; run stage 2 again")
     scp = parts / f"wav.{job}.scp"
     wavs = read_recordings(scp, allow_pipes, "ser.dump_features")
     md5s = read_table(parts / f"utt2md5.{job}", wavs)
@@ -197,12 +197,10 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
         for utt, place in tqdm(wavs.items(), desc="features", disable=None):
             samples, rate = audio.read(audio.recording(place, f"{scp}: {utt}"))
             if audio.md5(samples) != md5s[utt]:
-                raise UserError(
-                    f"{place}: {utt} has other samples than when utt2md5 was written; run stages 0 and 1 again"
-                )
+                raise UserError(f"{place}: {utt} changed after utt2md5 was written; run stages 0 and 1 again")
             try:
                 yield utt, extract(samples, rate, config, noise, utt)
-            except UserError as error:  # of what the feature cannot do with these samples
+            except UserError as error:  # the feature cannot be computed from these samples
                 raise UserError(f"{place}: {utt}: {error}; leave out the recording") from None
 
     frames = write_archive(parts / f"feats.{job}.ark", matrices())

@@ -1,8 +1,8 @@
-"""Keep the word vectors of a corpus's words, out of a large file of them.
+"""Extract the word vectors of the words of a corpus from a large file.
 
-Writes OUT/vectors.txt, in the same format, sorted, and OUT/unknown, the words without a vector, each with how
-often it stands in the transcripts, most frequent first. Words are those of ser.text.tokens: in lower case, so
-that vectors of words with capitals are left aside.
+Writes OUT/vectors.txt, in the same format, sorted, and OUT/unknown, the words without a vector and their number of
+occurrences in the transcripts, most frequent first. Words are tokens of ser.text.tokens, in lower case, so vectors of
+capitalised words are not used.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="FILE",
         help="word vectors: glove.6B.300d.txt, which ser.get_vectors fetches, or any file in its format",
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="data directory: text, and text_asr if it is there")
+    parser.add_argument("data", type=Path, metavar="DATA", help="data directory with text and, optionally, text_asr")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     args = parser.parse_args(argv)
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     vectors = select_vectors(args.glove, counts)
     if not vectors:
         raise UserError(
-            f"{args.glove}: has none of the {len(counts)} words of {args.data}; give vectors of the corpus's language"
+            f"{args.glove}: has none of the {len(counts)} words of {args.data}; use vectors for the corpus's language"
         )
     unknown = {word: count for word, count in counts.most_common() if word not in vectors}
     with whole(args.out / "unknown") as stream:
@@ -54,25 +54,25 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def refuse_others(glove: Path, out: Path) -> None:
-    """Raise UserError where vectors.txt in `out` is what is read, or another's: GloVe's own programs give
-    that name too, and this command writes `unknown` beside it."""
+    """Raise UserError if vectors.txt in `out` is the input, or was not written by this command, which also writes
+    `unknown`: GloVe's own programs use that name, too."""
     there = out / "vectors.txt"
     if there.exists() and (not (out / "unknown").exists() or (glove.exists() and there.samefile(glove))):
-        raise UserError(f"{there}: not written by this command, or what it is to read; give another folder")
+        raise UserError(f"{there}: is the input, or was not written by this command; use another folder")
 
 
 def count_words(data: Path) -> "Counter[str]":
-    """How often each word stands in the transcripts of a data directory, true and heard ones together.
+    """Count each word in the transcripts of a data directory, reference and recognised ones together.
 
-    Raises UserError where the table of true ones is missing, or there is no word.
+    Raises UserError if the table of reference transcripts is missing, or there are no words.
     """
     tables = [read_table(data / "text")]
     if (data / "text_asr").exists():
         tables.append(read_table(data / "text_asr"))
     words = [word for table in tables for transcript in table.values() for word in tokens(transcript)]
     if not words:
-        raise UserError(f"{data / 'text'}: no words in it; a corpus without transcripts needs no word vectors")
-    return Counter(sorted(words))  # so that equally frequent ones are in order
+        raise UserError(f"{data / 'text'}: contains no words; a corpus without transcripts needs no word vectors")
+    return Counter(sorted(words))  # sorted, so that equally frequent words are in alphabetical order
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The samples of a recording -> the frames of a feature: what all features have in common."""
+"""The samples of a recording -> the frames of a feature: the steps that all features share."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,10 @@ def resample(samples: "np.ndarray", rate: int, to: int) -> "np.ndarray":
 
 
 def extract(samples: "np.ndarray", rate: int, feature: Any, noise: str | None = None, utt: str = "") -> "np.ndarray":
-    """Samples (N,) at `rate` Hz -> frames (T, D) float32 of a feature, which its Config says.
+    """Samples (N,) at `rate` Hz -> frames (T, D) float32. feature: the Config of its module.
 
-    noise: added at the feature's sampling rate, the same each time for the same `utt`. Raises UserError, which names no
-    recording, where these samples give none.
+    noise: added at the feature's sampling rate, always the same for the same `utt`. Raises UserError if no finite
+    frames can be computed; the caller adds the name of the recording.
     """
     import numpy as np
 

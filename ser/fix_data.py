@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     data = args.dir
-    tables = read_tables(data, mend=True)
+    tables = read_tables(data, fix=True)
     lacking = lacks(tables)
     kept = tables["utt2spk"].keys() - {utt for utts in lacking.values() for utt in utts}
     reasons = [

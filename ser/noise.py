@@ -1,4 +1,4 @@
-"""White noise added to recordings."""
+"""Add white noise to recordings."""
 
 import hashlib
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def add(samples: np.ndarray, noise: str, utt: str) -> np.ndarray:
-    """Add Gaussian white noise to samples (N,), float32, full scale at +-1; an utterance always gets the same.
+    """Add Gaussian white noise to samples (N,), float32, full scale +-1; always the same for an utterance.
 
     noise: "snr10": 10 dB below the mean power of the samples; "deviation1": standard deviation 1,
-    whatever the level of the samples.
+    independent of the level of the samples.
     """
     seed = hashlib.sha256(f"{utt} {noise}".encode()).digest()
     white = np.random.default_rng(list(seed)).standard_normal(len(samples), np.float32)

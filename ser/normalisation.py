@@ -1,10 +1,10 @@
-"""Mean and variance normalisation, with statistics of a fold's training part alone, but for "speaker".
+"""Mean and variance normalisation, with statistics from the training set of a fold only, except for "speaker".
 
-kind "global": one mean and deviation a feature dimension, over all training frames. "neutral": the same over
-those of the class neutral (Mirsamadi et al. 2017, section 3). "cell": one for each dimension of each frame
-position, over the training utterances, which must be of one length (Sherman et al.'s code). "speaker": those
-of each speaker over all the speaker's utterances in the fold, test utterances too, whose labels take no part
-(Le Moine et al. 2021, section 2.1); ser.archive.Features does it. "none": features as they are.
+kind "global": one mean and standard deviation per feature dimension, over all training frames. "neutral": the
+same, over training frames of the class neutral (Mirsamadi et al. 2017, section 3). "cell": one per dimension and
+frame position, over the training utterances, which must all have the same length (code of Sherman et al.).
+"speaker": per speaker, over all utterances of that speaker in the fold, including test utterances, without their
+labels (Le Moine et al. 2021, section 2.1); computed by ser.archive.Features. "none": no normalisation.
 """
 
 import itertools
@@ -17,11 +17,11 @@ import numpy as np
 from ser.cli import UserError
 
 Statistics = dict[str, np.ndarray]
-ROUNDING = 1e-6  # of a value: some steps of float32, which features are
+ROUNDING = 1e-6  # relative to the mean: a few units of float32 precision
 
 
 class Source(Protocol):
-    """The features of utterances, as ser.archive.Features has them; scp: where they are from, for errors."""
+    """Features of utterances, such as ser.archive.Features. scp: where they come from, for error messages."""
 
     scp: Path
 
@@ -36,7 +36,7 @@ def train_statistics(kind: str, features: Source, train: Mapping[str, str]) -> S
         return {}
     utts = [utt for utt, name in train.items() if kind != "neutral" or name == "neutral"]
     if not utts:
-        raise UserError("normalisation: neutral: no training utterance is of the class neutral; take global")
+        raise UserError("normalisation: neutral: no training utterance has the class neutral; use global")
     if kind != "cell":
         return statistics(features[utt] for utt in utts)
     lengths = features.lengths_of(utts)
@@ -50,11 +50,11 @@ def train_statistics(kind: str, features: Source, train: Mapping[str, str]) -> S
 
 
 def statistics(matrices: Iterable[np.ndarray]) -> Statistics:
-    """Mean and deviation, float32, over the first dimension of all matrices, one after the other.
+    """Mean and standard deviation, float32, over the first dimension of all matrices together.
 
-    What never changes, but for its rounding, gets a deviation of 1, so that it becomes 0 and not infinite. Sums are
-    of the distance from the first frame: those of the values themselves would lose a deviation that is small beside
-    the mean.
+    Values that are constant, up to rounding, get a deviation of 1, so that they become 0 and not infinite. Sums are
+    taken over the distance from the first frame, since sums of the values would lose a deviation that is small
+    compared with the mean.
     """
     matrices = iter(matrices)
     start = next(matrices)
@@ -70,7 +70,7 @@ def statistics(matrices: Iterable[np.ndarray]) -> Statistics:
 
 
 def normalise(matrix: np.ndarray, statistics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(T, D) features minus the mean, over the deviation."""
+    """(T, D) features minus the mean, divided by the standard deviation."""
     if not statistics:
         return matrix
     return (matrix - statistics["mean"]) / statistics["deviation"]

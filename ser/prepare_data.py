@@ -281,7 +281,7 @@ def _unwanted(path: Path | None, found: Found) -> set[str]:
     """The utterances in the list. Raises UserError for one that is not in the corpus."""
     if path is None:
         return set()
-    unwanted = set(read_table(path, mend=True))
+    unwanted = set(read_table(path, fix=True))
     unknown = sorted(unwanted - {utterance.utt for utterance in found.utterances} - set(found.expected))
     if unknown:
         raise UserError(f"{path}: {unknown[0]} is not an utterance of the corpus; remove it from the list")

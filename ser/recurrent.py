@@ -10,9 +10,9 @@ from ser.layers import mask, take
 
 
 class TwoDirections(nn.Module):
-    """The weights of a bidirectional LSTM of one layer, an LSTM for each direction.
+    """The weights of a one-layer bidirectional LSTM, as one LSTM per direction.
 
-    Like Keras' LSTM each has one bias a gate: PyTorch's second one is fixed at zero.
+    As in Keras, each gate has one bias: PyTorch's second one is fixed at zero.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -24,16 +24,16 @@ class TwoDirections(nn.Module):
 
 
 class BLSTM(TwoDirections):
-    """Bidirectional LSTM of one layer, exact for padded batches, and fast on the CPU.
+    """One-layer bidirectional LSTM, exact for padded batches, and fast on a CPU.
 
-    The backward direction reads each utterance flipped within its own length, so that padding always comes last: what
-    packing does, without packing, which is slower by an order of magnitude on a CPU (pytorch issue 149194).
+    The backward direction reads each utterance reversed within its own length, so that padding always comes last. The
+    result is that of packed sequences, which are slower by an order of magnitude on a CPU (pytorch issue 149194).
     """
 
     def forward(self, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """steps (B, T, D), lengths (B,) of at least 1 -> states (B, T, 2H), zero at padding, and the
-        last states of both directions (B, 2H): the forward one's at the utterance's last step, the
-        backward one's at its first."""
+        last states of both directions (B, 2H): that of the forward direction at the last step of the utterance,
+        that of the backward direction at the first."""
         position = torch.arange(steps.shape[1], device=steps.device)[None]
         flipped = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
         ahead = self.ahead(steps)[0]
@@ -46,18 +46,18 @@ class BLSTM(TwoDirections):
 
 
 class CellBLSTM(TwoDirections):
-    """The function and the weights of BLSTM, and the last cell states.
+    """Like BLSTM, with the same weights, but also returns the last cell states.
 
-    torch's LSTM gives the cells at the end of the padding alone, so it serves where there is none; and its backward
-    pass is slow on a CPU where steps are wide (eight times as slow as this, of 16384 values). Otherwise the layer goes
-    step by step: one product for all steps of a direction, and the two directions side by side. Under autocast torch's
-    gives all three in bfloat16; step by step, states and cells stay in float32. (So BLSTM cannot take this one's place:
-    its values would be rounded in another way.)
+    torch's LSTM returns the cells only at the end of the padding, so it is used only for batches without padding. Its
+    backward pass is also slow on a CPU if steps are wide (eight times slower than this for 16384 values). In both
+    cases the recurrence is computed step by step: one matrix product for the inputs of all steps of a direction, and
+    both directions side by side. Under autocast, torch's LSTM returns everything in bfloat16; step by step, states and
+    cells stay in float32. (BLSTM therefore cannot replace this class: its values are rounded differently.)
     """
 
     def forward(self, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """steps (B, T, D), lengths (B,) of at least 1 -> states (B, T, 2H), zero at padding; the last states
-        (B, 2H), as BLSTM; the last cells (B, 2H), of the same steps."""
+        (B, 2H), as in BLSTM; the last cells (B, 2H), at the same steps."""
         inside = mask(lengths, steps.shape[1])
         if inside.all() and steps.shape[2] <= 4 * self.ahead.hidden_size:
             ahead, of_ahead = self.ahead(steps)
@@ -67,7 +67,7 @@ class CellBLSTM(TwoDirections):
         return self.step_by_step(steps, lengths, inside)
 
     def step_by_step(self, steps: Tensor, lengths: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What forward gives; inside: mask of lengths."""
+        """The same result as forward; inside: mask of lengths."""
         size, n_steps = self.ahead.hidden_size, steps.shape[1]
         position = torch.arange(n_steps, device=steps.device)
         flipped = torch.where(inside, lengths[:, None] - 1 - position, position)
@@ -76,7 +76,7 @@ class CellBLSTM(TwoDirections):
         )
         inputs = torch.stack((ahead, Swap.apply(back, flipped))).to(self.ahead.weight_ih_l0.dtype)  # (2, B, T, 4H)
         weights = torch.stack((self.ahead.weight_hh_l0.T, self.back.weight_hh_l0.T))  # (2, H, 4H)
-        weights = weights.to(ahead.dtype)  # once, where autocast would convert them at every step
+        weights = weights.to(ahead.dtype)  # once; autocast would convert them at every step
         state = cell = inputs.new_zeros(2, len(steps), size)
         every = []
         for gates, real in zip(inputs.unbind(2), inside.T[:, :, None], strict=True):
@@ -86,14 +86,14 @@ class CellBLSTM(TwoDirections):
             state = torch.where(real, out.sigmoid() * new_cell.tanh(), state)
             cell = torch.where(real, new_cell, cell)
             every.append(state)
-        ahead, back = torch.stack(every, 2)  # (B, T, H) each; at padding the last state
+        ahead, back = torch.stack(every, 2)  # (B, T, H) each; the last state is repeated at padding
         states = torch.cat((ahead, Swap.apply(back, flipped)), 2).masked_fill(~inside[:, :, None], 0)
         return states, torch.cat((*state,), 1), torch.cat((*cell,), 1)
 
 
 class Swap(torch.autograd.Function):
-    """`take` for positions that, taken twice, give back the steps: so the gradient is taken too, where
-    torch would add it up row by row."""
+    """`take` for positions that are their own inverse. The gradient is then a `take`, too, which is faster than
+    torch's scatter-add by rows."""
 
     @staticmethod
     def forward(ctx: Any, steps: Tensor, positions: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Transcripts -> words, the same from a true transcript and from a recogniser's."""
+"""Transcripts -> words, in the same way for reference transcripts and for those of a recogniser."""
 
 import re
 import unicodedata
@@ -13,22 +13,21 @@ ELISION = re.compile(r"(?<!\w)([cdjlmnst]|(?:jus|lors|puis|quoi)?qu)'(?=[aeiouyh
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case words of a transcript, in their order; none where it has none.
+    """The words of a transcript, in lower case and in order.
 
-    GloVe's vectors are of the tokens of Stanford's tokeniser, so that English contractions are taken apart as
-    there: don't -> do n't, I'm -> i 'm. In all else what counts is that the true transcript and a
-    recogniser's, which has neither punctuation nor capitals, give the same: if they differ, then in what was
-    heard. So
+    GloVe was trained on tokens of the Stanford tokeniser, so English contractions are split as there:
+    don't -> do n't, I'm -> i 'm. Otherwise the goal is that a reference transcript and that of a recogniser, which has
+    neither punctuation nor capitals, give the same tokens unless their words differ. Therefore
 
-    - punctuation is dropped, ? and ! too, which GloVe has: no recogniser hears them, but a person who wrote
-      them down heard the emotion;
-    - notes in brackets are dropped, [LAUGHTER] and (LAUGHTER), for the same reason;
-    - parts between hyphens, dots and French apostrophes are words: uh-huh -> uh huh, l'ami -> l ami; other
-      apostrophes stay within a word (o'clock) and go at its ends ('cause -> cause), but for contractions that
-      are apart already (it 's);
-    - numbers stay as they are written (10,000 and 3:30 are tokens of GloVe's): a recogniser may spell them.
+    - punctuation is dropped, including ? and !, which GloVe has: a recogniser does not output them, and a human
+      transcriber may have used them to mark the emotion;
+    - notes in brackets, [LAUGHTER] and (LAUGHTER), are dropped for the same reason;
+    - words are split at hyphens, dots and French apostrophes: uh-huh -> uh huh, l'ami -> l ami; other apostrophes are
+      kept within a word (o'clock) and dropped at its ends ('cause -> cause), except in contractions that are already
+      split (it 's);
+    - numbers are kept as written (10,000 and 3:30 are tokens in GloVe); a recogniser may spell them out.
 
-    Letters of all scripts stay, composed (NFC), as GloVe has them: "é" is one character.
+    Letters of all scripts are kept, in composed form (NFC) as in GloVe: "é" is one character.
     """
     text = unicodedata.normalize("NFC", NOTE.sub(" ", text).lower()).translate(APOSTROPHES)
     text = LONE_POINT.sub(" ", text)

@@ -1,8 +1,8 @@
-"""DATA/wav.scp -> DATA/text_asr: the words that one of torchaudio's recognisers finds, and its word error rate.
+"""DATA/wav.scp -> DATA/text_asr: transcribe the recordings with a torchaudio recogniser; print its word error rate.
 
-text_asr has a line for each utterance, in the recogniser's own letters; where it finds no words the id stands
-alone, as in text where nothing is said. A table that is there, of whatever recogniser, is left alone and only
-compared with text. A call that was interrupted goes on from DATA/text_asr.part.
+text_asr has one line per utterance, in the recogniser's spelling; if no words are recognised, the line is only the id,
+as in text if nothing is said. An existing table, of any recogniser, is kept and only compared with text. A call that
+was interrupted resumes from DATA/text_asr.part.
 """
 
 import argparse
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-URL = "https://download.pytorch.org/torchaudio/models/"  # where torchaudio has its weights
-SHORTEST = 0.1  # seconds; the networks need 25 ms, and what is shorter is followed by silence
-LOG_EVERY = 60.0  # seconds between lines where there is no terminal
+URL = "https://download.pytorch.org/torchaudio/models/"  # torchaudio's weights
+SHORTEST = 0.1  # seconds; shorter recordings are padded with silence, since the networks need 25 ms
+LOG_EVERY = 60.0  # seconds between progress lines if there is no terminal
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,14 +40,14 @@ def main(argv: list[str] | None = None) -> None:
         "--model",
         default="WAV2VEC2_ASR_BASE_960H",
         metavar="NAME",
-        help="recogniser of torchaudio.pipelines (default WAV2VEC2_ASR_BASE_960H, of read English; another: "
-        "VOXPOPULI_ASR_BASE_10K_FR, of French)",
+        help="recogniser of torchaudio.pipelines (default WAV2VEC2_ASR_BASE_960H, for English; for French: "
+        "VOXPOPULI_ASR_BASE_10K_FR)",
     )
     parser.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="its weights, fetched by hand (default: fetched once, 0.4 to 4 GB, to torch's own cache)",
+        help="its weights, if already downloaded (default: downloaded once, 0.4 to 4 GB, to torch's cache)",
     )
     cli.add_device(parser)
     cli.add_allow_pipes(parser)
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     wavs = read_recordings(args.data / "wav.scp", args.allow_pipes, "ser.transcribe")
     true = read_table(args.data / "text", wavs)
     if table.exists():
-        print(f"{table}: is there; remove it to transcribe the recordings again")
+        print(f"{table}: exists already; remove it to transcribe the recordings again")
     else:
         with alone(table.with_name(".text_asr.lock"), str(table)):
             transcribe(wavs, table, args.model, args.weights, args.device)
@@ -67,10 +67,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path | None, device: str) -> None:
-    """Write the table of the words that are recognised in each recording.
+    """Write the table of the words recognised in each recording.
 
-    One at a time: the networks normalise over an utterance's whole length, which padding to the length of
-    another would change, and with it the words.
+    Recordings are processed one at a time: the networks normalise over the whole utterance, so padding would change
+    the result.
     """
     from tqdm import tqdm
 
@@ -83,11 +83,11 @@ def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path |
     recordings = hashlib.md5("\n".join(map(" ".join, wavs.items())).encode(), usedforsecurity=False)
     head = f"# {model} {weights.resolve()} {recordings.hexdigest()}"
     recognised = {utt: words for utt, words in read_part(part, head).items() if utt in wavs}
-    with whole(part) as stream:  # without the line that a kill cut short
+    with whole(part) as stream:  # without a line cut short by an interruption
         stream.writelines(f"{line}\n" for line in (head, *map(" ".join, recognised.items())))
     left = {utt: wav for utt, wav in wavs.items() if utt not in recognised}
     reported = time.monotonic()
-    with named(part), open(part, "a", encoding="utf-8", buffering=1) as stream:  # each line at once
+    with named(part), open(part, "a", encoding="utf-8", buffering=1) as stream:  # line-buffered
         for utt, wav in tqdm(left.items(), "transcribing", len(wavs), initial=len(recognised), disable=None):
             samples, _ = audio.read(audio.recording(wav, f"{table.with_name('wav.scp')}: {utt}"), rate)
             recognised[utt] = recognise(network, labels, samples, rate)
@@ -100,12 +100,12 @@ def transcribe(wavs: Mapping[str, str], table: Path, model: str, weights: Path |
 
 
 def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, ...], int, Path]":
-    """Make a recogniser of torchaudio.pipelines.
+    """Load a recogniser of torchaudio.pipelines.
 
-    weights: the file; None: that in torch's cache, fetched unless it is there. Returns the network on the
-    CPU, for evaluation; the letters that its outputs stand for, where the first, of CTC's blank, is empty;
-    its sampling rate in Hz; and the file. Raises UserError where there is no such
-    recogniser, the weights cannot be fetched, or are no file, or another network's.
+    weights: a file; None: the file in torch's cache, downloaded if it is not there. Returns the network on the
+    CPU, in evaluation mode; the letter of each output, "" for CTC's blank, which comes first; the sampling rate in
+    Hz; and the file. Raises UserError if there is no such recogniser, or the weights cannot be downloaded, are
+    missing, or belong to another network.
     """
     import torch.hub
     from torchaudio import pipelines
@@ -113,11 +113,11 @@ def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, 
     bundles = {key: value for key, value in vars(pipelines).items() if type(value) is pipelines.Wav2Vec2ASRBundle}
     if name not in bundles:
         near = difflib.get_close_matches(name.upper(), bundles, 1, 0.5)
-        known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(bundles))}"
+        known = f"did you mean {near[0]}?" if near else f"available: {', '.join(sorted(bundles))}"
         raise UserError(f"--model {name}: torchaudio has no such recogniser; {known}")
     bundle = bundles[name]
     url = URL + bundle._path
-    remedy = f"give the file of {url}"
+    remedy = f"download {url}"
     if weights is None:
         from ser.download import fetch
 
@@ -129,20 +129,20 @@ def recogniser(name: str, weights: Path | None) -> "tuple[nn.Module, tuple[str, 
             raise UserError(f"{error}, or give it by --weights FILE") from None
     elif not weights.is_file():
         raise UserError(f"{weights}: no such file; {remedy}")
-    # a file that is there is not fetched; weights_only: else it would be unpickled, whatever is in it
+    # an existing file is not downloaded; weights_only: never unpickle arbitrary objects
     place = {"model_dir": str(weights.parent), "file_name": weights.name}
     try:
         network = bundle.get_model(dl_kwargs={**place, "map_location": "cpu", "weights_only": True})
-    except Exception as error:  # torch raises many kinds for a wrong file
+    except Exception as error:  # torch raises various exceptions for a wrong file
         reason = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
         raise UserError(f"{weights}: not the weights of {name} ({reason}); {remedy}") from None
     return network, bundle.get_labels(blank=""), int(bundle.sample_rate), weights
 
 
 def read_part(part: Path, head: str) -> dict[str, str]:
-    """The words that an interrupted call has found; none where it had another head: model, weights or recordings.
+    """The transcripts of an interrupted call; none if its head (model, weights and recordings) was different.
 
-    A line that is damaged, as a disk that lost its power leaves it, is left out: its recording is transcribed again.
+    Damaged lines, such as after a power failure, are skipped, and their recordings transcribed again.
     """
     lines = part.read_bytes().split(b"\n")[:-1] if part.exists() else []
     if not lines or lines[0] != head.encode():
@@ -153,7 +153,7 @@ def read_part(part: Path, head: str) -> dict[str, str]:
 
 
 def recognise(network: "nn.Module", labels: Sequence[str], samples: "np.ndarray", rate: int) -> str:
-    """The words that a network recognises in samples (N,) at its rate, by the best label of each frame."""
+    """The words in samples (N,), at the sampling rate of the network, by the best label of each frame."""
     import torch
 
     shortest = int(SHORTEST * rate)
@@ -165,20 +165,20 @@ def recognise(network: "nn.Module", labels: Sequence[str], samples: "np.ndarray"
 
 
 def spell(path: Iterable[int], labels: Sequence[str]) -> str:
-    """The words of CTC's path, a label a frame: one that goes on counts once, and `|` ends a word."""
+    """Decode a CTC path, one label per frame, into words: repeated labels count once, and `|` ends a word."""
     return " ".join("".join(labels[number] for number, _ in groupby(path)).replace("|", " ").split())
 
 
 def word_error_rate(true: Mapping[str, str], recognised: Mapping[str, str]) -> str:
-    """Say how many words of the true transcripts (utterance -> text) are recognised wrongly: how many have to be put
-    in, taken out or replaced at the least."""
+    """Report the word error rate against the reference transcripts (utterance -> text): insertions, deletions and
+    substitutions."""
     from torchaudio.functional import edit_distance
 
     pairs = [(tokens(text), tokens(recognised[utt])) for utt, text in true.items()]
     errors = sum(edit_distance(*pair) for pair in pairs)
     words = sum(len(said) for said, _ in pairs)
     if not words:
-        return f"no word error rate: none of the {len(pairs)} utterances has true words"
+        return f"no word error rate: no reference transcript of the {len(pairs)} utterances has words"
     empty = sum(not other for _, other in pairs)
     return (
         f"word error rate {100 * errors / words:.2f} % ({errors} errors in {words} words; "

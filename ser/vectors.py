@@ -1,4 +1,4 @@
-"""Word vectors in GloVe's format: `word v1 v2 ...` a line, parted by single spaces, all of one size."""
+"""Word vectors in GloVe's format: one `word v1 v2 ...` per line, separated by single spaces, all of one size."""
 
 import codecs
 import gzip
@@ -14,19 +14,19 @@ from ser.cli import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-LONGEST = 1 << 20  # bytes of a line: a thousand values take a hundredth of that
-LARGEST = 3.4e38  # what float32 holds
+LONGEST = 1 << 20  # bytes per line: a hundred times the length of a thousand values
+LARGEST = 3.4e38  # maximum of float32
 
 
 def select_vectors(path: Path, words: Collection[str]) -> dict[str, str]:
-    """Find the vectors of some words in a file; return them as it writes them: word -> "v1 v2 ...".
+    """Find the vectors of some words in a file; return them as written there: word -> "v1 v2 ...".
 
-    The file is read once, a line at a time: text as GloVe's authors publish it, in a .zip of its own or a .gz
-    too, and word2vec's and fastText's text, whose first line says how much there is. Where a word stands
-    twice the first counts, the more frequent one in files that are sorted so. Raises UserError, naming file
-    and line, where a line has another number of values than those before, or the values of a word that is
-    wanted (those of others are not looked at) are no finite numbers; and where the file is missing, damaged
-    or empty. A byte order mark before the first word, and blank lines at the end, are no part of it.
+    The file is read once, line by line. It may be text as published by GloVe's authors, also as a .gz or as the
+    only file in a .zip, or the text format of word2vec and fastText, whose first line has the counts. If a word occurs
+    twice, the first one counts, which is the more frequent one in sorted files. Raises UserError, naming file and
+    line, if the number of values differs between lines, or a value of a wanted word is not a finite number (other
+    words are not checked); and if the file is missing, damaged or empty. A byte order mark at the start and blank
+    lines at the end are ignored.
     """
     wanted = {word.encode(): word for word in words}
     found = {}
@@ -38,9 +38,9 @@ def select_vectors(path: Path, words: Collection[str]) -> dict[str, str]:
 
 
 def read_vectors(path: Path) -> "dict[str, np.ndarray]":
-    """Read all vectors of a file, as `ser.dump_vectors` writes it: word -> (D,) float32, in the file's order.
+    """Read all vectors of a file, as written by `ser.dump_vectors`: word -> (D,) float32, in the file's order.
 
-    Raises UserError as `select_vectors` does, and where a word is not UTF-8.
+    Raises UserError as `select_vectors` does, and if a word is not UTF-8.
     """
     import numpy as np
 
@@ -62,12 +62,12 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
             if len(line) == LONGEST:
                 raise _wrong(place, f"a line of {LONGEST} bytes or more")
             if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)  # of an editor: no part of the first word
+                line = line.removeprefix(codecs.BOM_UTF8)  # added by an editor, not part of the first word
             line = line.rstrip()  # fastText's lines end with a space
             if not line:
                 blank = blank or place
                 continue
-            if blank:  # at the end of a file they are no matter
+            if blank:  # only allowed at the end of the file
                 raise _wrong(blank, "blank line")
             if not size:
                 if number == 1 and len(counts := line.split(b" ")) == 2 and all(map(bytes.isdigit, counts)):
@@ -76,20 +76,20 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
                 if not size:
                     raise _wrong(place, "not a word and its values")
                 _numbers(place, line.split(b" ", 1)[1])
-            spaces = line.count(b" ") - size  # in the word: glove.840B has some that hold a space
+            spaces = line.count(b" ") - size  # in the word: some words of glove.840B contain spaces
             *word, values = line.split(b" ", spaces + 1) if spaces >= 0 else [line]
             if not word or (spaces and _is_number(word[-1])):
-                raise _wrong(place, f"{line.count(b' ')} values in place of {size}")
+                raise _wrong(place, f"{line.count(b' ')} values instead of {size}")
             if word == [b""]:
                 raise _wrong(place, "no word before its values")
             yield place, b" ".join(word), values
     if not size:
-        raise UserError(f"{path}: no vectors in it; fetch it again, or give another file of word vectors")
+        raise UserError(f"{path}: contains no vectors; download it again, or give another file of word vectors")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file of vectors, packed or not."""
+    """Open a file of vectors, compressed or not."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as stream:
@@ -98,21 +98,23 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
                 if len(names) != 1:
-                    raise UserError(f"{path}: holds {len(names)} files; unpack it and give one of them")
+                    raise UserError(f"{path}: contains {len(names)} files; unpack it and give one of them")
                 with archive.open(names[0]) as packed, io.BufferedReader(packed) as stream:  # type: ignore[type-var]
                     yield stream
         else:
             with open(path, "rb") as stream:
                 yield stream
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give one of word vectors, as ser.get_vectors fetches") from None
+        raise UserError(
+            f"{path}: no such file; give a file of word vectors, such as ser.get_vectors downloads"
+        ) from None
     except UserError:
         raise
-    except Exception as error:  # gzip and zipfile tell a damaged file by many kinds
+    except Exception as error:  # gzip and zipfile report damaged files in many ways
         if isinstance(error, OSError) and error.filename is not None:  # it cannot be opened
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: damaged ({reason}); fetch it again") from None
+        raise UserError(f"{path}: damaged ({reason}); download it again") from None
 
 
 def _numbers(place: str, values: bytes) -> list[float]:
@@ -125,7 +127,7 @@ def _numbers(place: str, values: bytes) -> list[float]:
 
 
 def _is_number(text: bytes) -> bool:
-    """Whether it is one that float32 holds; Python alone takes 1_0 for one."""
+    """Whether text is a number within float32; 1_0, which Python accepts, is not."""
     try:
         return abs(float(text)) <= LARGEST and b"_" not in text
     except ValueError:

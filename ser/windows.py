@@ -1,4 +1,4 @@
-"""Windows of utterances: the frames that each step of a network reads, which may overlap."""
+"""Windows of utterances: the frames, possibly overlapping, that each step of a network reads."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,10 @@ from ser.layers import mask
 
 
 def cut(frames: Tensor, lengths: Tensor, window: int, hop: int) -> tuple[Tensor, Tensor]:
-    """Cut utterances into windows: (B, T, D), (B,) -> (B, W, window, D) and the numbers (B,) of windows.
+    """Cut utterances into windows: (B, T, D), (B,) -> (B, W, window, D) and the number of windows (B,).
 
-    Frames after the last whole window are dropped, as in the authors' code; an utterance shorter than
-    one window keeps one, padded.
+    Frames after the last whole window are dropped, as in the code of Sherman et al.; an utterance shorter
+    than one window gets one padded window.
     """
     n_windows = (lengths - window).clamp(min=0) // hop + 1
     size = window + hop * (int(n_windows.max()) - 1)
@@ -21,11 +21,10 @@ def cut(frames: Tensor, lengths: Tensor, window: int, hop: int) -> tuple[Tensor,
 
 
 def of_frames(weights: Tensor, lengths: Tensor, window: int, hop: int, n_frames: int) -> Tensor:
-    """Weights of windows (B, W) -> of frames (B, n_frames), 0 at padding.
+    """Weights of windows (B, W) -> weights of frames (B, n_frames), 0 at padding.
 
-    A window's weight is spread evenly over its frames, and a frame has a share of each window that it
-    is in: of two in the middle where they overlap by half, of one at the ends, and of none after the
-    last whole window.
+    The weight of a window is spread evenly over its frames, and a frame sums its share of each window that
+    it is in: with 50 % overlap, two in the middle and one at the ends; none after the last whole window.
     """
     starts = hop * torch.arange(weights.shape[1], device=weights.device)
     real = (lengths[:, None] - starts).clamp(1, window)  # the window of a short utterance is padded

@@ -83,7 +83,7 @@ def test_help_is_quick(command):
         (["make_folds", "no.yaml", "data", "folds"], "error: no.yaml: no such file\n"),
         (["dump_features", "--systems", "no.yaml", "--", "data", "dump"], "error: no.yaml: no such file\n"),
         (["validate_data", "nowhere"], None),
-        (["get_corpus", "nothing", "downloads"], f"error: no corpus 'nothing'; there are: {CORPORA}\n"),
+        (["get_corpus", "nothing", "downloads"], f"error: no corpus 'nothing'; available: {CORPORA}\n"),
     ],
 )
 def test_a_fault_of_the_users_is_one_line_and_status_1(tmp_path, arguments, error):

@@ -227,7 +227,12 @@ SYSTEM_FAULTS = {
         "gamma: []",
         ": model.gamma: list should have at least 1 item after validation, not 0, not []",
     ),
-    "two that disagree": (NETWORK, "pools: [2, 4]", "pools: [2]", ": model: pools: 1 values for the 2 of channels"),
+    "two that disagree": (
+        NETWORK,
+        "pools: [2, 4]",
+        "pools: [2]",
+        ": model: pools: 1 values, but channels has 2; give as many",
+    ),
     "missing": (NETWORK, "  epochs: 3\n", "", ": training.epochs: missing"),
     "missing section": (SVM, "normalisation: none\n", "", ": normalisation: missing"),
     "missing feature": (SVM, FEATURE, "", ": feature: missing"),

@@ -55,12 +55,12 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(
-        UserError, match=f"{closed}: Permission denied; check its permissions, or give a folder without it"
+        UserError, match=f"{closed}: Permission denied; check its permissions, or use a folder without it"
     ):
         files_below(tmp_path, ".wav")
 
 
 def test_corpora_are_found_by_name_alone():
     assert corpus_module("ravdess").__name__ == "ser.corpora.ravdess"
-    with pytest.raises(UserError, match="no corpus 'os'; there are: .*ravdess"):
+    with pytest.raises(UserError, match="no corpus 'os'; available: .*ravdess"):
         corpus_module("os")

@@ -49,9 +49,9 @@ def test_an_empty_table_and_a_missing_last_newline_are_read(tmp_path):
         (b"a 1\nb 2\na 3\n", "text:3: a stands twice"),
         (b"a 1\nb \xff\n", "text:2: not UTF-8"),
         (b"\xef\xbb\xbfa 1\n", "text:1: a byte order mark; save the table as UTF-8 without it"),
-        (b"a 1\nb 2\r\n", r"text:2: a carriage return \(DOS line end\); take it out"),
+        (b"a 1\nb 2\r\n", r"text:2: a carriage return \(DOS line ending\); remove it"),
         (b"a 1\nb x\ry\n", r"text:2: a carriage return"),
-        (b"a /tmp/x\0y.wav\n", r"text:1: a control character, '\\x00'; take it out"),
+        (b"a /tmp/x\0y.wav\n", r"text:1: a control character, '\\x00'; remove it"),
         (b"a 1\nb\x1b[2J 2\n", r"text:2: a control character, '\\x1b'"),
         ("a 1\nb 2\x9b3\n".encode(), r"text:2: a control character, '\\x9b'"),
     ],
@@ -67,13 +67,13 @@ def test_a_missing_table_is_named(tmp_path):
         read_table(tmp_path / "text")
 
 
-def test_what_can_be_mended_without_loss_is_read_where_that_is_asked_for(tmp_path):
+def test_faults_that_can_be_fixed_without_loss_are_ignored_on_request(tmp_path):
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbfb 2\r\n\r\na 1 x\r\nb\t2\r\n")
-    assert read_table(tmp_path / "text", mend=True) == {"b": "2", "a": "1 x"}
+    assert read_table(tmp_path / "text", fix=True) == {"b": "2", "a": "1 x"}
     for lost in (b"b 2\nb 3\n", b"b \xff\n", b"b \x00\n"):
         (tmp_path / "text").write_bytes(lost)
         with pytest.raises(UserError, match="text:"):
-            read_table(tmp_path / "text", mend=True)
+            read_table(tmp_path / "text", fix=True)
 
 
 def test_all_missing_keys_are_counted_and_the_first_named(tmp_path):
@@ -93,7 +93,7 @@ def test_all_missing_keys_are_counted_and_the_first_named(tmp_path):
     ],
 )  # fmt: skip
 def test_what_a_table_cannot_hold_is_refused_before_anything_is_written(tmp_path, bad):
-    with pytest.raises(UserError, match="text cannot hold"):
+    with pytest.raises(UserError, match="text cannot store"):
         write_table(tmp_path / "text", {"good": "line", **bad})
     assert list(tmp_path.iterdir()) == []
 
@@ -162,7 +162,7 @@ def test_the_tables_of_a_data_directory(data):
     assert tables.keys() == {"wav.scp", "utt2spk", "utt2own"}
     assert tables["utt2own"] == dict.fromkeys(md5s, "x")
     (folder / "segments").touch()
-    with pytest.raises(UserError, match="segments: parts of recordings"):
+    with pytest.raises(UserError, match="segments: not supported"):
         read_tables(folder)
     with pytest.raises(UserError, match="nowhere: no such folder"):
         read_tables(folder / "nowhere")

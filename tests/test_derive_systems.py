@@ -89,7 +89,7 @@ FAULTS = {
     "training.epoch=3": f"{TINY} with --set training.epoch=3: training.epoch: unknown key; did you mean training.epochs?",
     "epochs=3": f"{TINY} with --set epochs=3: epochs: unknown key; did you mean training.epochs?",
     "training.epochs=three": f"{TINY} with --set training.epochs=three: training.epochs: input should be a valid integer, not 'three'",
-    "model.pools=[1]": f"{TINY} with --set model.pools=[1]: model: pools: 1 values for the 2 of channels",
+    "model.pools=[1]": f"{TINY} with --set model.pools=[1]: model: pools: 1 values, but channels has 2; give as many",
     "model.pools=[1, 2]": "--set 2]: not KEY=VALUE, such as training.epochs=3; write a list without spaces: model.cost=[1,3]",
     "model.pools=[1": "--set model.pools=[1: not valid YAML: expected ',' or ']', but got '<stream end>'",
     "epochs": "--set epochs: not KEY=VALUE, such as training.epochs=3; write a list without spaces: model.cost=[1,3]",

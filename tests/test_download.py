@@ -688,5 +688,5 @@ def test_word_vectors_that_are_another_file_are_refused(server, tmp_path, monkey
 
 
 def test_an_unknown_corpus_is_named_beside_those_there_are(tmp_path):
-    with pytest.raises(UserError, match="no corpus 'ravdes'; there are: .*ravdess"):
+    with pytest.raises(UserError, match="no corpus 'ravdes'; available: .*ravdess"):
         get_corpus.main(["ravdes", str(tmp_path)])

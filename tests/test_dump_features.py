@@ -108,7 +108,7 @@ def test_an_archive_that_was_there(place, capfd, left):
     if left is not None:
         ark.write_bytes(content[:left])
     dump(2)
-    assert f"{folder_of()}: computed again: {ark.resolve()} is gone, or cut short\n" in capfd.readouterr().out
+    assert f"{folder_of()}: computed again: {ark.resolve()} is missing or truncated\n" in capfd.readouterr().out
     assert is_right(folder_of())
     assert (ark.read_bytes(), other.stat().st_mtime_ns) == (content, before)
 
@@ -122,16 +122,14 @@ def test_other_recordings_at_the_same_paths(place, capfd):
     os.utime("a-2.wav", ns=(state.st_atime_ns, state.st_mtime_ns))
     note_md5s()
     dump(2)
-    assert f"{folder_of()}: computed again: other recordings (a-2)\n" in capfd.readouterr().out
+    assert f"{folder_of()}: computed again: the recordings changed (a-2)\n" in capfd.readouterr().out
     assert is_right(folder_of())
 
 
 def test_recordings_that_changed_after_stage_0_are_refused(place):
     soundfile.write("a-2.wav", np.linspace(-0.5, 0.5, LENGTHS["a-2"]), RATE)
     lay_out(1)
-    with pytest.raises(
-        UserError, match=r"a-2\.wav: a-2 has other samples than when utt2md5 was written; run stages 0 and 1 again$"
-    ):
+    with pytest.raises(UserError, match=r"a-2\.wav: a-2 changed after utt2md5 was written; run stages 0 and 1 again$"):
         in_process(folder_of(), 1)
 
 
@@ -143,7 +141,7 @@ def test_other_code_makes_the_features_anew(place, capfd, monkeypatch):
         dump(1)
     assert f"{folder_of()}: computed again: other code (ser.features.logmel)\n" in capfd.readouterr().out
     log = (folder_of() / "log/dump.1.log").read_text()
-    assert f"error: {folder_of()}: the code was changed since the job was laid out; run stage 2 again" in log
+    assert f"error: {folder_of()}: the code changed after the job was prepared; run stage 2 again" in log
     assert not (folder_of() / "feats.scp").exists()
     monkeypatch.undo()
     monkeypatch.chdir(place)
@@ -159,7 +157,7 @@ def test_a_corpus_that_was_moved_has_the_same_features(place, capfd):
         Path(f"{utt}.wav").rename(f"elsewhere/{utt}.wav")
     Path("data/wav.scp").write_text("".join(f"{utt} {place}/elsewhere/{utt}.wav\n" for utt in LENGTHS))
     dump(1, cmd="false")
-    assert capfd.readouterr().out.endswith("all 5 utterances are there\n")
+    assert capfd.readouterr().out.endswith("all 5 utterances are up to date\n")
 
 
 def test_the_index_can_be_read_from_anywhere(place, monkeypatch):
@@ -192,7 +190,7 @@ def test_one_failing_recording_and_going_on(place, capfd):
 
     capfd.readouterr()
     dump(2, cmd="false")  # no job is started for what is all there
-    assert capfd.readouterr().out == f"{folder_of()}: all 5 utterances are there\n"
+    assert capfd.readouterr().out == f"{folder_of()}: all 5 utterances are up to date\n"
 
 
 def in_process(folder, nj):
@@ -252,7 +250,7 @@ def test_a_feature_that_two_systems_share_is_made_once(place, capfd):
     write_system("c", FEATURE.replace("n_mels: 8", "n_mels: 9"))
     lay_out(1, ("conf/a.yaml", "conf/c.yaml"))
     assert sorted(Path("dump").iterdir()) == sorted([folder_of("a"), folder_of("c")])
-    assert capfd.readouterr().out == f"{folder_of()}: all 5 utterances are there\n"
+    assert capfd.readouterr().out == f"{folder_of()}: all 5 utterances are up to date\n"
 
 
 def test_the_settings_stand_beside_the_features(place):
@@ -321,7 +319,7 @@ def test_a_recording_shorter_than_the_features_window(place):
         in_process(folder_of(), 1)
     assert (
         str(error.value)
-        == f"{place}/a-3.wav: a-3: too short: 199 samples at 8000 Hz, and a window has 200; leave out the recording"
+        == f"{place}/a-3.wav: a-3: too short: 199 samples at 8000 Hz, but a window needs 200; leave out the recording"
     )
 
 
@@ -337,7 +335,7 @@ def test_pipes_are_refused_unless_they_are_allowed(place, capfd):
             dump_features.main(["--systems", "conf/a.yaml", *options, "data", "dump"])
         assert str(error.value) == (
             f"data/wav.scp:4: a-3 is a shell command, 'touch ran; cat {place}/a-3.wav |'; "
-            "put a file in its place, or let it run with ser.dump_features --allow-pipes"
+            "replace it by a file, or allow it with ser.dump_features --allow-pipes"
         )
     assert not Path("dump").exists() and not Path("ran").exists()
     dump_features.main(["--systems", "conf/a.yaml", "--nj", "2", "--cmd", RUN, "--allow-pipes", "data", "dump"])
@@ -365,7 +363,7 @@ def test_a_command_that_fails(place):
 @pytest.mark.parametrize(
     ("table", "content", "message"),
     [
-        ("wav.scp", "", "data/wav.scp: empty table; add the recordings, or run stage 0 again where that wrote it"),
+        ("wav.scp", "", "data/wav.scp: empty table; add the recordings, or run stage 0 again if it wrote the table"),
         ("wav.scp", "a-0\n", "data/wav.scp:1: a-0 has no recording; add its path"),
         (
             "utt2dur",

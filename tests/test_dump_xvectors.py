@@ -133,7 +133,7 @@ def test_what_is_there_is_left_alone(place, capsys):
     Encoder.asked.clear()
     capsys.readouterr()
     dump()
-    assert capsys.readouterr().out == "x/xvector.scp: all 3 utterances are there\n"
+    assert capsys.readouterr().out == "x/xvector.scp: all 3 utterances are up to date\n"
     assert Encoder.asked == [] and Path("x/xvector.ark").stat() == before
 
 
@@ -147,11 +147,10 @@ def test_other_utterances_are_made_anew(place):
 def test_x_vectors_of_another_network_are_kept(place):
     dump()
     assert (
-        refused("--model", "other/net")
-        == f"x/xvector.scp: x-vectors of {HUB} are there; remove them, or give another folder"
+        refused("--model", "other/net") == f"x/xvector.scp: has x-vectors of {HUB}; remove them, or use another folder"
     )
     Path("x/xvector.yaml").unlink()  # Kaldi's have none
-    assert refused() == "x/xvector.scp: x-vectors of another extractor are there; remove them, or give another folder"
+    assert refused() == "x/xvector.scp: has x-vectors of another extractor; remove them, or use another folder"
     assert len(dict(kaldiio.load_scp("x/xvector.scp"))) == 3
 
 
@@ -167,14 +166,14 @@ def test_a_broken_recording_leaves_nothing_that_looks_whole(place):
 def test_a_recording_that_the_network_cannot_take(place, monkeypatch):
     monkeypatch.setattr(Encoder, "refuses", 9000)
     assert refused() == (
-        f"{place}/a-1.wav: a-1: too much or too little for the network, 9000 samples (Argument #4: Padding size should be less than "
+        f"{place}/a-1.wav: a-1: 9000 samples, too many or too few for the network (Argument #4: Padding size should be less than "
         "the input); leave out the recording"
     )
 
 
 def test_values_that_are_not_finite(place, monkeypatch):
     monkeypatch.setattr(Encoder, "encode_batch", lambda self, wavs: torch.full((1, 1, 4), torch.nan))
-    assert refused() == f"{place}/a-0.wav: a-0 gives non-finite values; mend or leave out the recording"
+    assert refused() == f"{place}/a-0.wav: a-0 gives non-finite values; fix or leave out the recording"
 
 
 def test_speechbrain_is_not_installed(place, monkeypatch):
@@ -208,7 +207,7 @@ def test_pipes_are_refused_unless_they_are_allowed(place):
     edit(f"{place}/a-1.wav", f"touch ran; cat {place}/a-1.wav |")
     assert refused() == (
         f"data/wav.scp:2: a-1 is a shell command, 'touch ran; cat {place}/a-1.wav |'; "
-        "put a file in its place, or let it run with ser.dump_xvectors --allow-pipes"
+        "replace it by a file, or allow it with ser.dump_xvectors --allow-pipes"
     )
     assert not Path("x").exists() and not Path("ran").exists()
     dump("--allow-pipes")

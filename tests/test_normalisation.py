@@ -65,7 +65,7 @@ def test_neutral(tmp_path, unequal):
 
 
 def test_neutral_where_nobody_is(tmp_path, unequal):
-    with pytest.raises(UserError, match="neutral: no training utterance is of the class neutral; take global"):
+    with pytest.raises(UserError, match="neutral: no training utterance has the class neutral; use global"):
         train_statistics("neutral", write(tmp_path, unequal), {"a-1": "sad"})
 
 

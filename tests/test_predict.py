@@ -180,7 +180,7 @@ def test_a_recording_that_cannot_be_taken_leaves_the_others(place, system, capsy
         np.testing.assert_allclose(np.array(shares, float), table[name][1], atol=1e-4)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert errors == [
-        "error: heard/aa.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out",
+        "error: heard/aa.wav: too short: 50 samples at 8000 Hz, but a window needs 200; leave it out",
         "error: heard/silent.wav: silent: every sample is 0; fetch it again or leave it out",
     ]
 
@@ -301,7 +301,7 @@ class TestRefused:
         self.refuse("heard/z.wav: No such file or directory; check the path and its permissions", folder, "heard/z.wav")
         soundfile.write("heard/d.wav", 0.1 * np.arange(50) % 3 / 9, RATE)
         self.refuse(
-            "heard/d.wav: too short: 50 samples at 8000 Hz, and a window has 200; leave it out", folder, "heard/d.wav"
+            "heard/d.wav: too short: 50 samples at 8000 Hz, but a window needs 200; leave it out", folder, "heard/d.wav"
         )
         Path("more").mkdir()
         shutil.copy("heard/a.wav", "more")
@@ -335,7 +335,7 @@ class TestRefused:
         elif what == "unfitted":
             machine, reason = make_pipeline(StandardScaler(), SVC()), "'SVC' object has no attribute 'classes_'"
         elif what == "broken":
-            machine[-1]._n_support, reason = np.array([0, 1000000], np.int32), "its parts do not fit together"
+            machine[-1]._n_support, reason = np.array([0, 1000000], np.int32), "its parts are inconsistent"
         else:
             reason = "its content is larger than the file"
         with open(folder / "model.skops", "wb") as stream:

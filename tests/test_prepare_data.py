@@ -351,7 +351,7 @@ def test_two_recordings_of_one_id_are_refused(corpus, data, monkeypatch):
 def test_names_that_no_table_can_hold_are_refused(corpus, data, capsys):
     """A folder's name in Latin-1, as old disks have it."""
     os.rename(corpus / "Actor_01", corpus / "Actor_\udce9")
-    with pytest.raises(UserError, match="wav.scp cannot hold .*rename"):
+    with pytest.raises(UserError, match="wav.scp cannot store .*rename"):
         prepare(corpus, data)
     assert not data.exists()
 
@@ -472,7 +472,7 @@ def run(*arguments):
 
 def test_errors_are_one_line_and_a_non_zero_exit(corpus, data, tmp_path):
     for arguments, message in [
-        (("nope", corpus, data), "error: no corpus 'nope'; there are: "),
+        (("nope", corpus, data), "error: no corpus 'nope'; available: "),
         (("ravdess", tmp_path / "nowhere", data), f"error: {tmp_path}/nowhere: no such folder"),
         (("ravdess", corpus, corpus / f"Actor_01/{NAMES[0]}.wav"), "error: "),
         (("--strict", "ravdess", corpus, data), f"error: {corpus}: 1435 recordings missing"),

@@ -111,7 +111,7 @@ def test_what_is_there_is_not_replaced(data):
     (data.parent / "mine/notes").write_text("mine")
     before = tables(data)
     for dest in (data, data.parent / "mine", data.parent / "a-1.wav"):
-        told = f"{dest}: is there already; remove it, or give another folder"
+        told = f"{dest}: exists already; remove it, or use another folder"
         assert fails(subset_data, "--first", "1", data, dest) == told
         assert fails(combine_data, dest, data) == told
     assert tables(data) == before and (data.parent / "mine/notes").read_text() == "mine"
@@ -220,13 +220,13 @@ def test_utterances_that_some_table_lacks_are_left_out_of_all(data, capsys):
             b"",
             "no utterance is in every table: utt2own lacks 6 (a-1, a-2, b-1, ...); add what is missing, or remove the table",
         ),
-        ("text", b"a-1 x\na-1 y\n", "text:2: a-1 stands twice; remove one of the lines"),
+        ("text", b"a-1 x\na-1 y\n", "text:2: a-1 occurs twice; remove one of the lines"),
         ("text", b"a-1 \xff\n", "text:1: not UTF-8 text; convert the file"),
-        ("wav.scp", b"a-1 x\0y\n", "wav.scp:1: a control character, '\\x00'; take it out"),
+        ("wav.scp", b"a-1 x\0y\n", "wav.scp:1: a control character, '\\x00'; remove it"),
         (
             "segments",
             b"",
-            "segments: parts of recordings; cut them into one file an utterance; no stage reads segments",
+            "segments: not supported; cut the recordings into one file per utterance, and remove this table",
         ),
     ],
 )

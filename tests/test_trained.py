@@ -110,7 +110,7 @@ def test_bad_samples_are_one_line(recipe, sound):
     refused(lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; remove them")
     refused(
         lambda: model.predict(sound["a"][:50], RATE),
-        "samples: too short: 50 samples at 8000 Hz, and a window has 200; leave it out",
+        "samples: too short: 50 samples at 8000 Hz, but a window needs 200; leave it out",
     )
     refused(
         lambda: model.predict("a.wav", words="no"),

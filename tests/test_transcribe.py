@@ -188,7 +188,7 @@ def test_a_table_of_another_recogniser_is_left_alone(data, capsys):
     (data / "text_asr").write_text(table)
     call(data, model="NO_SUCH")  # which is not asked for
     assert capsys.readouterr().out == (
-        f"{data}/text_asr: is there; remove it to transcribe the recordings again\n"
+        f"{data}/text_asr: exists already; remove it to transcribe the recordings again\n"
         "word error rate 50.00 % (5 errors in 10 words; 5 utterances, no words recognised in 1)\n"
     )
     assert (data / "text_asr").read_text() == table
@@ -200,7 +200,7 @@ def test_a_table_of_another_recogniser_is_left_alone(data, capsys):
 def test_no_true_words_no_word_error_rate(data, weights, capsys):
     (data / "text").write_text("".join(f"{utt} [LAUGHTER]\n" for utt in UTTS))
     call(data, "--weights", weights)
-    assert capsys.readouterr().out == "no word error rate: none of the 5 utterances has true words\n"
+    assert capsys.readouterr().out == "no word error rate: no reference transcript of the 5 utterances has words\n"
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_wrong_weights(data, weights, fault, monkeypatch, tmp_path):
     with pytest.raises(UserError) as error:
         call(data, "--weights", weights)
     assert re.fullmatch(
-        rf"{weights}: not the weights of TINY \(.+\); give the file of {transcribe.URL}tiny.pt", str(error.value)
+        rf"{weights}: not the weights of TINY \(.+\); download {transcribe.URL}tiny.pt", str(error.value)
     )
     assert not Path("ran").exists()
     assert not (data / "text_asr").exists()
@@ -443,7 +443,7 @@ def test_weights_that_are_not_there(data, tmp_path):
     for path in (tmp_path / "no.pt", tmp_path):
         with pytest.raises(
             UserError,
-            match=f"{path}: no such file; give the file of https://download.pytorch.org/torchaudio/models/tiny.pt",
+            match=f"{path}: no such file; download https://download.pytorch.org/torchaudio/models/tiny.pt",
         ):
             call(data, "--weights", path)
 
@@ -454,7 +454,7 @@ def test_weights_that_are_not_there(data, tmp_path):
         ("WAV2VEC2_ASR_BASE_960", "did you mean WAV2VEC2_ASR_BASE_960H?"),
         ("wav2vec2_asr_base_960h", "did you mean WAV2VEC2_ASR_BASE_960H?"),
         ("WAV2VEC2_BASE", "did you mean WAV2VEC2_ASR_BASE"),  # it has no letters
-        ("?", "there are: HUBERT_ASR_LARGE, HUBERT_ASR_XLARGE, TINY"),
+        ("?", "available: HUBERT_ASR_LARGE, HUBERT_ASR_XLARGE, TINY"),
     ],
 )
 def test_an_unknown_model(data, name, message):

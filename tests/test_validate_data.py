@@ -141,13 +141,13 @@ FAULTS = {
         "utt2emo",
         b"a-2 angry",
         b"a-2 angry\r",
-        [f"utt2emo:2: a carriage return (DOS line end); take it out{FIX}"],
+        [f"utt2emo:2: a carriage return (DOS line ending); remove it{FIX}"],
     ),
     "carriage return inside": (
         "text",
         b"a-2 some words",
         b"a-2 some\rwords",
-        ["text:2: a carriage return (DOS line end); take it out"],
+        ["text:2: a carriage return (DOS line ending); remove it"],
     ),
     "byte order mark": (
         "text",
@@ -159,19 +159,19 @@ FAULTS = {
         "wav.scp",
         b"a-2.wav",
         b"a\0-2.wav",
-        ["wav.scp:2: a control character, '\\x00'; take it out"],
+        ["wav.scp:2: a control character, '\\x00'; remove it"],
     ),
     "escape in a path": (
         "wav.scp",
         b"a-2.wav",
         b"a-2\x1b]0;x\x07.wav",
-        ["wav.scp:2: a control character, '\\x1b'; take it out"],
+        ["wav.scp:2: a control character, '\\x1b'; remove it"],
     ),
     "control character in words": (
         "text",
         b"a-2 some ",
         "a-2 some\x85".encode(),
-        ["text:2: a control character, '\\x85'; take it out"],
+        ["text:2: a control character, '\\x85'; remove it"],
     ),
     "not UTF-8": ("text", b"a-2 some", b"a-2 s\xffme", ["text:2: not UTF-8; convert the table to UTF-8"]),
     "odd space": (

@@ -87,13 +87,13 @@ def test_blank_lines_at_the_end_are_no_matter(tmp_path, end):
 
 REMEDY = "; give a file of word vectors as text, such as glove.6B.300d.txt"
 WRONG = {
-    "too few": ("a 1 2\nb 1\n", f":2: 1 values in place of 2{REMEDY}"),
-    "too many": ("a 1 2\nb 1 2 3\n", f":2: 3 values in place of 2{REMEDY}"),
-    "another word": ("x 1 2\nb 1 2\ny 1\n", f":3: 1 values in place of 2{REMEDY}"),  # it is not asked for
+    "too few": ("a 1 2\nb 1\n", f":2: 1 values instead of 2{REMEDY}"),
+    "too many": ("a 1 2\nb 1 2 3\n", f":2: 3 values instead of 2{REMEDY}"),
+    "another word": ("x 1 2\nb 1 2\ny 1\n", f":3: 1 values instead of 2{REMEDY}"),  # it is not asked for
     "no number": ("a 1 2\nb 1 2.0.0\n", f":2: '2.0.0' is not a number{REMEDY}"),
     "not a number": ("a 1 nan\n", f":1: 'nan' is not a number{REMEDY}"),
     "infinite": ("a 1 2\nb 1 -inf\n", f":2: '-inf' is not a number{REMEDY}"),
-    "two spaces": ("a 1 2\nb 1  2\n", f":2: 3 values in place of 2{REMEDY}"),
+    "two spaces": ("a 1 2\nb 1  2\n", f":2: 3 values instead of 2{REMEDY}"),
     "tabs": ("a\t1\t2\n", f":1: not a word and its values{REMEDY}"),
     "blank line": ("a 1 2\n\nb 1 2\n", f":2: blank line{REMEDY}"),
     "blank first line": ("\n\na 1 2\n", f":1: blank line{REMEDY}"),
@@ -103,8 +103,8 @@ WRONG = {
     "no line ends": ("a 1 2\nb " + "0" * (1 << 20), f":2: a line of 1048576 bytes or more{REMEDY}"),
     "a table": ("a-1 some words\nb-1 more words\n", f":1: 'some' is not a number{REMEDY}"),
     "a web page": ("<html>\nnot found\n", f":1: not a word and its values{REMEDY}"),
-    "empty": ("", ": no vectors in it; fetch it again, or give another file of word vectors"),
-    "head alone": ("400000 300\n", ": no vectors in it; fetch it again, or give another file of word vectors"),
+    "empty": ("", ": contains no vectors; download it again, or give another file of word vectors"),
+    "head alone": ("400000 300\n", ": contains no vectors; download it again, or give another file of word vectors"),
 }
 
 
@@ -145,7 +145,7 @@ def test_files_that_are_missing_or_damaged(tmp_path):
     (tmp_path / "page.gz").write_bytes(b"<html>")
     (tmp_path / "page.zip").write_bytes(b"<html>")
     for name in ("short.gz", "page.gz", "page.zip"):
-        with pytest.raises(UserError, match=f"{name}: damaged .*; fetch it again|{name}:2: .* values in place of 2"):
+        with pytest.raises(UserError, match=f"{name}: damaged .*; download it again|{name}:2: .* values instead of 2"):
             select_vectors(tmp_path / name, {"a"})
 
 
@@ -201,8 +201,8 @@ def test_no_word_is_unknown(glove, data, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a-1 ...\na-2\n", "data/text: no words in it; "),
-        ("a-1 ouvre la porte\n", "glove.txt: has none of the 3 words of .*data; give vectors of the corpus's language"),
+        ("a-1 ...\na-2\n", "data/text: contains no words; "),
+        ("a-1 ouvre la porte\n", "glove.txt: has none of the 3 words of .*data; use vectors for the corpus's language"),
         (None, "data/text: no such table"),
     ],
 )
@@ -219,7 +219,7 @@ def test_vectors_of_another_make_are_left_alone(glove, data, capsys):
     own.parent.mkdir()
     own.write_text("do 1 2\n")
     for source in (glove, own):
-        with pytest.raises(UserError, match=f"{own}: not written by this command, or what it is to read; give another"):
+        with pytest.raises(UserError, match=f"{own}: is the input, or was not written by this command; use another"):
             dump(source, data, capsys)
     (data / "out/unknown").touch()
     with pytest.raises(UserError, match=f"{own}: not written"):
@@ -233,7 +233,7 @@ def test_a_bad_file_leaves_what_is_there(glove, data, capsys):
     dump(glove, data, capsys)
     before = (data / "out/vectors.txt").read_bytes()
     glove.write_text(GLOVE + "doorman 1 2\n")
-    with pytest.raises(UserError, match="glove.txt:11: 2 values in place of 3"):
+    with pytest.raises(UserError, match="glove.txt:11: 2 values instead of 3"):
         dump(glove, data, capsys)
     assert (data / "out/vectors.txt").read_bytes() == before
     assert sorted(path.name for path in (data / "out").iterdir()) == ["unknown", "vectors.txt"]

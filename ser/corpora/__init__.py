@@ -1,25 +1,25 @@
-"""Corpora: files on disk -> labelled utterances. One module a corpus; its name is what `--corpus` and recipes call it,
-and nothing outside it knows the corpus's files, speakers or labels.
+"""Corpora: files on disk -> labelled utterances. There is one module per corpus; recipes and `--corpus` refer to it by
+its name, and only this module knows the files, speakers and labels of the corpus.
 
-A module has two functions.
+A module defines two functions:
 
 get(downloads: Path) -> Path
-    The folder of the corpus, for stage -1: fetched and unpacked under `downloads` where the corpus is free
-    (ser.download), which is left alone where it is there already; otherwise a UserError that says where to ask for it
-    and where to put it.
+    The folder of the corpus, for stage -1. A free corpus is downloaded and unpacked under `downloads` (ser.download)
+    unless it is there already; for any other corpus, get raises a UserError that says where to request it and where
+    to put it.
 
 utterances(root: Path) -> Found
-    What is there below `root`, for stage 0 (ser.corpus.Found, of ser.corpus.Utterance). `root` may be the publisher's
-    folder or one that holds it, with other folders between, as copies differ. Every file is accounted for: it is an
-    utterance, or it is left out for a reason that `left_out` names. Raises UserError where no utterance is there, or
-    where two labels or transcripts contradict each other.
+    The utterances below `root`, for stage 0, as a ser.corpus.Found with ser.corpus.Utterance items. `root` may be the
+    publisher's folder or any folder that contains it, since copies differ in their folders. Every recording must be
+    accounted for, either as an utterance or in `left_out` with a reason. Raises UserError if there are no utterances,
+    or if labels or transcripts contradict each other.
 
-Of Found, `utterances` alone has to be filled. What is left out costs a check: without `expected` and `total` stage 0
-cannot say what is missing.
+Only `utterances` of Found is required. The other fields enable more checks: for example, without `expected` and
+`total` stage 0 cannot report what is missing.
 
-The rest follows from these by itself: the tables of the data directory (utt2spk, utt2emo, text, spk2gender, and
-utt2<column> for each of Utterance.more), the checks, and the columns that a protocol may name in `where` and `by`.
-ser.corpus also has what several corpora need: files_below finds recordings, read_text reads old texts.
+Everything else is derived: the tables of the data directory (utt2spk, utt2emo, text, spk2gender, and utt2<column> for
+each item of Utterance.more), their validation, and the columns available to a protocol in `where` and `by`.
+ser.corpus has helpers: files_below finds recordings, and read_text reads text in old encodings.
 ser/corpora/tess.py is the shortest example.
 """
 
@@ -33,9 +33,9 @@ from ser.cli import UserError
 def corpus_module(corpus: str) -> ModuleType:
     """Import ser/corpora/<corpus>.py.
 
-    Raises UserError, listing the corpora that there are, for one that there is not.
+    Raises UserError, listing the available corpora, if there is no such corpus.
     """
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if corpus not in known:
-        raise UserError(f"no corpus {corpus!r}; there are: {' '.join(known)}")
+        raise UserError(f"no corpus {corpus!r}; available: {' '.join(known)}")
     return importlib.import_module(f"ser.corpora.{corpus}")

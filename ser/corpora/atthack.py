@@ -1,11 +1,11 @@
-"""Att-HACK, expressive speech with social attitudes: 20 speakers say 100 French phrases in four attitudes.
+"""Att-HACK, expressive speech with social attitudes: 20 speakers say 100 French phrases with four attitudes.
 
-Le Moine and Obin 2020, https://www.openslr.org/88/ (CC BY-NC-ND). Two archives, of recordings and of
-transcripts, with a file of the same name each, whatever the folders: F01_a1_s001_v01.wav and .txt are
+Le Moine and Obin 2020, https://www.openslr.org/88/ (CC BY-NC-ND). Two archives, recordings and
+transcripts, with matching file names, regardless of the folders: F01_a1_s001_v01.wav and .txt are
 
-    speaker (F: woman, M: man) - attitude - phrase, s001 to s100 - take, v01 to v05, of which there are 3 to 5
+    speaker (F: woman, M: man) - attitude - phrase, s001 to s100 - take, v01 to v05 (3 to 5 per phrase)
 
-Not every file has such a name, and files of macOS (`._*`) may stand beside the real ones.
+Some files have other names, and there may also be macOS files (`._*`).
 """
 
 import re
@@ -23,9 +23,9 @@ NAME = re.compile(rf"({'|'.join(SPEAKERS)})_({'|'.join(ATTITUDES)})_(s100|s0(?!0
 
 
 def get(downloads: Path) -> Path:
-    """Fetch and unpack the two archives unless that is done; return downloads/atthack.
+    """Download and unpack the two archives unless this is done already; return downloads/atthack.
 
-    What came is checked when it is unpacked, by gzip's own checksum.
+    The download is verified by the checksum of gzip.
     """
     root = downloads / "atthack"
     for name in ARCHIVES:
@@ -37,12 +37,11 @@ def get(downloads: Path) -> Path:
 
 
 def utterances(root: Path) -> Found:
-    """Find the recordings with their transcripts below `root`, whatever the folders between.
+    """Find the recordings with their transcripts below `root`, at any depth.
 
-    How many takes there should be is not published: expected is what has a recording or a transcript. Left
-    out, and listed, are recordings without transcript, and those whose names are not Att-HACK's. Raises
-    UserError where no recording, or no transcript, is there, and where two transcripts of one recording
-    differ.
+    The number of takes is not published, so `expected` is everything that has a recording or a transcript.
+    Recordings without a transcript, or with names that do not follow Att-HACK, are left out and listed. Raises
+    UserError if there are no recordings or no transcripts, and if two transcripts of one recording differ.
     """
     files, copies = files_below(root, ".wav")
     texts, second_texts = files_below(root, ".txt")
@@ -54,16 +53,16 @@ def utterances(root: Path) -> Found:
             text, is_old = read_text(path)
             said = " ".join(text.split())
             if words.setdefault(path.stem, said) != said:
-                raise UserError(f"{path}: other words than in {places[path.stem]}; remove the one that is wrong")
+                raise UserError(f"{path}: differs from {places[path.stem]}; remove the wrong one")
             places.setdefault(path.stem, path)
             old_texts += [path] * is_old
-    found, ill_named, untold = [], [], []
+    found, ill_named, untranscribed = [], [], []
     for path in files:
         match = NAME.fullmatch(path.stem)
         if not match:
             ill_named.append(path)
         elif not words.get(path.stem):
-            untold.append(path)
+            untranscribed.append(path)
         else:
             spk, attitude, sentence, take = match.groups()
             found.append(
@@ -78,13 +77,13 @@ def utterances(root: Path) -> Found:
                 )
             )
     if not found:
-        raise UserError(f"{root}: no recording with its transcript in it, such as F01_a1_s001_v01.wav and .txt")
+        raise UserError(f"{root}: contains no recording with a transcript, such as F01_a1_s001_v01.wav and .txt")
     left_out = {
-        "recording without a transcript": untold,
+        "recording without a transcript": untranscribed,
         "name that is not Att-HACK's": ill_named,
         "second copy of a file of that name": copies,
     }
-    expected = {*words, *(path.stem for path in untold)}
+    expected = {*words, *(path.stem for path in untranscribed)}
     return Found(found, left_out, frozenset(map(_utt, expected)), old_texts=old_texts)
 
 

@@ -1,15 +1,15 @@
 """mini: a small emotional corpus spoken by espeak-ng, made on the spot instead of downloaded.
 
-It is synthetic. How its emotions differ is written down below, in MANNERS, so numbers on it
-say whether a recipe works and nothing about people.
+It is synthetic: MANNERS below defines how its emotions differ. Results on it show whether a recipe works
+and say nothing about people.
 
     mini/prompts.txt        sentence and its words: s1 the train to the coast leaves at seven
     mini/speakers.txt       speaker and gender: anna f
     mini/wav/anna/anna-s1-angry-1.wav       <speaker>-<sentence>-<emotion>-<take>, 16 kHz, 16 bit
 
-The same SEED gives the same bytes. espeak-ng alone does not: it counts on from utterance to
-utterance (its flutter, noise and random numbers), so a sentence depends on what was said before it.
-Here every utterance is spoken by a fresh fork of a process that has only just started the library.
+The same SEED gives the same bytes. espeak-ng alone does not guarantee this: its flutter, noise and random
+numbers carry over between utterances, so a sentence depends on those before it. Here every utterance is
+spoken in a new fork of a process that has only initialised the library.
 """
 
 import ctypes
@@ -51,8 +51,8 @@ TAKES = ("1", "2")
 class Voice(NamedTuple):
     """How a speaker talks before any emotion.
 
-    variant: espeak-ng's voice; rate: words a minute; pitch: semitones from the variant's own;
-    level: dB, as if some sat nearer to the microphone.
+    variant: espeak-ng's voice; rate: words a minute; pitch: semitones relative to the variant;
+    level: dB, as if some speakers were closer to the microphone.
     """
 
     gender: str
@@ -73,10 +73,11 @@ VOICES = {
 
 
 class Manner(NamedTuple):
-    """How an utterance departs from its speaker's plain voice.
+    """How an utterance differs from the plain voice of its speaker.
 
-    rate, pitch_range: % more or less; pitch: semitones; level: dB; tilt: dB an octave, positive is
-    brighter; breath: dB of the noise under the voice; roughness: depth of a fast beat, 0 to 1.
+    rate, pitch_range: change in %; pitch: semitones; level: dB; tilt: dB per octave, positive is
+    brighter; breath: level of the noise in dB relative to the voice; roughness: depth of a fast amplitude
+    modulation, 0 to 1.
     """
 
     rate: float
@@ -88,8 +89,8 @@ class Manner(NamedTuple):
     roughness: float
 
 
-# The emotions' centres, in the directions usual in acted speech, and the standard deviation around
-# them, wide enough that the emotions overlap: an SVM is right in four of five cases, not in all.
+# The mean of each emotion, in the directions usual in acted speech, and the standard deviation around it,
+# large enough for the emotions to overlap: an SVM gets about four of five right.
 MANNERS = {
     "angry": Manner(12, 3, 40, 6, 2, -32, 0.4),
     "happy": Manner(5, 5, 40, 2, 2, -34, 0.05),
@@ -97,44 +98,44 @@ MANNERS = {
     "sad": Manner(-12, -2, -40, -4, -2, -18, 0.1),
 }
 SPREAD = Manner(7, 1.7, 25, 2.7, 0.8, 3.8, 0.15)
-HABIT = 0.5  # of SPREAD: how far a speaker's own way to act an emotion lies from its centre
+HABIT = 0.5  # of SPREAD: deviation of a speaker's own way of acting an emotion from the mean
 
-SPOKEN_RATE = 22050  # Hz, what espeak-ng gives
-SAMPLE_RATE = 16000  # Hz, as most corpora of emotional speech that recipes here are for
-SPEECH_LEVEL = -30  # dB of full scale (RMS) before voice and manner: angry still fits under it
-ROOM_LEVEL = -65  # dB of full scale of the noise under everything: no recording is digitally silent
-PEAK = 0.95  # of full scale; a louder recording is turned down, not clipped
+SPOKEN_RATE = 22050  # Hz, output of espeak-ng
+SAMPLE_RATE = 16000  # Hz, as in most corpora of the other recipes
+SPEECH_LEVEL = -30  # dB of full scale (RMS) before voice and manner, low enough for angry not to clip
+ROOM_LEVEL = -65  # dB of full scale, background noise: no recording is digitally silent
+PEAK = 0.95  # of full scale; louder recordings are scaled down, not clipped
 
 
 def get(downloads: Path) -> Path:
-    """Return downloads/mini, synthesised first unless it is there (about 6 s).
+    """Return downloads/mini; synthesise it first if it does not exist (about 6 s).
 
-    Raises UserError where espeak-ng is missing, or a folder is there that is not the whole corpus.
+    Raises UserError if espeak-ng is missing, or the folder exists but is incomplete.
     """
     root = Path(downloads) / "mini"
     if not root.exists():
         with workplace(root) as made, named(root):
-            if not root.exists():  # else another process has just made it
+            if not root.exists():  # another process may have just made it
                 make(made)
                 try:
                     made.rename(root)
                 except OSError:
-                    if not root.exists():  # else another process was quicker, with the same bytes
+                    if not root.exists():  # another process may have been faster, with the same bytes
                         raise
     missing = [utt for utt in all_utts() if not wav_path(root, utt).is_file()]
     if missing:
         raise UserError(
-            f"{root}: {len(missing)} recordings are missing, {missing[0]} first; "
+            f"{root}: {len(missing)} recordings are missing, such as {missing[0]}; "
             "remove the folder and run the same command again"
         )
     return root
 
 
 def utterances(root: Path) -> Found:
-    """Find the recordings below `root`; words and genders come from its prompts.txt, speakers.txt.
+    """Find the recordings below `root`; words and genders come from prompts.txt and speakers.txt.
 
-    Files whose names are not mini's are left out. Raises UserError where no recording is there, or
-    a table lacks a sentence or speaker.
+    Files with other names are left out. Raises UserError if there are no recordings, or a table lacks a
+    sentence or speaker.
     """
     files, copies = files_below(root, ".wav")
     expected = frozenset(all_utts())
@@ -160,7 +161,7 @@ def utterances(root: Path) -> Found:
             )
         )
     if not found:
-        raise UserError(f"{root}: no recording of mini in it, such as wav/anna/anna-s1-angry-1.wav")
+        raise UserError(f"{root}: contains no recording of mini, such as wav/anna/anna-s1-angry-1.wav")
     left_out = {"name that is not mini's": ill_named, "second copy of a file of that name": copies}
     return Found(found, left_out, expected, total=len(expected))
 
@@ -185,7 +186,7 @@ def make(root: Path, utts: Iterable[str] | None = None) -> None:
         (root / "wav" / name).mkdir(parents=True, exist_ok=True)
     utts = all_utts() if utts is None else list(utts)
     with espeak() as speak:
-        for utt in tqdm(utts, desc="espeak-ng", unit="utt", disable=None):  # None: a terminal's only
+        for utt in tqdm(utts, desc="espeak-ng", unit="utt", disable=None):  # None: only on a terminal
             with wave.open(str(wav_path(root, utt)), "wb") as stream:
                 stream.setnchannels(1)
                 stream.setsampwidth(2)
@@ -194,9 +195,9 @@ def make(root: Path, utts: Iterable[str] | None = None) -> None:
 
 
 def synthesise(utt: str, speak: Callable[..., bytes]) -> "np.ndarray":
-    """Synthesise one utterance with what `espeak` gives.
+    """Synthesise one utterance with the function from `espeak`.
 
-    Returns int16 samples (N,) at SAMPLE_RATE, which depend on SEED and `utt` alone.
+    Returns int16 samples (N,) at SAMPLE_RATE, which depend only on SEED and `utt`.
     """
     import numpy as np
     import soxr
@@ -209,13 +210,13 @@ def synthesise(utt: str, speak: Callable[..., bytes]) -> "np.ndarray":
     manner = Manner(*np.array(MANNERS[emotion]) + departure)
 
     pitch = voice.pitch + manner.pitch
-    higher = 2 ** (pitch / 12)  # espeak-ng's range is in Hz, the ear's and ours in semitones
+    higher = 2 ** (pitch / 12)  # espeak-ng's range is in Hz, ours in semitones
 
     spoken = speak(
         text=SENTENCES[sentence] + ".",
         variant=voice.variant,
         rate=voice.rate * (1 + manner.rate / 100),
-        pitch=50 + 5.7 * pitch,  # 5.7 of espeak-ng's steps in a semitone
+        pitch=50 + 5.7 * pitch,  # 5.7 steps of espeak-ng per semitone
         pitch_range=50 * higher * (1 + manner.pitch_range / 100),
         seed=int(random.integers(2**31)),
     )
@@ -232,7 +233,7 @@ def colour(samples: "np.ndarray", manner: Manner, random: "np.random.Generator")
     """Give speech, float samples (N,) at SAMPLE_RATE, the manner's roughness, breath and tilt."""
     import numpy as np
 
-    beat = random.uniform(40, 90)  # Hz: too fast for a tremor, slow enough to be heard as rough
+    beat = random.uniform(40, 90)  # Hz: too fast for a tremor, slow enough to sound rough
     time = np.arange(len(samples)) / SAMPLE_RATE
     rough = samples * (1 + np.clip(manner.roughness, 0, 0.7) * np.sin(2 * np.pi * beat * time))
 
@@ -241,12 +242,12 @@ def colour(samples: "np.ndarray", manner: Manner, random: "np.random.Generator")
     breath = 10 ** (manner.breath / 20) * envelope * random.standard_normal(len(samples))
 
     frequencies = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
-    octaves = np.log2(np.maximum(frequencies, 100) / 1000)  # level below 100 Hz: no rumble
+    octaves = np.log2(np.maximum(frequencies, 100) / 1000)  # constant below 100 Hz, to avoid rumble
     return np.fft.irfft(np.fft.rfft(rough + breath) * 10 ** (manner.tilt * octaves / 20), len(samples))
 
 
 def _generator(name: str) -> "np.random.Generator":
-    """A random generator of its own for each name, so that no order of calls matters."""
+    """A separate random generator for each name, so that the order of calls does not matter."""
     import numpy as np
 
     return np.random.default_rng([SEED, zlib.crc32(name.encode())])
@@ -254,10 +255,10 @@ def _generator(name: str) -> "np.random.Generator":
 
 @contextmanager
 def espeak() -> Iterator[Callable[..., bytes]]:
-    """Start espeak-ng; give a function that takes what `_say` does and returns 16-bit samples.
+    """Start espeak-ng; yield a function that takes the arguments of `_say` and returns 16-bit samples.
 
-    espeak-ng lives in a process of its own that has no threads, since only such a process forks
-    safely, and numpy and torch start threads. Raises UserError where it cannot start or stops.
+    espeak-ng runs in a separate process without threads, since only such a process can fork safely, and
+    numpy and torch start threads. Raises UserError if it cannot start, or stops.
     """
     try:
         import espeakng_loader
@@ -271,14 +272,14 @@ def espeak() -> Iterator[Callable[..., bytes]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": import_path},
-        start_new_session=True,  # Ctrl-C is for the caller; this one ends when its input does
+        start_new_session=True,  # Ctrl-C goes to the caller only; this process ends when its input ends
     )
 
     assert process.stdin and process.stdout  # both are pipes
     stdin, stdout = process.stdin, process.stdout
 
     def speak(**request: Any) -> bytes:
-        with suppress(BrokenPipeError):  # an empty answer follows
+        with suppress(BrokenPipeError):  # the empty answer is handled below
             stdin.write(json.dumps(request).encode() + b"\n")
             stdin.flush()
         size = int(stdout.readline() or 0)
@@ -296,15 +297,15 @@ def espeak() -> Iterator[Callable[..., bytes]]:
 
 
 def _serve() -> None:
-    """Answer each request on standard input with a size in bytes, a newline, and so many bytes."""
+    """Answer each request on standard input with a size in bytes, a newline, and that many bytes."""
     import espeakng_loader
 
     synchronous, dont_exit = 2, 0x8000  # AUDIO_OUTPUT_SYNCHRONOUS, espeakINITIALIZE_DONT_EXIT
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    os.chdir(espeakng_loader.get_data_path())  # espeak-ng cuts a path off after 160 characters
+    os.chdir(espeakng_loader.get_data_path())  # espeak-ng truncates paths after 160 characters
     if library.espeak_Initialize(synchronous, 0, b".", dont_exit) != SPOKEN_RATE:
         sys.exit("espeak-ng does not start")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # an interrupted caller wants no more: no traceback
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # no traceback if the caller was interrupted
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -313,7 +314,7 @@ def _serve() -> None:
             sys.stdout.buffer.flush()
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
-            sys.exit(1)  # the caller sees that the answer is missing
+            sys.exit(1)  # the caller notices the missing answer
 
 
 def _say(
@@ -325,9 +326,9 @@ def _say(
     pitch_range: float,
     seed: int,
 ) -> bytes:
-    """Speak `text`: rate in words a minute, pitch and range from 0 to 99, as espeak-ng has them.
+    """Speak `text`: rate in words per minute, pitch and range from 0 to 99, as in espeak-ng.
 
-    Returns 16-bit samples at SPOKEN_RATE; none where espeak-ng fails.
+    Returns 16-bit samples at SPOKEN_RATE; none if espeak-ng fails.
     """
     pieces = []
 
@@ -338,7 +339,7 @@ def _say(
         return 0
 
     library.espeak_SetSynthCallback(collect)
-    library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # else it is the time
+    library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # by default, the time
     if library.espeak_SetVoiceByName(variant.encode()) != 0:
         return b""
     settings = ((1, rate, 80, 450), (3, pitch, 0, 99), (4, pitch_range, 0, 99))

@@ -1,11 +1,10 @@
-"""RAVDESS, the speech recordings: 24 actors say two sentences in eight emotions.
+"""RAVDESS, the speech recordings: 24 actors say two sentences with eight emotions.
 
-Livingstone and Russo 2018, https://zenodo.org/records/1188976 (CC BY-NC-SA 4.0). One folder an
-actor, and the file's name says everything: Actor_07/03-01-05-02-02-01-07.wav is
+Livingstone and Russo 2018, https://zenodo.org/records/1188976 (CC BY-NC-SA 4.0). One folder per
+actor; the file name gives all labels: Actor_07/03-01-05-02-02-01-07.wav is
 
     modality (01 audio and video, 02 video, 03 audio) - channel (01 speech, 02 song) - emotion
     - intensity (01 normal, 02 strong) - statement - repetition - actor (odd: man, even: woman)
-
 """
 
 import re
@@ -36,7 +35,7 @@ ACTORS = tuple(f"{actor:02}" for actor in range(1, 25))
 
 
 def get(downloads: Path) -> Path:
-    """Fetch and unpack the archive of speech (208 MB) unless that is done; return downloads/ravdess."""
+    """Download and unpack the speech archive (208 MB) unless this is done already; return downloads/ravdess."""
     root = downloads / "ravdess"
     if not root.exists():
         archive = downloads / "Audio_Speech_Actors_01-24.zip"
@@ -46,10 +45,10 @@ def get(downloads: Path) -> Path:
 
 
 def utterances(root: Path) -> Found:
-    """Find the recordings of speech below `root`, whatever the folders between.
+    """Find the speech recordings below `root`, at any depth.
 
-    Songs, video and files whose names are not RAVDESS's are left out. Raises UserError where no
-    recording of speech is there.
+    Songs, videos and files with other names are left out. Raises UserError if there are no speech
+    recordings.
     """
     files, copies = files_below(root, ".wav", ".mp4")
     found, songs, videos, ill_named = [], [], [], []
@@ -81,7 +80,7 @@ def utterances(root: Path) -> Found:
                 )
             )
     if not found:
-        raise UserError(f"{root}: no recording of speech in it, such as Actor_01/03-01-01-01-01-01-01.wav")
+        raise UserError(f"{root}: contains no speech recording, such as Actor_01/03-01-01-01-01-01-01.wav")
     left_out = {
         "song": songs,
         "video": videos,
@@ -95,7 +94,7 @@ def _utt(name: str) -> str:
     return f"actor{name[-2:]}-{name}"
 
 
-# Neutral was not spoken with strong intensity.
+# Neutral was not recorded with strong intensity.
 EXPECTED = frozenset(
     _utt(f"03-01-{emotion}-{intensity}-{statement}-{repetition}-{actor}")
     for emotion in EMOTIONS

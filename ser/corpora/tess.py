@@ -1,12 +1,12 @@
-"""TESS, the Toronto Emotional Speech Set: two actresses say 200 words in seven emotions.
+"""TESS, the Toronto Emotional Speech Set: two actresses say 200 words with seven emotions.
 
-Pichora-Fuller and Dupuis 2020, https://doi.org/10.5683/SP2/E8H2MF (CC BY-NC-ND 4.0). The file's name
-says everything, whatever the folders: OAF_back_angry.wav is
+Pichora-Fuller and Dupuis 2020, https://doi.org/10.5683/SP2/E8H2MF (CC BY-NC-ND 4.0). The file name gives
+all labels, regardless of the folders: OAF_back_angry.wav is
 
     speaker (OAF, aged 64; YAF, aged 26) - word, said in "Say the word back" - emotion
 
-Copies differ in their folders: none, or one for each speaker and emotion, with names that are not
-consistent. One file is called OA_bite_neutral.wav; some named .wav are AIFF, and one is at 96 kHz.
+Copies have no folders, or one for each speaker and emotion, with inconsistent names. One file is called
+OA_bite_neutral.wav; some files named .wav are AIFF, and one has a sampling rate of 96 kHz.
 """
 
 import re
@@ -44,19 +44,19 @@ WORDS = frozenset(
 
 
 def get(downloads: Path) -> Path:
-    """Return downloads/tess, where the user has put the corpus: its publisher asks for a visit."""
+    """Return downloads/tess, where the user has put the corpus, which has to be downloaded by hand."""
     root = downloads / "tess"
     if not root.exists():
         raise UserError(
-            f"{root}: not there; fetch the archive from {PAGE} and unpack it there, or give its folder by --corpus"
+            f"{root}: not found; download the archive from {PAGE} and unpack it there, or pass its folder as --corpus"
         )
     return root
 
 
 def utterances(root: Path) -> Found:
-    """Find the recordings below `root`, whatever the folders between.
+    """Find the recordings below `root`, at any depth.
 
-    Files whose names are not TESS's are left out. Raises UserError where no recording is there.
+    Files with other names are left out. Raises UserError if there are no recordings.
     """
     files, copies = files_below(root, ".wav")
     found, ill_named = [], []
@@ -80,7 +80,7 @@ def utterances(root: Path) -> Found:
             )
         )
     if not found:
-        raise UserError(f"{root}: no recording of TESS in it, such as OAF_back_angry.wav")
+        raise UserError(f"{root}: contains no recording of TESS, such as OAF_back_angry.wav")
     left_out = {"name that is not TESS's": ill_named, "second copy of a file of that name": copies}
     return Found(found, left_out, EXPECTED, total=len(EXPECTED))
 

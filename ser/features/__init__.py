@@ -1,31 +1,33 @@
-"""Features: the samples of a recording -> frames. One module a feature; its name is the `kind` that a system file's
-`feature` names, and nothing else has to list it.
+"""Features: the samples of a recording -> frames. There is one module per feature; its name is the `kind` under
+`feature` in a system file, and it does not have to be registered anywhere.
 
-A module has these two:
+A module defines:
 
 Config
     A pydantic dataclass (`@dataclass(config=strict, frozen=True, kw_only=True)`, of ser.settings) whose fields are the
-    keys of the system file's `feature`, with their types and limits; a `__post_init__` raises ValueError for values
-    that do not go together. It has `sample_rate`, in Hz: recordings are resampled to that. The folder in dump/ is named
-    by the settings that are not the default, so a setting that is added later needs a default by which nothing changes.
+    keys of `feature` in the system file, with their types and limits; `__post_init__` raises ValueError for values
+    that are inconsistent. One field is `sample_rate`, in Hz: recordings are resampled to it. The folder in dump/ is
+    named after the settings that differ from their defaults, so a setting that is added later needs a default that
+    keeps the old behaviour.
 
 extract(samples, config) -> frames
-    samples (N,) float32 at config.sample_rate, one channel, full scale at +-1; they are not to be changed. frames
-    (T, D) float32, T at least 1, all finite, with the same D for every utterance: the same bytes for the same samples.
-    Raises UserError, which names no recording, where these samples give none (ser.dsp.check_length).
+    samples: (N,) float32 at config.sample_rate, one channel, full scale +-1; they must not be modified. frames:
+    (T, D) float32, T at least 1, all finite, with the same D for every utterance. The same samples must give the same
+    bytes. Raises UserError if no frames can be computed (see ser.dsp.check_length); the caller adds the name of the
+    recording.
 
-And these where they apply:
+And optionally:
 
 heard(samples, config) -> samples
-    Where frames follow time: the samples (N',) that they are of, when a feature cuts or pads the recording. Frame t is
-    centred at sample t * config.hop_length of these, so `Config` has `hop_length` too. ser.draw_run draws attention
-    over them; a feature of one frame an utterance has none. `heard = all_samples` (ser.dsp) says that
-    frames are of the whole recording.
+    For features with a time axis: the samples (N',) that the frames cover, after any cutting or padding. Frame t is
+    centred at sample t * config.hop_length of these, so `Config` needs `hop_length` too. ser.draw_run plots attention
+    over these samples. Use `heard = all_samples` (ser.dsp) if the frames cover the whole recording, and omit it for a
+    feature with one frame per utterance.
 
 columns(config) -> (D',) int
-    Where a system may take a part of each frame: the numbers of the values that it takes, in its order. `Config` then
-    has `parts`, a list of names, by default all. `extract` gives all parts whatever `parts` says, so that systems with
-    other parts share one folder.
+    For features of which a system may use only some parts: the indices of the selected values in a frame, in the order
+    of `parts`. `Config` then has `parts`, a list of names that defaults to all of them. `extract` ignores `parts` and
+    always returns everything, so that systems with different parts share one folder.
 
-What several features share is in ser.dsp and ser.spectra. ser/features/spectrum.py is the shortest example.
+Shared code is in ser.dsp and ser.spectra. ser/features/spectrum.py is the shortest example.
 """

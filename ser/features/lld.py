@@ -1,7 +1,7 @@
 """Emotion descriptors: F0, voicing, energy, zero crossings, 12 MFCC, and their first differences.
 
-The 32 values a frame of Mirsamadi 2017, section 3, which names them and no more. MFCC and differences are
-HTK's, as openSMILE's emobase has them. F0 is Boersma's ("Accurate short-term analysis of the fundamental
+The 32 values per frame of Mirsamadi 2017, section 3, which lists them without details. MFCC and differences are
+computed as in HTK and openSMILE's emobase. F0 is Boersma's ("Accurate short-term analysis of the fundamental
 frequency and the harmonics-to-noise ratio of a sampled sound", Proceedings of the Institute of Phonetic
 Sciences 17, 1993, 97-110), as in Praat. tests/benchmarks/f0.py and lld.py compare.
 """
@@ -20,22 +20,22 @@ from ser.settings import Positive, PositiveFloat, strict
 
 PRE_EMPHASIS = 0.97
 LIFTER = 22
-MEL_FLOOR = 1 / 32767**2  # HTK's floor of a band's power, 1, where samples are 16-bit integers
-# Boersma's settings, as Praat has them by default
+MEL_FLOOR = 1 / 32767**2  # HTK's floor of 1 for the power of a band, which assumes 16-bit integer samples
+# Boersma's settings, with Praat's defaults
 PERIODS = 3  # of f0_min, in a window
-SILENCE = 0.03  # below this share of the recording's peak a frame is taken for silent
-OCTAVE_COST = 0.01  # what a candidate loses by an octave below f0_max
-OCTAVE_JUMP_COST = 0.35  # of going up or down by an octave from one frame to the next, 10 ms later
-VOICING_COST = 0.14  # of going from voiced to unvoiced or back
-CANDIDATES = 15  # voiced ones a frame, at most
+SILENCE = 0.03  # a frame below this share of the recording's peak counts as silent
+OCTAVE_COST = 0.01  # of a candidate, per octave below f0_max
+OCTAVE_JUMP_COST = 0.35  # per octave up or down from one frame to the next, 10 ms later
+VOICING_COST = 0.14  # of a change between voiced and unvoiced
+CANDIDATES = 15  # voiced candidates per frame, at most
 OVERSAMPLING = 2  # of the autocorrelation
-BLOCK = 256  # frames that are worked on at a time: so many stay in the processor's cache
+BLOCK = 256  # frames processed at a time, few enough for the processor's cache
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """Sizes are in samples, F0 in Hz. voicing_threshold: the normalised autocorrelation below which a frame
-    is unvoiced, where its neighbours do not speak against it."""
+    """Sizes are in samples, F0 in Hz. voicing_threshold: normalised autocorrelation below which a frame
+    is unvoiced, unless its neighbours make voiced more likely."""
 
     sample_rate: Positive
     win_length: Positive
@@ -50,10 +50,10 @@ class Config:
     def __post_init__(self) -> None:
         check_window(self.win_length, self.n_fft)
         if self.n_mfcc >= self.n_mels:
-            raise ValueError(f"n_mfcc {self.n_mfcc} should be below n_mels, {self.n_mels}")
+            raise ValueError(f"n_mfcc {self.n_mfcc} must be below n_mels, {self.n_mels}")
         if not self.f0_min < self.f0_max <= self.sample_rate / 4:
             raise ValueError(
-                f"f0_min {self.f0_min:g} < f0_max {self.f0_max:g} <= a quarter of the sample_rate should hold"
+                f"f0_min {self.f0_min:g}, f0_max {self.f0_max:g}: must be f0_min < f0_max <= sample_rate / 4"
             )
 
 
@@ -63,11 +63,11 @@ heard = all_samples
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """Descriptors of one utterance.
 
-    samples: (N,) float32 at config.sample_rate, full scale at +-1; a constant offset is taken off first.
+    samples: (N,) float32 at config.sample_rate, full scale +-1; a constant offset is removed first.
     Returns (T, 2 (4 + n_mfcc)) float32, T = 1 + N // hop_length: frame t is centred at sample
-    t * hop_length, and zeros stand beyond the ends. Columns: F0 in Hz, 0 where unvoiced; voicing
-    probability, 0 to 1; root of the mean square; zero crossings a sample; MFCC 1 to n_mfcc; then the first
-    difference of each, a frame. Raises UserError where N is below win_length.
+    t * hop_length, and the signal is zero-padded at both ends. Columns: F0 in Hz, 0 where unvoiced; voicing
+    probability, 0 to 1; root mean square; zero crossings per sample; MFCC 1 to n_mfcc; then the first
+    difference of each, per frame. Raises UserError if N is below win_length.
     """
     check_length(samples, config.win_length, config.sample_rate)
     samples = samples - samples.mean()
@@ -78,13 +78,13 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
 
 def root_mean_square(samples: np.ndarray, config: Config) -> np.ndarray:
-    """Root of the mean square (T,) of each window of (N,) samples."""
+    """Root mean square (T,) of each window of (N,) samples."""
     windows = frames(samples, config.win_length, config.hop_length)
     return np.sqrt(np.einsum("tn,tn->t", windows, windows) / config.win_length)
 
 
 def zero_crossing_rate(samples: np.ndarray, config: Config) -> np.ndarray:
-    """Share (T,) of each window's samples whose sign is not that of the sample before it in the window."""
+    """Share (T,) of the samples in each window whose sign differs from that of the sample before."""
     padded = np.pad(samples < 0, (config.win_length - config.win_length // 2, config.win_length // 2))
     changes = np.concatenate([[0], np.cumsum(padded[1:] != padded[:-1])])
     starts = np.arange(0, len(samples) + 1, config.hop_length)
@@ -94,13 +94,13 @@ def zero_crossing_rate(samples: np.ndarray, config: Config) -> np.ndarray:
 def mfcc(samples: np.ndarray, config: Config) -> np.ndarray:
     """Mel-frequency cepstral coefficients 1 to n_mfcc (T, n_mfcc) of (N,) samples.
 
-    As HTK computes them (The HTK Book, chapter 5): pre-emphasis within the window, Hamming window, power in
-    bands between 0 and half the sampling rate that are triangles over mel, log, cosine transform, lifter.
+    As in HTK (The HTK Book, chapter 5): pre-emphasis within the window, Hamming window, power in triangular
+    mel bands from 0 to half the sampling rate, log, cosine transform, liftering.
     """
     emphasised = np.append(samples, np.float32(0))
     emphasised[1:] -= PRE_EMPHASIS * samples
     windows = frames(emphasised, config.win_length, config.hop_length)
-    # a window's first sample is emphasised as if one of its size stood before it
+    # the first sample of a window is emphasised as if an equal one preceded it
     firsts = (1 - PRE_EMPHASIS) * frames(samples, config.win_length, config.hop_length)[:, 0]
     hamming, mel, cosines = mfcc_tables(config)
     bands = np.empty((len(firsts), config.n_mels), np.float32)
@@ -132,9 +132,9 @@ def mfcc_tables(config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def pitch(samples: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """F0 in Hz (T,), 0 where unvoiced, and voicing probability (T,) of (N,) samples without offset.
 
-    The voicing probability is the highest maximum of a frame's normalised autocorrelation at lags from
-    1 / f0_max to 1 / f0_min: 1 where the frame repeats itself, 0 where there is no such maximum. F0 is the
-    cheapest path through all the maxima, and through "unvoiced", which each frame has too.
+    The voicing probability is the highest maximum of the frame's normalised autocorrelation at lags from
+    1 / f0_max to 1 / f0_min: 1 for a perfectly periodic frame, 0 if there is no maximum. F0 follows the
+    cheapest path through these maxima; each frame may also be unvoiced.
     """
     frequency, strength, loudness = candidates(samples, config)
     score = strength + OCTAVE_COST * np.log2(np.maximum(frequency, config.f0_min) / config.f0_max)
@@ -145,11 +145,11 @@ def pitch(samples: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 
 def candidates(samples: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The maxima of each frame's normalised autocorrelation, the best first.
+    """The maxima of each frame's normalised autocorrelation, best first.
 
     Returns their frequencies in Hz and their strengths (T, 1 + K), K at most CANDIDATES, and the peak of
-    each frame (T,) as a share of the recording's. Column 0 stands for unvoiced: 0 Hz, strength 0. Where a
-    frame has fewer than others there are 0 Hz and strength -inf.
+    each frame (T,) as a share of the recording's. Column 0 stands for unvoiced: 0 Hz, strength 0. Frames
+    with fewer maxima than others are filled up with 0 Hz and strength -inf.
     """
     rate = OVERSAMPLING * config.sample_rate
     length = round(PERIODS * config.sample_rate / config.f0_min)
@@ -173,9 +173,9 @@ def candidates(samples: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndar
         block *= window
         loudness[start : start + BLOCK] = np.abs(block[:, near]).max(1)
         spectrum = scipy.fft.rfft(block, n_fft, axis=1)
-        # an inverse transform of more points puts further ones in between
+        # an inverse transform with more points interpolates
         both = scipy.fft.irfft(spectrum.real**2 + spectrum.imag**2, OVERSAMPLING * n_fft, axis=1)
-        energy = np.maximum(both[:, :1], 1e-10)  # 110 dB below the recording's peak: rounding, no signal
+        energy = np.maximum(both[:, :1], 1e-10)  # 110 dB below the recording's peak: rounding, not signal
         row, hertz, height = maxima(both[:, lags[0] : lags[-1] + 1] / (energy * expected), lags, config)
         best_first = np.lexsort((-height - OCTAVE_COST * np.log2(hertz), row))
         row, hertz, height = row[best_first], hertz[best_first], height[best_first]
@@ -190,7 +190,7 @@ def candidates(samples: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndar
 def maxima(correlation: np.ndarray, lags: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, frequency in Hz and height of each maximum in (T, L) autocorrelations at (L,) oversampled lags.
 
-    Between lags by a parabola; maxima below half the voicing threshold could not win and are left out.
+    Maxima are interpolated by a parabola; those below half the voicing threshold could not win and are left out.
     """
     here = correlation[:, 1:-1]
     is_maximum = (here > correlation[:, :-2]) & (here >= correlation[:, 2:])
@@ -206,8 +206,8 @@ def maxima(correlation: np.ndarray, lags: np.ndarray, config: Config) -> tuple[n
 
 @lru_cache
 def pitch_tables(length: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hann window (length,) and its own normalised autocorrelation at the oversampled lags first to last,
-    which is what the taper leaves of a periodic signal's 1 (Boersma's equation for it), float32."""
+    """Hann window (length,) and its normalised autocorrelation (Boersma's equation) at the oversampled lags first
+    to last, float32. The autocorrelation of a windowed periodic signal is divided by it to give 1."""
     share = np.arange(first, last + 1) / OVERSAMPLING / length
     turn = 2 * np.pi * share
     expected = (1 - share) * (2 / 3 + np.cos(turn) / 3) + np.sin(turn) / (2 * np.pi)
@@ -215,9 +215,9 @@ def pitch_tables(length: int, first: int, last: int) -> tuple[np.ndarray, np.nda
 
 
 def best_path(score: np.ndarray, frequency: np.ndarray, step: float) -> np.ndarray:
-    """Columns (T,) of the path with the highest sum of scores less costs of change (Viterbi).
+    """Columns (T,) of the path with the highest sum of scores minus transition costs (Viterbi).
 
-    score, frequency: (T, K), 0 Hz for unvoiced; step: seconds from frame to frame.
+    score, frequency: (T, K), 0 Hz for unvoiced; step: seconds between frames.
     """
     voiced = frequency > 0
     octave = np.log2(np.where(voiced, frequency, 1))

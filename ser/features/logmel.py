@@ -1,4 +1,4 @@
-"""Log-mel spectrogram, in decibels of the utterance's loudest cell, or of 1."""
+"""Log-mel spectrogram in dB, relative to the loudest cell of the utterance or to 1."""
 
 from typing import Literal
 
@@ -14,12 +14,12 @@ from ser.spectra import Mel, mel_power
 class Config(Mel):
     """`duration` (seconds) fixes the length of every utterance.
 
-    top_db: cells further below the loudest are raised to that; null: decibels of 1, not of the loudest, which
-    show how loud an utterance is. derivatives: how many stand behind the bands, each of the one before.
+    top_db: dynamic range below the loudest cell; lower values are clipped. null: no clipping, and dB relative to 1,
+    which keeps the level of the utterance. derivatives: number of successive differences appended to the bands.
     """
 
     top_db: PositiveFloat | None = 80.0
-    duration: PositiveFloat | None = None  # longer is cut at the end, shorter filled with zeros
+    duration: PositiveFloat | None = None  # longer is cut at the end, shorter padded with zeros
     pad: Literal["front", "end"] = "end"
     derivatives: Literal[0, 1, 2] = 0
 
@@ -28,8 +28,9 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """Log-mel spectrogram of one utterance, as librosa.feature.melspectrogram and power_to_db give it.
 
     samples: (N,) float32 at config.sample_rate. Returns (T, n_mels (1 + derivatives)) float32 with
-    T = 1 + N // hop_length: frames are centred, as in librosa.stft. In dB; with top_db at most 0, and a silent
-    utterance is all 0. Derivatives are a frame's. Raises UserError where N is below win_length.
+    T = 1 + N // hop_length: frames are centred, as in librosa.stft. Values are in dB; with top_db they
+    are at most 0, and a silent utterance is all 0. Derivatives are per frame. Raises UserError if N is below
+    win_length.
     """
     check_length(samples, config.win_length, config.sample_rate)
     power = mel_power(heard(samples, config), config)
@@ -40,7 +41,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
 
 def heard(samples: np.ndarray, config: Config) -> np.ndarray:
-    """The samples (N,) that the frames are of: frame t is centred at sample t * hop_length."""
+    """The samples (N,) that the frames cover: frame t is centred at sample t * hop_length."""
     if not config.duration:
         return samples
     return fix_length(samples, round(config.duration * config.sample_rate), config.pad)

@@ -13,8 +13,8 @@ from ser.spectra import Mel, mel_power
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config(Mel):
-    """top_db: cells of the mel spectrum further below its loudest are raised to that; null: none is.
-    derivatives: how many stand behind the coefficients."""
+    """top_db: dynamic range of the mel spectrum below its loudest cell; lower values are clipped. null: no clipping.
+    derivatives: how many are appended to the coefficients."""
 
     n_mfcc: Positive
     top_db: PositiveFloat | None = 80.0
@@ -23,22 +23,22 @@ class Config(Mel):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_mfcc > self.n_mels:
-            raise ValueError(f"n_mfcc {self.n_mfcc} should be at most n_mels, {self.n_mels}")
+            raise ValueError(f"n_mfcc {self.n_mfcc} must be at most n_mels, {self.n_mels}")
 
 
 heard = all_samples
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
-    """MFCC of one utterance, as librosa.feature.mfcc and delta give them.
+    """MFCC of one utterance, equal to those of librosa.feature.mfcc and delta.
 
-    Peng et al. take the "first- and second-order frame-to-frame difference" and name librosa: delta is its one
-    function for differences, and its documentation calls `order` that "of the difference operator".
+    Peng et al. use the "first- and second-order frame-to-frame difference" and cite librosa. Its only function for
+    differences is delta, whose documentation calls `order` "the order of the difference operator".
 
     samples: (N,) float32 at config.sample_rate. Returns (T, n_mfcc (1 + derivatives)) float32 with
-    T = 1 + N // hop_length: frames are centred. Coefficients are 0 to n_mfcc - 1 of decibels of 1; then their
-    first derivatives, then their second. Raises UserError where N is below win_length, or, with derivatives,
-    T below 9.
+    T = 1 + N // hop_length: frames are centred. Columns: coefficients 0 to n_mfcc - 1 of dB relative to 1, then
+    their first derivatives, then their second. Raises UserError if N is below win_length or, with derivatives, T
+    below 9.
     """
     check_length(samples, config.win_length, config.sample_rate)
     bands = decibels(mel_power(samples, config), config.top_db)

@@ -1,4 +1,4 @@
-"""The samples themselves, cut into segments: the raw signal, for networks that learn their own features from it."""
+"""Raw samples, cut into segments, for networks that learn their own features."""
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -9,7 +9,7 @@ from ser.settings import Positive, PositiveFloat, strict
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """Sizes are in samples. longest: seconds; what is longer is cut at the end."""
+    """Sizes are in samples. longest: seconds; a longer recording is cut at the end."""
 
     sample_rate: Positive
     segment_length: Positive
@@ -19,16 +19,16 @@ class Config:
     def __post_init__(self) -> None:
         if self.hop_length > self.segment_length:
             raise ValueError(
-                f"hop_length {self.hop_length} leaves samples out; at most segment_length, {self.segment_length}"
+                f"hop_length {self.hop_length} skips samples; must be at most segment_length, {self.segment_length}"
             )
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
     """The segments of one utterance.
 
-    samples: (N,) float32 at config.sample_rate, full scale at +-1; their level is left as it is. Returns
-    (T, segment_length) float32: row t starts at sample t * hop_length, and T is the least by which every sample is in a
-    row; zeros fill the last. Raises UserError where there are no samples.
+    samples: (N,) float32 at config.sample_rate, full scale +-1; their level is not changed. Returns
+    (T, segment_length) float32: row t starts at sample t * hop_length, and T is just large enough to cover every
+    sample; the last row is zero-padded. Raises UserError if there are no samples.
     """
     check_length(samples, 1, config.sample_rate)
     if config.longest:

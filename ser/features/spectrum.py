@@ -1,4 +1,4 @@
-"""Raw spectra: magnitudes of the short-time Fourier transform (Mirsamadi 2017, section 3: 257 a frame)."""
+"""Raw spectra: magnitudes of the short-time Fourier transform (Mirsamadi 2017, section 3: 257 per frame)."""
 
 from typing import Literal
 
@@ -29,10 +29,10 @@ heard = all_samples
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
-    """Magnitudes of one utterance's spectrum.
+    """Magnitude spectra of one utterance.
 
-    samples: (N,) float32 at config.sample_rate, full scale at +-1. Returns (T, n_fft // 2 + 1) float32
-    with T = 1 + N // hop_length: frames are centred, as in librosa.stft. Raises UserError where N is
+    samples: (N,) float32 at config.sample_rate, full scale +-1. Returns (T, n_fft // 2 + 1) float32
+    with T = 1 + N // hop_length: frames are centred, as in librosa.stft. Raises UserError if N is
     below win_length.
     """
     check_length(samples, config.win_length, config.sample_rate)

@@ -1,6 +1,6 @@
-"""librosa's MFCC and their derivative, shape of the spectrum, zero crossings and energy, frame by frame.
+"""librosa's MFCC and their derivative, spectral shape, zero crossings and energy, frame by frame.
 
-The eight features of Sherman et al., Table I, with librosa's defaults where the table is silent.
+The eight features of Sherman et al., Table I, with librosa's defaults where the table gives no value.
 """
 
 from dataclasses import field
@@ -24,8 +24,8 @@ ROLLOFF = 0.85  # share of the magnitude below the roll-off frequency
 class Config:
     """Sizes are in samples; `duration` (seconds) fixes the length of every utterance.
 
-    parts: what a system takes of each frame, in this order. mfcc and mfcc_delta: n_mfcc values each;
-    contrast: of seven bands; low_contrast: of the lowest of them alone; one value each of the others.
+    parts: which values of a frame a system uses, in this order. mfcc and mfcc_delta have n_mfcc values each,
+    contrast has one per band (seven), low_contrast only that of the lowest band; the others have one value each.
     """
 
     sample_rate: Positive
@@ -33,7 +33,7 @@ class Config:
     hop_length: Positive
     n_mels: Positive
     n_mfcc: Positive
-    duration: PositiveFloat | None = None  # longer is cut at the end, shorter filled with zeros
+    duration: PositiveFloat | None = None  # longer is cut at the end, shorter padded with zeros
     pad: Literal["front", "end"] = "end"
     parts: Annotated[list[Part], Field(min_length=1)] = field(default_factory=lambda: list(get_args(Part)))
 
@@ -42,7 +42,7 @@ class Config:
 
 
 def columns(config: Config) -> np.ndarray:
-    """Where the values of config.parts stand in the frames of `extract`, which have all parts."""
+    """Indices of the values of config.parts in the frames from `extract`, which have all parts."""
     sizes = {"mfcc": config.n_mfcc, "mfcc_delta": config.n_mfcc, "centroid": 1, "contrast": OCTAVES + 1}
     found = places({**sizes, "bandwidth": 1, "rolloff": 1, "zcr": 1, "rms": 1})
     found["low_contrast"] = found["contrast"][:1]
@@ -50,13 +50,13 @@ def columns(config: Config) -> np.ndarray:
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
-    """All features of one utterance, as librosa's functions with their defaults give them.
+    """All features of one utterance, equal to those of librosa's functions with default arguments.
 
     samples: (N,) float32 at config.sample_rate. Returns (T, 2 * n_mfcc + 12) float32, all parts in the order
-    of Part, with T = 1 + N // hop_length, of N after `duration`: frames are centred. librosa's functions are mfcc,
-    delta, spectral_centroid, spectral_contrast, spectral_bandwidth, spectral_rolloff, zero_crossing_rate and rms of
-    librosa.feature; here, for speed, all but the zero-crossing rate come from one spectrum. Raises UserError where N is
-    below n_fft, or T below the derivative's width.
+    of Part, with T = 1 + N // hop_length, where N is the length after `duration` is applied: frames are centred. The
+    functions are mfcc, delta, spectral_centroid, spectral_contrast, spectral_bandwidth, spectral_rolloff,
+    zero_crossing_rate and rms of librosa.feature; here, for speed, all but the zero-crossing rate come from one
+    spectrum. Raises UserError if N is below n_fft, or T below the width of the derivative.
     """
     check_length(samples, config.n_fft, config.sample_rate)
     samples = heard(samples, config)
@@ -78,7 +78,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
 
 def heard(samples: np.ndarray, config: Config) -> np.ndarray:
-    """The samples (N,) that the frames are of: frame t is centred at sample t * hop_length."""
+    """The samples (N,) that the frames cover: frame t is centred at sample t * hop_length."""
     if not config.duration:
         return samples
     return fix_length(samples, round(config.duration * config.sample_rate), config.pad)

@@ -1,8 +1,8 @@
-"""librosa's MFCC, chroma, mel powers, contrast and tonnetz, each averaged over an utterance: one frame.
+"""librosa's MFCC, chroma, mel powers, contrast and tonnetz, averaged over an utterance: one frame.
 
-The 193 values of Issa, Demirci and Yazici 2020. How they call librosa their paper does not say; here it is as in the
-public functions named `extract_feature`, from which such vectors of 193 come: chroma and contrast of the magnitudes
-of the spectrum, tonnetz of the harmonic part of the samples, each with librosa's defaults.
+The 193 values of Issa, Demirci and Yazici 2020. Their paper does not say how librosa is called. We follow the widely
+copied function `extract_feature`, which gives the same 193 values: chroma and contrast of the magnitude spectrum,
+tonnetz of the harmonic part of the signal, each with librosa's defaults.
 """
 
 import warnings
@@ -21,13 +21,13 @@ from ser.spectra import OCTAVES, check_contrast, contrast, default_tables
 
 Part = Literal["mfcc", "chroma", "mel", "contrast", "tonnetz"]
 
-MEDIAN = 31  # frames, and bins, of the medians that pick out the harmonic part
+MEDIAN = 31  # width, in frames and in bins, of the median filters that separate the harmonic part
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """Sizes are in samples. parts: what a system takes of the frame, in this order: n_mfcc cepstral coefficients,
-    12 pitch classes, n_mels mel powers, the contrast of 7 bands, 6 tonal centroids."""
+    """Sizes are in samples. parts: which values of the frame a system uses, in this order: n_mfcc cepstral
+    coefficients, 12 pitch classes, n_mels mel powers, the contrast of 7 bands, 6 tonal centroids."""
 
     sample_rate: Positive
     n_fft: Positive
@@ -41,31 +41,31 @@ class Config:
 
 
 def columns(config: Config) -> np.ndarray:
-    """Where the values of config.parts stand in the frames of `extract`, which have all parts."""
+    """Indices of the values of config.parts in the frames from `extract`, which have all parts."""
     sizes = {"mfcc": config.n_mfcc, "chroma": 12, "mel": config.n_mels, "contrast": OCTAVES + 1, "tonnetz": 6}
     found = places(sizes)
     return np.concatenate([found[part] for part in config.parts])
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
-    """Means of one utterance's features, as librosa's functions with their defaults give them.
+    """Means of one utterance's features, equal to those of librosa's functions with default arguments.
 
     samples: (N,) float32 at config.sample_rate. Returns (1, n_mfcc + n_mels + 25) float32, all parts in the order of
-    Part. For speed all come from one spectrum, the tonnetz from its harmonic part, and only chroma_stft and tonnetz are
-    librosa's own; the others are librosa.feature's mfcc, melspectrogram and spectral_contrast. Raises UserError where
+    Part. For speed, all come from one spectrum, the tonnetz from its harmonic part. Only chroma_stft and tonnetz call
+    librosa; the others reproduce mfcc, melspectrogram and spectral_contrast of librosa.feature. Raises UserError if
     N is below n_fft.
     """
     check_length(samples, config.n_fft, config.sample_rate)
-    import librosa  # takes its time, and has numba compile, which needs a folder that it may write to
+    import librosa  # slow to import, and numba compiles code, for which it needs a writable folder
 
     rate, n_fft, hop_length = config.sample_rate, config.n_fft, config.hop_length
     spectrum = librosa.stft(samples, n_fft=n_fft, hop_length=hop_length)  # (bins, T)
     magnitude = np.abs(spectrum)
     power = (magnitude**2).T @ default_tables(rate, n_fft, config.n_mels)[1]
-    # the transform is linear: that of the mean is the mean of the transforms
+    # the transform is linear, so the mean can be taken first
     mfcc = scipy.fft.dct(decibels(power).mean(0), norm="ortho")[: config.n_mfcc]
     with warnings.catch_warnings():
-        # of silence, which has no tuning, and of speech shorter than the lowest tones' windows, which zeros fill up
+        # silence has no tuning, and speech shorter than the windows of the lowest tones is zero-padded
         warnings.simplefilter("ignore", UserWarning)
         chroma = librosa.feature.chroma_stft(S=magnitude, sr=rate, n_fft=n_fft)
         tones = librosa.istft(
@@ -78,8 +78,8 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
 
 def harmonic(spectrum: np.ndarray) -> np.ndarray:
-    """The part of a spectrum (bins, T) that lasts, as librosa.decompose.hpss gives it, with quicker medians: each
-    cell times its share of the medians along time and along frequency, squared."""
+    """The harmonic part of a spectrum (bins, T), as from librosa.decompose.hpss but with a faster median filter: each
+    cell is weighted by the square of its median along time, over the sum of squares of both medians."""
     import librosa
 
     magnitude, phase = librosa.magphase(spectrum)
@@ -88,10 +88,10 @@ def harmonic(spectrum: np.ndarray) -> np.ndarray:
 
 
 def medians(rows: np.ndarray) -> np.ndarray:
-    """Running median of MEDIAN values along each row of (N, T), mirrored at its ends.
+    """Running median of MEDIAN values along each row of (N, T), mirrored at both ends.
 
-    The rows are filtered as one, for which SciPy has a way that takes a tenth of the time of its two-dimensional one;
-    the mirrored ends between two rows keep their medians separate.
+    The rows are joined into one, since SciPy's one-dimensional filter takes a tenth of the time of its two-dimensional
+    one; the mirrored ends between two rows keep their medians separate.
     """
     half = MEDIAN // 2
     mirrored = np.pad(rows, ((0, 0), (half, half)), mode="symmetric")

@@ -1,87 +1,88 @@
-"""Models: the frames of an utterance -> a score for each class. One module a paper; its name is the `kind` that a
-system file's `model` names, and nothing else has to list it.
+"""Models: the frames of an utterance -> a score for each class. There is one module per paper or classical method; its
+name is the `kind` under `model` in a system file, and it does not have to be registered anywhere.
 
-A module has a `Config`, a pydantic dataclass (`@dataclass(config=strict, frozen=True, kw_only=True)`, of ser.settings)
-whose fields are the keys of the system file's `model`, with their types and limits; a `__post_init__` raises ValueError
-for values that do not go together. A setting that is added later needs a default by which nothing changes.
+A module defines `Config`, a pydantic dataclass (`@dataclass(config=strict, frozen=True, kw_only=True)`, of
+ser.settings) whose fields are the keys of `model` in the system file, with their types and limits; `__post_init__`
+raises ValueError for values that are inconsistent. A setting that is added later needs a default that keeps the old
+behaviour.
 
-A model is a network or a classical one.
+A model is either a network or a classical model.
 
 Networks
 --------
-A network's module has a `Network`, a torch.nn.Module, and the system file has a section `training`.
-ser.learners.network trains it, and ser.networks builds, runs and saves it.
+A network's module defines `Network`, a torch.nn.Module, and the system file has a section `training`. ser.networks
+builds, runs and saves the network, and ser.learners.network trains it.
 
 Network(config, n_features, n_classes[, other sizes])
-    n_features: values of a frame, as the feature and its `parts` give them. Other sizes come with the inputs below. The
-    start of all weights follows from torch's global random numbers. Raises UserError, which names the key and a remedy,
-    where the sizes do not suit the Config.
+    n_features: values per frame, given by the feature and its `parts`. Other sizes come with the inputs below. All
+    initial weights are drawn from torch's global random number generator. Raises UserError, naming the key and a
+    remedy, if the sizes do not match the Config.
 
 forward(frames, lengths[, other inputs]) -> (scores, penalty)
-    frames (B, T, D) float32, normalised, with zeros behind an utterance's own; lengths (B,) int64, of at least 1.
-    scores: before the softmax, (B, classes), or (B, T, classes) where each frame is scored and trained on; an
-    utterance's log-posteriors are then the mean of its frames'. penalty: a scalar that training adds to the
-    cross-entropy; `scores.new_zeros(())` where there is none. With `precision: bfloat16` it runs under autocast.
+    frames: (B, T, D) float32, normalised, zero-padded at the end; lengths: (B,) int64, at least 1. scores: logits,
+    (B, classes), or (B, T, classes) if each frame is scored and trained on; the log-posteriors of an utterance are then
+    the mean over its frames. penalty: a scalar that is added to the cross-entropy in training,
+    `scores.new_zeros(())` for none. With `precision: bfloat16`, forward runs under autocast.
 
-    Padding must not change what an utterance gives: in evaluation its scores are the same in any batch. All that is
-    learned or counted is a parameter or a buffer, and all random numbers are torch's, so that a training goes on from a
-    checkpoint as if it had not stopped.
+    Padding must not affect the result: in evaluation, an utterance gets the same scores in any batch. Everything that
+    is learned or counted must be a parameter or a buffer, and all random numbers must come from torch, so that training
+    resumed from a checkpoint gives the same weights as uninterrupted training.
 
-It may leave out all of these:
+A network may also define:
 
 output
-    The last layer, a torch.nn.Linear or the like. ser.draw_run draws what goes into it, (B, E) or (B, T, E); a network
-    without it cannot be drawn.
+    The last layer, such as a torch.nn.Linear. ser.draw_run plots the input of this layer, (B, E) or (B, T, E), and
+    cannot plot a network without it.
 
-frame_weights(frames, lengths, even=False) -> {name of what attends: weights (B, T)}
-    What each attention gives the frames, for ser.draw_run. Those of one utterance sum to 1, or nearly, over all names
-    together; padding has 0. even: as if all that is attended to weighed the same, to compare with. {} where a setting
-    leaves the attention out.
+frame_weights(frames, lengths, even=False) -> {name: weights (B, T)}
+    The weights that each attention layer, by name, gives to the frames, for ser.draw_run. For each utterance the
+    weights of all layers together sum to about 1; padding gets 0. even: return the weights that equal attention to
+    everything would give, as a baseline. Return {} if attention is switched off.
 
-word_weights(frames, lengths, words, n_words, **others) -> {name of what attends: weights (B, M)}
-    The same of the words, of a network that reads them, from what forward takes, all by name. Another input that can be
-    attended to names its method (ser/inputs/__init__.py, WEIGHTS).
+word_weights(frames, lengths, words, n_words, **others) -> {name: weights (B, M)}
+    The same for words, in a network that reads them. It is called with the arguments of forward, by keyword. Other
+    inputs that can be attended to name their own method (ser/inputs/__init__.py, WEIGHTS).
 
 learns_from_targets
-    Where true, forward is given `targets` (B,), class numbers, in training and never in evaluation.
+    If true, forward also gets `targets` (B,), the class indices; in training only.
 
 Other inputs
-    `Config.extras`, a property or a field, is a tuple of what the network reads beside frames. Each is a module of
-    ser/inputs, brings a size to the constructor and tensors to forward, all by name, and may ask for something that it
-    sets before training:
+    `Config.extras`, a property or a field, is a tuple of the inputs that the network reads besides frames. Each is the
+    name of a module of ser/inputs, which passes a size to the constructor and tensors to forward, all by keyword, and
+    may set attributes of the network before training:
 
-    speakers    n_speakers       speakers (B,), below 0 where training has none such
+    speakers    n_speakers       speakers (B,), negative for speakers who are not in the training set
     words       vocabulary_size  words (B, M), n_words (B,)    needs `Config.words`, the table of transcripts, and
                                                                `words`, a torch.nn.Embedding of `Config.word_size`
     xvectors    xvector_size     xvectors (B, D)               needs the buffers xvector_mean and xvector_deviation (D,)
 
 Classical models
 ----------------
-A classical model's module has a function `estimator`, and the system file no section `training`. ser.learners.classical
-trains, saves and asks it.
+A classical model's module defines a function `estimator`, and the system file has no section `training`.
+ser.learners.classical trains, saves and runs the model.
 
 Config.functionals
-    Statistics of the frames (ser.functionals), one after the other: what the estimator is given of an utterance. The
-    frames are not normalised, but by speaker where the system says so.
+    Statistics of the frames (ser.functionals); concatenated, they are the input of the estimator for an utterance. The
+    frames are not normalised, except per speaker if the system asks for it.
 
-estimator(config, seed) -> a fresh scikit-learn classifier, or a pipeline that ends in one
-    With `predict_proba`, its probabilities are the posteriors; without, the softmax of its `decision_function`.
+estimator(config, seed) -> a new scikit-learn classifier, or a pipeline that ends in one
+    If it has `predict_proba`, those are the posteriors; otherwise they are the softmax of its `decision_function`.
 
-It may leave out all of these:
+The module may also define:
 
 grid(config, n_values) -> {parameter: values}
-    What to choose from, as GridSearchCV has it, for utterances of `n_values` values; by UA in `Config.inner_folds`
-    inner folds of the training part.
+    The parameter grid to search, as for GridSearchCV; n_values is the length of the estimator's input. The values with
+    the best UA in `Config.inner_folds` inner folds of the training set are used.
 
 TRUSTED
-    Types that skops does not load by itself, as scikit-learn's trees: ["sklearn.tree._tree.Tree"].
+    Types that skops does not load by default, such as scikit-learn's trees: ["sklearn.tree._tree.Tree"].
 
 refuse_damaged(estimator)
-    Raise an error where the parts of an estimator that was read from a file do not fit together.
+    Raise an error if the parts of an estimator that was read from a file are inconsistent.
 
 ser/models/logistic.py is the shortest example.
 
-What several networks share is in ser.layers (masks, dropout, the start of weights), ser.recurrent, ser.convolutions,
-ser.windows, ser.segments and ser.functionals; what is there only for speed belongs there too, so that a model reads
-like its paper. ser/models/bledea.py is the shortest example.
+Code shared by networks is in ser.layers (masks, dropout, initialisation), ser.recurrent, ser.convolutions, ser.windows,
+ser.segments and ser.functionals. Code that exists only for speed belongs there too, so that a model reads like its
+paper. ser/models/bledea.py is the shortest network.
 """

@@ -1,7 +1,7 @@
 """Bledea, "Speech emotion recognition with recurrent neural networks", section 4.1: a stacked LSTM.
 
-One vector describes an utterance, and the text does not say how a vector enters an LSTM: as a sequence
-of its values, one a step, or as a sequence of one step. `steps` names both readings.
+An utterance is one vector, and the paper does not say how a vector is fed to an LSTM: as a sequence with one
+value per step, or as a sequence of one step. `steps` selects either reading.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from ser.settings import Positive, Share, strict
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """steps: "values": each value of an utterance's one frame is a step; "frames": each frame is one."""
+    """steps: "values": each value of the utterance's single frame is a step; "frames": each frame is a step."""
 
     steps: Literal["values", "frames"]
     hidden_size: Positive  # of both LSTM layers
@@ -33,7 +33,7 @@ class Network(nn.Module):
         self.config = config
         n_inputs = 1 if config.steps == "values" else n_features
         self.lstm = nn.LSTM(n_inputs, config.hidden_size, num_layers=2, batch_first=True)
-        for bias in (self.lstm.bias_hh_l0, self.lstm.bias_hh_l1):  # Keras has one bias a gate
+        for bias in (self.lstm.bias_hh_l0, self.lstm.bias_hh_l1):  # Keras has one bias per gate
             bias.requires_grad_(False)
         self.dense = nn.Linear(config.hidden_size, config.dense_size)
         self.dropout = Dropout(config.dropout)
@@ -44,11 +44,11 @@ class Network(nn.Module):
         if self.config.steps == "values":
             if frames.shape[1] != 1:
                 raise UserError(
-                    "model.steps: values needs a feature of one frame an utterance, as of kind means; "
-                    "give the model frames"
+                    "model.steps: values needs a feature with one frame per utterance, such as kind means; "
+                    "use such a feature, or steps: frames"
                 )
             frames, lengths = frames.transpose(1, 2), torch.full_like(lengths, frames.shape[2])
         states, _ = self.lstm(frames)
-        last = take(states, (lengths - 1)[:, None])[:, 0]  # padding comes after it, and is not read
+        last = take(states, (lengths - 1)[:, None])[:, 0]  # not affected by the padding, which comes later
         scores = self.output(self.dropout(torch.relu(self.dense(last))))
         return scores, scores.new_zeros(())

@@ -1,7 +1,7 @@
 """Issa, Demirci and Yazici 2020, "Speech emotion recognition with deep convolutional neural networks": convolutions
-along the values of one vector an utterance.
+over the values of one vector per utterance.
 
-Layers and their order are those of public re-implementations.
+The layers and their order follow public re-implementations.
 """
 
 from typing import Annotated
@@ -20,9 +20,9 @@ EPSILON = 1e-3  # of Keras' batch normalisation
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """channels: of the six convolutions. width: of each, in values. pool: of the max-pooling behind the second, in
-    values. dropouts: in front of the pooling, of the last convolution and of the output layer. norm_momentum: share
-    of a batch in the running statistics of the batch normalisation."""
+    """channels: of the six convolutions. width: kernel size of each. pool: factor of the max-pooling after the second.
+    dropouts: before the pooling, the last convolution and the output layer. norm_momentum: weight of a batch in the
+    running statistics of the batch normalisation."""
 
     channels: Annotated[list[Positive], Field(min_length=6, max_length=6)]
     width: Positive
@@ -34,20 +34,20 @@ class Config:
 class Network(nn.Module):
     """frames (B, 1, D), lengths (B,) -> class scores (B, classes), and no penalty.
 
-    The output layer is normalised over the batch, too. In training the scores of a class have deviation 1 in each
-    batch, or the weight that the normalisation has learned: the network cannot grow surer than that, and what it says
-    of an utterance follows from the batch. In evaluation it does not.
+    The scores are batch-normalised, too. In training, the scores of a class therefore have standard deviation 1 in each
+    batch (or the learned weight of the normalisation), which limits how confident the network can get, and the scores
+    of an utterance depend on its batch. In evaluation they do not.
     """
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
         super().__init__()
-        shorter = config.width - 1  # a convolution has no padding
+        shorter = config.width - 1  # convolutions are not padded
         size = (n_features - 2 * shorter) // config.pool - 4 * shorter
         if size < 1:
             needed = config.pool * (4 * shorter + 1) + 2 * shorter
             raise UserError(
-                f"model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with {needed} "
-                f"values or more; this one has {n_features} a frame"
+                f"model.width, model.pool: need a feature with one frame per utterance, such as kind tonal, of at "
+                f"least {needed} values; this one has {n_features}"
             )
         sizes = [1, *config.channels]
         one, two, three, four, five, six = (nn.Conv1d(*sizes[i : i + 2], config.width) for i in range(6))
@@ -70,21 +70,19 @@ class Network(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         if frames.shape[1] != 1:
-            raise UserError(
-                "model.kind: issa needs a feature of one frame an utterance, as of kind tonal; give it that"
-            )
+            raise UserError("model.kind: issa needs a feature with one frame per utterance; use one such as kind tonal")
         scores = self.output_norm(self.output(self.layers(frames)))
         return scores, scores.new_zeros(())
 
 
 class ScoreNorm(nn.BatchNorm1d):
-    """Batch normalisation of scores (B, classes), whose running variance is of the batch itself, as in Keras: PyTorch's
-    is B / (B - 1) times that, which of 16 utterances is much, and of one, as the last batch may have, nothing."""
+    """Batch normalisation of scores (B, classes), with the biased variance of the batch in the running variance, as in Keras.
+    PyTorch's is B / (B - 1) times that: a large difference for 16 utterances, undefined for one."""
 
     def forward(self, scores: Tensor) -> Tensor:
         if not self.training:
             return super().forward(scores)
-        scores = scores.to(self.weight.dtype)  # the running statistics', in mixed precision too
+        scores = scores.to(self.weight.dtype)  # the type of the running statistics, even in mixed precision
         variance, mean = torch.var_mean(scores, 0, correction=0)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)

@@ -1,11 +1,11 @@
 """Le Moine, Obin and Roebel 2021, "Speaker attentive speech emotion recognition": the ACRNN of Chen et al. 2018
-("3-D convolutional recurrent neural networks with attention model"), its output layer regularised, and a second
-one, which learns who speaks, joined to it by self speaker attention.
+("3-D convolutional recurrent neural networks with attention model"), with a regularised output layer, and a
+second ACRNN, trained to recognise the speaker, connected to it by self speaker attention.
 
-An utterance is cut into segments, each of which becomes an embedding; the mean of these, a segment counting by
-its length, is the utterance's. The output layer being linear, its score is the mean of the segments' scores, and
-the class of highest score is the one of highest mean log-posterior. (Chen et al. score each segment by itself and take
-the maximum.)
+An utterance is cut into segments, each of which gives an embedding; the embedding of the utterance is their mean,
+weighted by length. Since the output layer is linear, the score of the utterance is the mean of the segments' scores,
+and the class with the highest score is the one with the highest mean log-posterior. (Chen et al. score each segment
+separately and take the maximum.)
 """
 
 from typing import Literal
@@ -22,17 +22,17 @@ from ser.segments import Activation, Segments
 from ser.settings import NonNegative, Positive, strict
 
 POOL = 2  # in time and in frequency, after the first convolution
-GAP = 2  # steps between the segments of a strip: as far as a convolution of 5 sees
-SLOPE = 0.01  # of the leaky ReLU below 0; Chen et al.'s code
+GAP = 2  # steps between the segments of a strip: the reach of a convolution of width 5
+SLOPE = 0.01  # of the leaky ReLU below 0, from the code of Chen et al.
 Regularisation = Literal["none", "norm", "projection", "penalty", "mean"]
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """segment: frames of one. channels: into which the values of a frame are divided, as bands, their deltas
-    and their deltas' deltas. maps: of each convolution. hidden_size: of one direction of a BLSTM.
-    regularisation: of the output layer, see Output. speaker_weight: of the speakers' cross-entropy in the loss;
-    null: no network for speakers, and plain self attention.
+    """segment: length in frames. channels: number of equal parts of a frame that become input channels, such as
+    bands, deltas and delta-deltas. maps: output channels of each convolution. hidden_size: of one direction of a
+    BLSTM. regularisation: of the output layer, see Output. speaker_weight: weight of the speaker cross-entropy in the
+    loss; null: no speaker network, and plain self attention.
     """
 
     segment: Positive
@@ -46,17 +46,17 @@ class Config:
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What the network takes beside frames."""
+        """Inputs besides frames."""
         return ("speakers",) * (self.speaker_weight is not None)
 
     def __post_init__(self) -> None:
         if not self.maps:
-            raise ValueError("maps: one number at least, of the first convolution")
+            raise ValueError("maps: is empty; give one value per convolution")
 
 
 class Network(nn.Module):
     """frames (B, T, D), lengths (B,), speakers (B,) -> class scores (B, classes), and the penalty: that of the output
-    layer and, of speakers whom training has, their cross-entropy times speaker_weight."""
+    layer, plus speaker_weight times the cross-entropy of the speakers who are in the training set."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int, n_speakers: int = 0) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Network(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor, speakers: Tensor | None = None) -> tuple[Tensor, Tensor]:
         segments = Segments(lengths, self.config.segment, POOL, GAP)
         states, speaker_states = self.read(frames, segments)
-        with torch.autocast(frames.device.type, enabled=False):  # little to do, and scores may be close
+        with torch.autocast(frames.device.type, enabled=False):  # cheap, and scores may be close
             if speaker_states is None:
                 context = self.attention(states, segments.steps)
             else:
@@ -95,8 +95,8 @@ class Network(nn.Module):
         return scores, penalty
 
     def read(self, frames: Tensor, segments: Segments) -> tuple[Tensor, Tensor | None]:
-        """States (S, steps, 2H) of the segments, in float32: of the network for emotions, and of the one for
-        speakers, if there is one."""
+        """States (S, steps, 2H) of the segments, in float32: of the emotion network and of the
+        speaker network (None if there is none)."""
         strip = segments.lay(frames)
         states = self.encoder(strip, segments).float()
         if self.config.speaker_weight is None:
@@ -104,9 +104,9 @@ class Network(nn.Module):
         return states, self.speaker_encoder(strip, segments).float()
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
-        """The attention's weights (B, T) of each frame; with speaker attention, those of the
-        states for emotions (alpha_em) and of the states for speakers (alpha_sp). Half of a step's are a frame's;
-        the other half of an odd last frame's belongs to the zero that it is pooled with."""
+        """The attention's weights (B, T) of each frame; with speaker attention, the weights
+        of the emotion states (alpha_em) and of the speaker states (alpha_sp). A step's weight is split between its two
+        frames; an odd last frame is pooled with a zero, which gets the other half."""
         segments = Segments(lengths, self.config.segment, POOL, GAP)
         states, speaker_states = self.read(frames, segments)
         if even:
@@ -121,10 +121,10 @@ class Network(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Convolutions, a linear layer and a BLSTM (section 2.2.1), of all segments of a batch at once.
+    """Convolutions, a linear layer and a BLSTM (section 2.2.1), for all segments of a batch at once.
 
-    The segments stand one behind the other in a strip, and the maps between them are set to zero before each
-    convolution, so that each meets at its ends the zeros that it would meet alone.
+    The segments are concatenated in a strip, and the gaps between them are set to zero before each convolution, so that
+    each segment sees the same zero padding as on its own.
     """
 
     def __init__(self, config: Config, n_features: int) -> None:
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         if n_features % config.channels:
             raise UserError(
                 f"model.channels: {config.channels} does not divide the {n_features} values of a frame; "
-                "take one more than the feature's derivatives"
+                "it should be one more than the feature's derivatives"
             )
         self.channels = config.channels
         sizes = [config.channels, *config.maps]
@@ -143,12 +143,12 @@ class Encoder(nn.Module):
         self.linear = nn.Linear(bands * sizes[-1], config.linear_size)
         self.blstm = BLSTM(config.linear_size, config.hidden_size)
         self.apply(keras_init)
-        for convolution in self.convolutions:  # six in a row would let the maps fade (He et al. 2015)
+        for convolution in self.convolutions:  # or six layers would make the activations vanish (He et al. 2015)
             nn.init.kaiming_uniform_(convolution.weight, SLOPE, nonlinearity="leaky_relu")
         self.to(memory_format=torch.channels_last)
 
     def forward(self, strip: Tensor, segments: Segments) -> Tensor:
-        """strip (POOL * steps, D) -> states (S, steps, 2H), zero behind a segment's own."""
+        """strip (POOL * steps, D) -> states (S, steps, 2H), zero after the end of a segment."""
         between = segments.between()
         maps = strip.view(1, len(strip), self.channels, -1).transpose(2, 3)  # channels last
         maps = maps.permute(0, 3, 1, 2)
@@ -162,7 +162,7 @@ class Encoder(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Equations 1 and 2: states (S, T, d) and numbers (S,) of steps -> context (S, d)."""
+    """Equations 1 and 2: states (S, T, d) and number of steps (S,) -> context (S, d)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -173,17 +173,17 @@ class SelfAttention(nn.Module):
         return weighted(states, self.weights(states, steps))
 
     def weights(self, states: Tensor, steps: Tensor) -> Tensor:
-        """(S, T), equation 1; over a segment's own steps they sum to 1."""
+        """(S, T), equation 1; they sum to 1 over the steps of a segment."""
         return masked_softmax(self.score(states)[:, :, 0], steps)
 
 
 class SpeakerAttention(nn.Module):
-    """Self speaker attention, equations 3 to 7: states of both networks (S, T, d) each, zero behind a segment's
-    own steps, and the numbers (S,) of these -> context (S, d).
+    """Self speaker attention, equations 3 to 7: states of both networks, (S, T, d) each, zero after the end of a
+    segment, and the number of steps (S,) -> context (S, d).
 
-    W_em^q has a value for each step of a whole segment; a shorter one has its first ones, and the T under the
-    root of equation 5 is its own. Equation 4 has W_em^q where its text and its sizes ask for W_em^k. Equation 7
-    gives d values, where the text says 2d.
+    W_em^q has one value per step of a full segment; a shorter one uses the first of them, and its own length as T in
+    the square root of equation 5. Equation 4 is printed with W_em^q, but its text and dimensions require W_em^k.
+    Equation 7 gives d values, although the text says 2d.
     """
 
     def __init__(self, size: int, n_steps: int) -> None:
@@ -197,15 +197,15 @@ class SpeakerAttention(nn.Module):
 
     def forward(self, states: Tensor, speaker_states: Tensor, steps: Tensor) -> Tensor:
         own, speaker = self.weights(states, speaker_states, steps).chunk(2, 1)
-        # W^v is taken out of the sum of equation 7: the same, for one vector in place of T
+        # W^v is moved out of the sum in equation 7: the same result, applied to one vector instead of T
         return self.value(weighted(states, own)) + self.speaker_value(weighted(speaker_states, speaker))
 
     def weights(self, states: Tensor, speaker_states: Tensor, steps: Tensor) -> Tensor:
-        """(S, 2T), equations 3 to 6: of its own steps, then of the speaker's; both together sum to 1."""
+        """(S, 2T), equations 3 to 6: first the emotion states, then the speaker states; together they sum to 1."""
         n_steps = states.shape[1]
         query = F.linear(states.transpose(1, 2), self.query.weight[:, :n_steps])  # (S, d, 1)
         own = self.score(states)[:, :, 0]
-        # q^T (h W)^T = h (W^T q), which needs no keys
+        # q^T (h W)^T = h (W^T q), so keys need not be computed
         asked = query[:, :, 0] @ self.speaker_key.weight  # (S, d)
         speaker = (speaker_states @ asked[:, :, None])[:, :, 0] / steps[:, None] ** 0.5
         inside = mask(steps, n_steps).repeat(1, 2)
@@ -214,12 +214,12 @@ class SpeakerAttention(nn.Module):
 
 
 def weighted(states: Tensor, weights: Tensor) -> Tensor:
-    """Sum (S, d) of states (S, T, d), each times its weight (S, T)."""
+    """Sum (S, d) of states (S, T, d), weighted by (S, T)."""
     return (weights[:, None] @ states)[:, 0]
 
 
 class Embedding(nn.Module):
-    """The fully connected layer behind the attention, with batch normalisation (Chen et al.)."""
+    """The fully connected layer after the attention, with batch normalisation (Chen et al.)."""
 
     def __init__(self, size: int, embedding_size: int) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class Embedding(nn.Module):
         keras_init(self.linear)
 
     def forward(self, context: Tensor) -> Tensor:
-        if len(context) == 1:  # no variance: as in evaluation
+        if len(context) == 1:  # no variance: use the running statistics
             norm = self.norm
             vectors = F.batch_norm(
                 self.linear(context),
@@ -246,15 +246,15 @@ class Embedding(nn.Module):
 class Output(nn.Module):
     """The classification layer (section 2.4): embeddings (B, E) -> scores (B, K) and a penalty.
 
-    Equation 8 asks, of the weights W^c of each of K classes and the embeddings x_i of a batch of N,
-    |W^c|_1 = N / (K |sum x_i|_1). How, it does not say:
+    For the weights W^c of each of K classes and the embeddings x_i of a batch of N, equation 8 requires
+    |W^c|_1 = N / (K |sum x_i|_1). The paper does not say how this is enforced:
 
-    norm: reparametrised. W^c is a free vector over its norm, times what equation 8 says; gradients go through
-    all of it. projection: W^c is scaled to that norm before each batch. penalty: the squares of what |W^c|_1 is
-    off are added to the loss. mean: what the text wants of it, that all classes are output alike, itself: the sum
-    of the scores W^c x_i of a batch is N / K, the same for each class. none: no constraint, and a bias, which
-    the others do without, since it could favour a class. In evaluation a running mean of the training's batches
-    stands for the batch, and there is no penalty.
+    norm: by reparametrisation. W^c is a free vector divided by its norm, times the norm of equation 8; gradients go
+    through all of this. projection: W^c is rescaled to that norm before each batch. penalty: the squared deviations
+    of |W^c|_1 from it are added to the loss. mean: enforces the purpose given in the text, that all classes are
+    equally likely to be output: the scores W^c x_i of a batch sum to N / K for each class. none: no constraint, and a
+    bias, which the others omit because it could favour a class. In evaluation, a running mean over training batches
+    replaces the mean of the batch, and there is no penalty.
     """
 
     def __init__(self, size: int, n_classes: int, regularisation: Regularisation) -> None:
@@ -285,11 +285,11 @@ class Output(nn.Module):
         return F.linear(embeddings, weight, self.linear.bias), penalty
 
     def batch_mean(self, embeddings: Tensor) -> Tensor:
-        """Mean (E,) of the embeddings; in evaluation, of the training's last batches."""
+        """Mean (E,) of the embeddings; in evaluation, the running mean from training."""
         if not self.training:
             return self.mean
         mean = embeddings.mean(0)
-        with torch.no_grad():  # as batch normalisation does, but that it starts with the first batch's
+        with torch.no_grad():  # as in batch normalisation, but initialised with the first batch
             self.mean.lerp_(mean, 0.1 if self.n_batches else 1.0)
             self.n_batches += 1
         return mean

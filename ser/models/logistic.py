@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on statistics of the frames, its penalty chosen inside the training part."""
+"""Multinomial logistic regression on statistics of the frames, with the penalty chosen within the training set."""
 
 from typing import Annotated, Any
 
@@ -11,13 +11,13 @@ from sklearn.preprocessing import StandardScaler
 from ser.functionals import Name
 from ser.settings import PositiveFloat, strict
 
-ITERATIONS = 1000  # at most; scikit-learn's 100 may be too few for many functionals
+ITERATIONS = 1000  # maximum; scikit-learn's 100 may be too few with many functionals
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """cost: inverse strengths of the L2 penalty to choose from. inner_folds: of the choice; as many as there are
-    groups where those are fewer."""
+    """cost: inverse strengths of the L2 penalty to choose from. inner_folds: number of inner folds for the
+    choice, at most one per group."""
 
     functionals: Annotated[list[Name], Field(min_length=1)]
     cost: Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -25,10 +25,10 @@ class Config:
 
 
 def estimator(config: Config, seed: int) -> Pipeline:
-    """A regression that is to be fitted. Classes are weighted by the inverse of their number."""
+    """An unfitted regression. Classes are weighted by the inverse of their frequency."""
     return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=ITERATIONS))
 
 
 def grid(config: Config, n_values: int) -> dict[str, list[Any]]:
-    """What to choose from."""
+    """The parameter grid."""
     return {"logisticregression__C": config.cost}

@@ -1,8 +1,9 @@
 """Mirsamadi, Barsoum and Zhang 2017, "Automatic speech emotion recognition using recurrent neural networks
-with local attention": dense layers, a BLSTM, and ways to come from frames to the utterance (Fig. 1).
+with local attention": dense layers, a BLSTM, and several ways of pooling frames (Fig. 1).
 
 The DNN of Table 2 has no BLSTM and pools by fixed functionals (Fig. 1 a). Of the RNNs of Table 3, those on
-raw spectra have both parts; on descriptors, which the dense layers are there to learn, the BLSTM alone.
+raw spectra have dense layers and a BLSTM; those on descriptors have only the BLSTM, since the dense layers are
+meant to learn descriptors.
 """
 
 from dataclasses import field
@@ -21,11 +22,11 @@ from ser.settings import Positive, Share, strict
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """dense_sizes: of ReLU layers, in order. hidden_size: of one direction of the BLSTM; null: none.
+    """dense_sizes: of the ReLU layers, in order. hidden_size: of one direction of the BLSTM; null: no BLSTM.
 
-    pooling: "frames": each frame is scored, and trained on (section 2.1, Fig. 1 b); "final": the last state of
-    each direction (2.2, c); "attention": the weighted mean of section 2.4 (e); "functionals": those named, of
-    each value over time (a; "mean" alone: 2.3, d).
+    pooling: "frames": each frame is scored and trained on (section 2.1, Fig. 1 b); "final": the last state of
+    each direction (2.2, c); "attention": the weighted mean of section 2.4 (e); "functionals": the functionals
+    below, of each value over time (a; "mean" alone: 2.3, d).
     """
 
     dense_sizes: list[Positive]
@@ -38,11 +39,11 @@ class Config:
         if self.pooling == "final" and not self.hidden_size:
             raise ValueError("pooling: final needs a BLSTM; give hidden_size")
         if (self.pooling == "functionals") != bool(self.functionals):
-            raise ValueError("functionals: name some where pooling is functionals, and there alone")
+            raise ValueError("functionals: required if pooling is functionals, and not allowed otherwise")
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,) -> class scores, (B, classes) or, where each frame is scored, (B, T, classes); and
+    """frames (B, T, D), lengths (B,) -> class scores, (B, classes) or, if each frame is scored, (B, T, classes); and
     no penalty."""
 
     def __init__(self, config: Config, n_features: int, n_classes: int) -> None:
@@ -75,7 +76,7 @@ class Network(nn.Module):
         return self.output(pooled), frames.new_zeros(())
 
     def read(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What is pooled, y of equation 1 (B, T, H), and the last states (B, H) of a BLSTM."""
+        """The steps to be pooled, y of equation 1 (B, T, H), and the last states (B, H) of the BLSTM, if any."""
         steps = self.dense(frames)
         if not self.config.hidden_size:
             return steps, None
@@ -87,7 +88,7 @@ class Network(nn.Module):
         return masked_softmax(self.attention(steps)[:, :, 0].float(), lengths)
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
-        """The attention's weight (B, T) of each frame; even: of steps that weigh the same."""
+        """The attention's weight (B, T) of each frame; even: the weights if all steps were equal."""
         if self.config.pooling != "attention":
             return {}
         steps, _ = self.read(frames, lengths)

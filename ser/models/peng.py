@@ -1,6 +1,6 @@
 """Peng et al. 2021, "Efficient speech emotion recognition using multi-scale CNN and attention": convolutions of
-several widths over frames and over words, statistics of each over time, and attention of the audio's statistics
-to the words. Each part can be left out (Tables 1 and 2)."""
+several widths over frames and over words, statistical pooling of each over time, and attention from the audio
+statistics to the words. Each part can be left out (Tables 1 and 2)."""
 
 from typing import Literal
 
@@ -18,10 +18,10 @@ Pooling = Literal["max", "mean", "deviation"]
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """audio_kernels, text_kernels: widths, in frames and in words; none: that side is not read. filters: of each
-    width. audio_pooling, text_pooling: the statistical pooling unit (section 3.2). words: the table that is read.
-    swem: poolings of the words' vectors themselves (section 3.4). attention: section 3.3. reduced_size: of the
-    layer before the output.
+    """audio_kernels, text_kernels: widths, in frames and in words; if empty, that modality is not used. filters: per
+    width. audio_pooling, text_pooling: the statistical pooling unit (section 3.2). words: the table of transcripts
+    to read. swem: pool the word vectors themselves, too (section 3.4). attention: section 3.3. reduced_size: of
+    the layer before the output.
     """
 
     audio_kernels: list[Positive]
@@ -39,25 +39,25 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.audio_kernels and not self.text_kernels:
-            raise ValueError("audio_kernels: give some, or text_kernels: nothing is read")
+            raise ValueError("audio_kernels and text_kernels are both empty; give at least one of them")
         for side in ("audio", "text"):
             if bool(getattr(self, f"{side}_kernels")) != bool(getattr(self, f"{side}_pooling")):
-                raise ValueError(f"{side}_pooling: name some where there are {side}_kernels, and there alone")
+                raise ValueError(f"{side}_pooling: required with {side}_kernels, and not allowed without")
         if bool(self.text_kernels) != bool(self.words):
-            raise ValueError("words: name the table where there are text_kernels, and there alone")
+            raise ValueError("words: required with text_kernels, and not allowed without")
         if self.swem and not self.words:
-            raise ValueError("swem: false: there are no words")
+            raise ValueError("swem: needs words; set swem: false, or words to a table")
         if self.attention and len(self.audio_kernels) != len(self.text_kernels):
-            raise ValueError("attention: needs as many audio_kernels as text_kernels, for a product of the two")
+            raise ValueError("attention: needs as many audio_kernels as text_kernels")
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What is read beside frames."""
+        """Inputs besides frames."""
         return ("words",) * bool(self.words) + ("xvectors",) * self.xvectors
 
 
 class Network(nn.Module):
-    """frames (B, T, D), lengths (B,), words (B, M), n_words (B,), xvectors (B, X), as far as the settings ask for
+    """frames (B, T, D), lengths (B,), words (B, M), n_words (B,), xvectors (B, X), as far as the settings use
     them -> class scores (B, classes), and no penalty."""
 
     def __init__(
@@ -111,8 +111,8 @@ class Network(nn.Module):
         return self.output(self.dropout(reduced)), frames.new_zeros(())
 
     def attend(self, contexts: Tensor, maps: Tensor, n_words: Tensor) -> tuple[Tensor, Tensor]:
-        """Equations 4 to 6, in float32: the weights (B, poolings, M) of the words' maps (B, M, filters), and what
-        they pick (B, poolings * filters). contexts (B, poolings * filters): the audio's statistics."""
+        """Equations 4 to 6, in float32: the weights (B, poolings, M) of the text maps (B, M, filters), and the
+        weighted sums (B, poolings * filters). contexts (B, poolings * filters): the audio statistics."""
         with torch.autocast(maps.device.type, enabled=False):
             contexts = contexts.unflatten(1, (len(self.config.audio_pooling), -1))
             scores = contexts @ maps.transpose(1, 2)
@@ -122,7 +122,7 @@ class Network(nn.Module):
     def word_weights(
         self, frames: Tensor, lengths: Tensor, words: Tensor, n_words: Tensor, **_: Tensor
     ) -> dict[str, Tensor]:
-        """The weight (B, M) of each word, by the statistic of the audio that attends to it; {} without attention."""
+        """The weight (B, M) of each word, for each audio statistic that attends to it; {} without attention."""
         if not self.config.attention:
             return {}
         contexts = pool_each(self.audio(frames, lengths), lengths, self.config.audio_pooling)
@@ -132,8 +132,8 @@ class Network(nn.Module):
 
 
 class MultiScale(nn.Module):
-    """Section 3.1, equations 1 and 2: steps (B, T, D), lengths (B,) -> (B, T, filters of all widths); what stands
-    behind an utterance's own means nothing. The maps are as long as the utterance, which zeros surround."""
+    """Section 3.1, equations 1 and 2: steps (B, T, D), lengths (B,) -> (B, T, filters of all widths); steps in
+    the padding are meaningless. The input is zero-padded to keep its length."""
 
     def __init__(self, size: int, kernels: list[int], filters: int) -> None:
         super().__init__()

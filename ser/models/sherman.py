@@ -1,9 +1,9 @@
 """Sherman et al., "Study of speech emotion recognition using BLSTM with attention", section II-B.
 
-Windows of the spectrogram go through convolutions that turn each into a vector; a BLSTM reads the
-vectors; attention sums its states; a linear layer scores the classes. Convolutions and attention can be
-left out (Table IV). Where the text and the authors' code disagree, egs/ravdess/conf/sherman has the code's
-reading and conf/sherman_text the text's; the README there says which is which.
+Convolutions turn each window of the spectrogram into a vector; a BLSTM reads the vectors; attention takes a
+weighted sum of its states; a linear layer scores the classes. Convolutions and attention can be left out
+(Table IV). Where the paper and the authors' code disagree, egs/ravdess/conf/sherman follows the code and
+conf/sherman_text the paper; the README there lists the differences.
 """
 
 from typing import Annotated, Literal
@@ -23,9 +23,9 @@ from ser.windows import cut, of_frames
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """window and hop in frames. channels: of each convolution; none: the BLSTM reads the windows
-    themselves. pools: one max-pooling, in time and in frequency, a convolution. norm_momentum: share
-    of a batch in the running statistics of the batch normalisation."""
+    """window and hop in frames. channels: of each convolution; if empty, the BLSTM reads the
+    windows themselves. pools: max-pooling factor after each convolution, in time and frequency. norm_momentum:
+    weight of a batch in the running statistics of the batch normalisation."""
 
     window: Positive
     hop: Positive
@@ -35,12 +35,12 @@ class Config:
     activation: Literal["elu", "relu"]
     dropout: Share
     hidden_size: Positive  # of one direction of the BLSTM
-    attention_size: Positive | None  # None: the last state alone goes on to the output
+    attention_size: Positive | None  # null: no attention; only the last state feeds the output
     state_l1: NonNegative  # weight of the L1 norm of the BLSTM's outputs in the loss
 
     def __post_init__(self) -> None:
         if len(self.pools) != len(self.channels):
-            raise ValueError(f"pools: {len(self.pools)} values for the {len(self.channels)} of channels")
+            raise ValueError(f"pools: {len(self.pools)} values, but channels has {len(self.channels)}; give as many")
 
 
 class Network(nn.Module):
@@ -78,13 +78,13 @@ class Network(nn.Module):
             context = (self.attend(states, n_windows)[:, :, None] * states).sum(1)
             result, penalised = torch.cat((context, last), 1), [states, last, cells]
         scores = self.output(result)
-        # Keras' activity regulariser: of all that its LSTM gives, which is what the rest of the network takes of it
+        # Keras' activity regulariser covers everything that the LSTM returns, which is all that the network uses of it
         norm = sum(values.float().abs().sum() for values in penalised) if self.config.state_l1 else scores.new_zeros(())
         return scores, self.config.state_l1 * norm / len(frames)
 
     def frame_weights(self, frames: Tensor, lengths: Tensor, even: bool = False) -> dict[str, Tensor]:
-        """The attention's weight (B, T) of each frame, spread from its windows; even: of windows that weigh the
-        same."""
+        """The attention's weight (B, T) of each frame, spread from its windows; even: the weights if all
+        windows were equal."""
         if not self.config.attention_size:
             return {}
         (states, _, _), n_windows = self.read(frames, lengths)
@@ -93,26 +93,26 @@ class Network(nn.Module):
         return {"attention": of_frames(weights, lengths, window, hop, frames.shape[1])}
 
     def read(self, frames: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-        """What the BLSTM gives: its states (B, W, 2H), the last ones and the last cells (B, 2H); and the numbers
-        (B,) of windows."""
+        """Output of the BLSTM: its states (B, W, 2H), the last states and the last cells (B, 2H); and the number of
+        windows (B,)."""
         windows, n_windows = cut(frames, lengths, self.config.window, self.config.hop)
         return self.blstm(self.embed(windows, n_windows), n_windows), n_windows
 
     def embed(self, windows: Tensor, n_windows: Tensor) -> Tensor:
-        """(B, W, window, D) -> (B, W, vector). Only real windows are convolved: those that pad the
-        batch would count in the batch normalisation."""
+        """(B, W, window, D) -> (B, W, vector). Only real windows are convolved, since padding must
+        not enter the batch statistics."""
         if not self.config.channels:
             return windows.flatten(2)
         real = mask(n_windows, windows.shape[1])
-        maps = windows[real][..., None].permute(0, 3, 1, 2)  # strides that say channels last
+        maps = windows[real][..., None].permute(0, 3, 1, 2)  # in channels-last memory format
         vectors = self.blocks(maps)
         padded = vectors.new_zeros(*real.shape, vectors[0].numel())
         padded[real] = vectors.flatten(1)
         return padded
 
     def attend(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Weights (B, W) of the states: energies over the root of the attention's size (the authors'
-        code), softmax over the utterance's own windows."""
+        """Weights (B, W) of the states: energies divided by the root of attention_size (the authors' code),
+        softmax over the windows of the utterance."""
         energies = self.attention(states)[:, :, 0] / self.attention[0].out_features ** 0.5
         return masked_softmax(energies.float(), lengths)
 
@@ -120,9 +120,9 @@ class Network(nn.Module):
 class Block(nn.Module):
     """Convolution 3x3, batch normalisation, activation, max-pooling, dropout.
 
-    The pooling stands before the activation: both activations never fall, so the result is the same,
-    and they have pool**2 times less to do. (N, C, time, bands) -> (N, C', time / pool, bands / pool),
-    sizes rounded up as with Keras' padding="same".
+    Pooling comes before the activation: both activations are monotonic, so the result is the same with
+    pool**2 times less work. (N, C, time, bands) -> (N, C', time / pool, bands / pool),
+    sizes rounded up, as with Keras' padding="same".
     """
 
     def __init__(self, in_channels: int, out_channels: int, pool: int, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""RBF support vector machine on statistics of the frames, its settings chosen inside the training part."""
+"""RBF support vector machine on statistics of the frames, with parameters chosen within the training set."""
 
 from typing import Annotated, Any
 
@@ -14,9 +14,9 @@ from ser.settings import PositiveFloat, strict
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
-    """cost and gamma: values to choose from; gamma is divided by the number of functionals, so that
-    1 is scikit-learn's "scale" for features of unit variance. inner_folds: of the choice; as many as
-    there are groups where those are fewer."""
+    """cost and gamma: values to choose from; gamma is divided by the number of inputs, so that
+    1 is scikit-learn's "scale" for features of unit variance. inner_folds: number of inner folds for the
+    choice, at most one per group."""
 
     functionals: Annotated[list[Name], Field(min_length=1)]
     cost: Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -25,17 +25,17 @@ class Config:
 
 
 def estimator(config: Config, seed: int) -> Pipeline:
-    """A machine that is to be fitted. Classes are weighted by the inverse of their number."""
+    """An unfitted SVM. Classes are weighted by the inverse of their frequency."""
     return make_pipeline(StandardScaler(), SVC(class_weight="balanced", break_ties=True, cache_size=500))
 
 
 def grid(config: Config, n_values: int) -> dict[str, list[Any]]:
-    """What to choose from, for utterances of `n_values` values."""
+    """The parameter grid; n_values: length of the input."""
     return {"svc__C": config.cost, "svc__gamma": [gamma / n_values for gamma in config.gamma]}
 
 
 def refuse_damaged(machine: Pipeline) -> None:
-    """Raise an error where the parts of a machine do not fit together: libsvm relies on them, and would crash."""
+    """Raise an error if the parts of an SVM are inconsistent, since libsvm does not check them and would crash."""
     svc = machine.steps[1][1]
     n_classes, n_vectors = len(svc.classes_), len(svc.support_vectors_)
     n_pairs = n_classes * (n_classes - 1) // 2
@@ -46,4 +46,4 @@ def refuse_damaged(machine: Pipeline) -> None:
     wrong = [name for name, size in sizes.items() if getattr(svc, name).size != size]
     wrong += ["support_vectors_"] * (svc.support_vectors_.shape[1:] != (machine.n_features_in_,))
     if wrong or svc.kernel != "rbf" or svc._n_support.sum() != n_vectors or (svc._n_support < 0).any():
-        raise ValueError("its parts do not fit together")
+        raise ValueError("its parts are inconsistent")

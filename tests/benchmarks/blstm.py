@@ -1,7 +1,7 @@
-"""Time of the BLSTM forward and backward on lengths like IEMOCAP's, three ways, in one process.
+"""Time of a forward and backward pass of the BLSTM in three versions, for lengths like IEMOCAP's, in one process.
 
-ours: ser.recurrent.BLSTM. packed: torch's bidirectional LSTM on packed sequences, the same function.
-padded: the same on padding, which is wrong for the backward direction and only a bound.
+ours: ser.recurrent.BLSTM. packed: torch's bidirectional LSTM on packed sequences, which gives the same result.
+padded: torch's LSTM on padded sequences, which is wrong for the backward direction and serves only as a bound.
 
     python tests/benchmarks/blstm.py [--lengths TSV] [--batches 3]
 """
@@ -63,7 +63,7 @@ def timed(way: Callable[[Tensor, Tensor], Tensor], batch: Tensor, sizes: Tensor)
 
 
 def read_lengths(path: str | None) -> dict[str, int]:
-    """Frames of 10 ms of every utterance."""
+    """Number of 10 ms frames of every utterance."""
     if path is None:
         drawn = np.random.default_rng(1).lognormal(np.log(3.6), 0.65, 5531).clip(0.6, 34)
         return {f"utt{number}": int(100 * seconds) for number, seconds in enumerate(drawn)}

@@ -1,17 +1,17 @@
-"""CPU seconds an epoch of training takes: ours, and a plain PyTorch version of the same network.
+"""CPU seconds per training epoch: ours, and a plain PyTorch version of the same network.
 
-ours: ser.networks and ser.batches, as ser.train's loop has them, in the system's own precision; a batch is
-read from an archive and normalised at each step, and that counts. plain: the networks below, which use
-nothing of ser/models, in float32 and, where the system's precision is bfloat16, in that too; its batches
-lie in memory, normalised; its optimiser is ours, the fused one. One process, the same random features for all; at each step the ways take turns,
-so that other work on the machine hits all of them; the time is that of the processor, of all threads together. An epoch is taken for the median step times the number
-of batches: noisy copies that a system's `augment` asks for count, the last, smaller batch counts in full;
-the test set, checkpoints and logs are left out.
+ours: ser.networks and ser.batches, used as in the training loop, in the precision of the system; reading a batch
+from an archive and normalising it is included. plain: the networks below, which use nothing from ser/models, in
+float32 and, if the precision of the system is bfloat16, also in bfloat16; their batches are in memory and already
+normalised; the optimiser is the same fused one. Both run in one process on the same random features, and alternate at
+each step, so that other load on the machine affects both alike. Times are CPU times, summed over threads. The time of
+an epoch is the median step time times the number of batches: noisy copies from `augment` are included, the smaller last
+batch counts as a full one, and the test set, checkpoints and logs are left out.
 
-Before it is timed, the plain network gets our weights, and must give the same scores and penalty in float32
-without dropout, in training and in evaluation. One thing differs: torch's LSTM trains a second bias a gate,
-which Keras', and so ours, has not; it starts at zero here, and is left out where parameters are counted.
-path.sh has torch keep large tensors in the heap, and the plain version gains by that as well.
+Before timing, the plain network gets our weights, and must give the same scores and penalty in float32 without
+dropout, in training and in evaluation. One difference remains: torch's LSTM trains a second bias per gate, which Keras'
+and ours do not have; it is initialised to zero, and not counted as a parameter. path.sh makes torch keep large tensors
+on the heap, which also speeds up the plain version.
 
     . ./path.sh; python tests/benchmarks/epoch.py --threads 1 egs/ravdess/conf/sherman/*.yaml
     python tests/benchmarks/epoch.py --utterances 2100 egs/tess/conf/bledea/mel*.yaml
@@ -41,7 +41,7 @@ CLASSES = 7
 
 
 class PlainSherman(nn.Module):
-    """Sherman et al.'s network in the paper's order: frames (B, T, D) of one length -> scores (B, classes)
+    """Sherman et al.'s network, with layers in the order of the paper: frames (B, T, D) of one length -> scores (B, classes)
     and penalty."""
 
     def __init__(self, config: sherman.Config, n_features: int, n_classes: int) -> None:
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def measure(system: System, n_utterances: int, n_steps: int) -> tuple[int, dict[str, list[float]]]:
-    """Number of trained parameters, and the seconds of each step of each way, ours first."""
+    """Number of trained parameters, and the seconds of each step of each version, ours first."""
     settings = system.training
     n_frames, n_features = feature_shape(system)
     torch.manual_seed(1)
@@ -183,7 +183,7 @@ def measure(system: System, n_utterances: int, n_steps: int) -> tuple[int, dict[
 
 
 def update(optimiser: torch.optim.Optimizer, scores: Tensor, penalty: Tensor, targets: Tensor) -> None:
-    """The rest of a training step after the forward pass, and what a log wants to know of it."""
+    """The rest of a training step after the forward pass, including the values that are logged."""
     loss = F.cross_entropy(scores, targets) + penalty
     if not torch.isfinite(loss):
         raise SystemExit(f"the loss is {loss.item()}")
@@ -200,7 +200,7 @@ def plain_network(system: System, n_features: int) -> nn.Module:
 
 
 def check_same(system: System, n_frames: int, n_features: int) -> None:
-    """Raise AssertionError where ours and plain with the same weights do not give the same."""
+    """Raise AssertionError if ours and plain with the same weights give different results."""
     system = replace(system, model=replace(system.model, dropout=0.0))
     ours, plain = (
         networks.build(system, {"n_features": n_features, "n_classes": CLASSES}),
@@ -208,10 +208,10 @@ def check_same(system: System, n_frames: int, n_features: int) -> None:
     )
     second_biases = sum(p.numel() for name, p in plain.named_parameters() if "bias_hh" in name)
     assert networks.count_parameters(ours) == networks.count_parameters(plain) - second_biases, system.name
-    # the layers come in the same order in both
+    # both have the same order of layers
     plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
     frames = torch.randn(3, n_frames, n_features)
-    for training in (True, False):  # training moves the batch normalisation's running statistics
+    for training in (True, False):  # training updates the running statistics of the batch normalisation
         with torch.no_grad():
             given = plain.train(training)(frames)
             expected = ours.train(training)(frames, torch.full((3,), n_frames))
@@ -219,7 +219,7 @@ def check_same(system: System, n_frames: int, n_features: int) -> None:
 
 
 def feature_shape(system: System) -> tuple[int, int]:
-    """Frames and values a frame of an utterance."""
+    """Number of frames, and of values per frame, of an utterance."""
     feature = system.feature
     if kind_of(feature) == "means":
         sizes = {"mel": feature.n_mels, "mfcc": feature.n_mfcc, "zcr": 1, "rms": 1}

@@ -1,22 +1,21 @@
-"""F0 of ser.features.lld, and of others, against Praat's at the same times.
+"""F0 of ser.features.lld and of other trackers, compared with Praat's at the same times.
 
-The reference is Praat's `Sound: To Pitch` with its defaults, 75 to 600 Hz, a value every 10 ms, on the
-samples that all hear: 16 kHz. The others: ours; Praat on the recording at its own rate; openSMILE's emobase,
-not smoothed; librosa's pyin and yin; torchaudio's detect_pitch_frequency. The last two do not tell voiced
-from unvoiced. What is left open is as each agrees best: windows of 32 ms for librosa (of 64 and 128 ms it
-loses 10 and 20 points), a median of 10 values for torchaudio, whose values come 20 ms early, and emobase,
-whose values come 20 ms late, both moved.
+The reference is Praat's `Sound: To Pitch` with its defaults, 75 to 600 Hz, one value every 10 ms, on the 16 kHz
+samples that all trackers get. The others: ours; Praat on the recording at its original rate; openSMILE's emobase
+without smoothing; librosa's pyin and yin; torchaudio's detect_pitch_frequency. The last two do not decide between
+voiced and unvoiced. Free settings are chosen for the best agreement: windows of 32 ms for librosa (64 and 128 ms lose
+10 and 20 points), a median of 10 values for torchaudio. torchaudio's values come 20 ms early and emobase's 20 ms late;
+both are shifted.
 
-semitone, gross, cents: of the frames that both call voiced, the shares within a semitone of Praat and more
-than 20 % off it, and the median distance. missed, false, voicing: the share of Praat's voiced frames that
-are unvoiced here, of its unvoiced ones that are voiced, and of all frames that are either. speed: times real
-time, by processor time.
+semitone, gross, cents: among the frames that both call voiced, the shares within a semitone of Praat and more than
+20 % off, and the median distance. missed, false, voicing: the share of Praat's voiced frames that are unvoiced here,
+of its unvoiced frames that are voiced here, and of all frames with either error. speed: times real time, in CPU time.
 
     python -m ser.prepare_data ravdess .../ravdess /tmp/ravdess
     OMP_NUM_THREADS=1 python tests/benchmarks/f0.py /tmp/ravdess --trackers ours praat emobase yin
     OMP_NUM_THREADS=1 python tests/benchmarks/f0.py /tmp/ravdess --utterances 100
 
-Praat and openSMILE are no part of the recipes: `pip install praat-parselmouth opensmile` beside them.
+Praat and openSMILE are not installed with the recipes: `pip install praat-parselmouth opensmile`.
 """
 
 import argparse
@@ -128,7 +127,7 @@ def run(args: argparse.Namespace, folder: str) -> None:
             times, reference = praat(samples, RATE)
             seconds["reference"] += time.process_time() - started
             tracks["reference"].append(reference)
-            # the samples from where the frames of all others are centred at Praat's times
+            # shift the samples so that the frames of all others are centred at Praat's times
             skipped, offset = divmod(round(times[0] * RATE), HOP)
             for name in args.trackers:
                 own, own_rate = audio.read(recording) if name == "praat" else (samples[offset:], RATE)

@@ -1,11 +1,11 @@
-"""Speed of stage 2 against a plain loop of soundfile and librosa over the same files, one core each.
+"""Speed of stage 2, compared with a plain loop of soundfile and librosa over the same files, on one core each.
 
-ours: `python -m ser.dump_features`, the whole command, archives written, with 1 and with 2 jobs.
-plain: one process with one thread, its imports counted too, which goes through the recordings once: each is
-read, and resampled, once, and then librosa is called once for each feature of each system, on the samples:
-stft, melspectrogram and power_to_db for logmel; mfcc, and delta for each derivative, for mfcc; melspectrogram,
-mfcc, zero_crossing_rate and rms, whichever the system has, and their means over time for means; the eight
-features of Sherman et al. for timbre, the five of Issa et al. and their means for tonal; numpy.save. Systems with the same feature count once.
+ours: `python -m ser.dump_features`, the whole command including writing the archives, with 1 and with 2 jobs.
+plain: one process with one thread, including its imports. Each recording is read and resampled once; then librosa is
+called once for each feature of each system: stft, melspectrogram and power_to_db for logmel; mfcc, and delta for each
+derivative, for mfcc; those of melspectrogram, mfcc, zero_crossing_rate and rms that the system uses, and their means
+over time, for means; the eight features of Sherman et al. for timbre; the five of Issa et al. and their means for
+tonal; then numpy.save. Systems with the same feature count once.
 
     cd egs/ravdess; . ./path.sh
     python ../../tests/benchmarks/features.py data/all conf/sherman/cnn4_blstm_attention.yaml
@@ -116,7 +116,7 @@ def main() -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     cores: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(args.rounds + 1):  # the first round warms the file cache up and is not counted
+    for _ in range(args.rounds + 1):  # the first round warms up the file cache and is not counted
         for name, command in ways.items():
             with tempfile.TemporaryDirectory() as out:
                 started, used = time.perf_counter(), core_seconds()
@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def core_seconds() -> float:
-    """Seconds that processors have spent on what this process started: other work counts less in them."""
+    """CPU seconds of the processes started by this one, which depend little on other load."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,21 +1,21 @@
-"""The 32 descriptors of ser.features.lld and openSMILE's emobase: agreement one by one, and speed.
+"""The 32 descriptors of ser.features.lld and those of openSMILE's emobase: agreement of each, and speed.
 
-Agreement: median over the recordings of the correlation with the same descriptor of emobase in the same
-frames, and of the root of the mean square difference, over emobase's standard deviation. Both get the samples
-cut to 16 bits, as openSMILE's package does it, and emobase is not smoothed (smaWin = 1), since ours are not.
-The last rows are there because of what is peculiar to emobase: its F0 comes 20 ms late. Its intensity sums up
-the first two samples of a frame instead of all (root of intensity: against that; meant: against the sum over
-the frame); IS09_emotion, by the same authors, has a root mean square, but of pre-emphasised frames. A zero
-between zeros is a crossing, so that digital silence has a rate of 1 (heard: frames with fewer than 5 zeros).
+Agreement: the median over recordings of the correlation with the same descriptor of emobase in the same frames, and of
+the root mean square difference divided by emobase's standard deviation. Both get samples truncated to 16 bits, as in
+openSMILE's package, and emobase is not smoothed (smaWin = 1), since ours are not. The last rows account for
+peculiarities of emobase. Its F0 comes 20 ms late. Its intensity sums only the first two samples of a frame (root of
+intensity: compared with that; meant: compared with the sum over the frame); IS09_emotion, by the same authors, has a
+root mean square, but of pre-emphasised frames. A zero between zeros counts as a crossing, so that digital silence has
+a rate of 1 (heard: only frames with fewer than 5 zeros).
 
-Speed: times real time on one core, of samples in memory: ours, all 32; emobase, its 26 descriptors without
-their differences, by the package's process_signal. Also of the recordings joined and cut to minutes, where
-what a call costs counts little. In turn, after a round that is not counted; the median of the rounds.
+Speed: times real time on one core, for samples in memory: ours, all 32; emobase, its 26 descriptors without their
+differences, by the package's process_signal. Also for the recordings concatenated and cut to minutes, where the
+overhead of a call matters little. The two alternate, after a round that is not counted; medians over rounds.
 
     python -m ser.prepare_data tess .../tess /tmp/tess
     python tests/benchmarks/lld.py /tmp/tess --utterances 200
 
-openSMILE is no part of the recipes: `pip install opensmile` beside them.
+openSMILE is not installed with the recipes: `pip install opensmile`.
 """
 
 import argparse
@@ -49,7 +49,7 @@ EMOBASE = ["F0", "voiceProb", "pcm_intensity", "pcm_zcr", *(f"mfcc[{i}]" for i i
 
 
 def emobase(folder: Path, level: str, smoothed: bool, name: str = "emobase/emobase.conf") -> Any:
-    """openSMILE's extractor; where not smoothed, by a copy in `folder` of its configuration."""
+    """openSMILE's extractor; without smoothing, from a modified copy of its configuration in `folder`."""
     try:
         import opensmile
     except ImportError:
@@ -78,12 +78,12 @@ def agreement(recordings: list[np.ndarray]) -> None:
             theirs_change = change.process_signal(samples, RATE)
             theirs_change = theirs_change.rename(columns=lambda column: column.replace("_sma_de", ""))
             rms = other.process_signal(samples, RATE)["pcm_RMSenergy_sma"].to_numpy()
-            # their frames start where the samples do, those of F0 and voicing have 640, the others 400
+            # their frames start at the first sample; those of F0 and voicing have 640 samples, the others 400
             late = lld.extract(samples, CONFIG)[2:]
             early = lld.extract(samples[40:], CONFIG)[1:]
             windows = frames(samples[40:], 400, 160)[1:]
             n = min(len(late), len(early), len(theirs), len(theirs_change), len(rms))
-            inner = slice(5, n - 5)  # ours look beyond the ends, theirs do not
+            inner = slice(5, n - 5)  # ours extend beyond the ends, theirs do not
             ours = np.hstack([late[:, :2][:n], early[:, 2:16][:n], late[:, 16:18][:n], early[:, 18:][:n]])
             reference = np.hstack([theirs[EMOBASE][:n], theirs_change[EMOBASE][:n]])
             windows = windows[:n].astype(np.float64)

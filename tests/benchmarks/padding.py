@@ -1,4 +1,4 @@
-"""Share of frames that are padding, in random batches and in ours, for lengths like IEMOCAP's.
+"""Share of padding frames in random batches and in ours, for lengths like IEMOCAP's.
 
 python tests/benchmarks/padding.py [--lengths TSV]
 """

@@ -1,8 +1,8 @@
-"""What a run costs beside its epochs: each run in a process of its own, and all runs in one.
+"""Overhead of a run besides its epochs: with one process per run, and with all runs in one process.
 
     egs/mini/run.sh --stop-stage 2; . ./path.sh; python tests/benchmarks/runs.py egs/mini
 
-Lays out the honest folds of mini's network in a temporary folder, and trains them both ways.
+Prepares runs of mini's network on the honest folds in a temporary folder, and trains them both ways.
 """
 
 import json

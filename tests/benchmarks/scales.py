@@ -1,9 +1,9 @@
-"""Seconds of a training step of Peng et al.'s networks: ours, and a plain PyTorch version of them.
+"""Seconds per training step of Peng et al.'s networks: ours, and a plain PyTorch version.
 
-plain: each width a Conv2d over all frames and values, as in the usual code of Text-CNNs; the statistics of whole
-maps, padding masked. The function is the same: before anything is timed it gets our weights and must give our
-scores. One process; at each step the ways take turns, each with a forward and a backward pass and an Adam step on 64
-utterances: ours and plain on a batch of like lengths, as training has it, and plain on one drawn at random, too.
+plain: one Conv2d over all frames and values per width, as in the usual code of Text-CNNs; statistics over whole maps,
+with masked padding. The function is the same: before timing, it gets our weights and must give our scores. Both run in
+one process and alternate at each step, with a forward and a backward pass and an Adam step on 64 utterances: ours and
+plain on a batch of similar lengths, as in training, and plain also on a random batch.
 
     . ./path.sh; python tests/benchmarks/scales.py egs/iemocap/conf/peng/mscnn_spu_att.yaml
     python tests/benchmarks/scales.py --lengths egs/iemocap/dump/mfcc-*/utt2num_frames ...
@@ -29,7 +29,7 @@ D, CLASSES, VOCABULARY, XVECTOR, BATCH = 96, 4, 3000, 512, 64
 
 
 class Plain(nn.Module):
-    """As peng.Network."""
+    """The same function as peng.Network."""
 
     def __init__(self, ours: peng.Network) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Plain(nn.Module):
             contexts = statistics(maps_of(self.audio, frames), lengths, config.audio_pooling)
             parts.append(contexts.flatten(1))
         if config.xvectors:
-            parts.append(extras["xvectors"])  # of mean 0 and deviation 1, as ours starts
+            parts.append(extras["xvectors"])  # with mean 0 and deviation 1, the initial values in ours
         if config.words:
             words, n_words = extras["words"], extras["n_words"]
             vectors = self.ours.words(words)
@@ -88,7 +88,7 @@ def statistics(maps: Tensor, lengths: Tensor, names: list[str]) -> Tensor:
 
 
 def make_batch(lengths: list[int], config: peng.Config, seed: int) -> Batch:
-    """Utterances of noise, a word a third of a second."""
+    """Utterances of noise, with three words per second."""
     torch.manual_seed(seed)
     n_words = torch.tensor([1 + length // 33 for length in lengths])
     frames = nn.utils.rnn.pad_sequence([torch.randn(length, D) for length in lengths], batch_first=True)
@@ -103,7 +103,7 @@ def make_batch(lengths: list[int], config: peng.Config, seed: int) -> Batch:
 
 
 def measure(system: System, lengths: dict[str, int], n_steps: int) -> None:
-    """Print seconds of each way, and how much of the batches is padding."""
+    """Print the seconds of each version, and how much of the batches is padding."""
     config, rng = system.model, np.random.default_rng(0)
     more = {"vocabulary_size": VOCABULARY} if config.words else {}
     more |= {"xvector_size": XVECTOR} if config.xvectors else {}

@@ -1,12 +1,12 @@
-"""Seconds of a training step of Le Moine et al.'s networks: ours, and a plain PyTorch version of them.
+"""Seconds per training step of Le Moine et al.'s networks: ours, and a plain PyTorch version.
 
-plain: each utterance's segments are padded to whole ones and convolved as they are, in PyTorch's own order of
-memory; a bidirectional torch LSTM reads all steps, and attention sees padding too, as in the usual code. Where
-all segments are whole it is the same function, and before anything is timed it gets our weights and must give
-our scores. One process; at each step the ways take turns on one batch, each with a forward and a backward pass
-and a NAdam step, so that other work on the machine hits all of them. The output layer is not regularised. `of a product`: floating-point operations
-of the real frames' convolutions and linear layers, forward and backward, over the step's time and over what a
-large matrix product does per second in the same run and precision. `parts`: of our step, by torch's profiler.
+plain: all segments are padded to full length and convolved in PyTorch's default memory format; a bidirectional torch
+LSTM reads all steps, and attention includes the padding, as in the usual code. If all segments are full, the function
+is the same; before timing, it gets our weights and must give our scores. Both run in one process and alternate at each
+step on the same batch, with a forward and a backward pass and a NAdam step, so that other load on the machine affects
+both alike. The output layer is not regularised. `of a product`: floating-point operations per second of the
+convolutions and linear layers on real frames, forward and backward, relative to those of a large matrix product in the
+same run and precision. `parts`: shares of our step, from torch's profiler.
 
     . ./path.sh; python tests/benchmarks/segments.py --threads 2 egs/atthack/conf/lemoine/*.yaml
     python tests/benchmarks/segments.py --lengths egs/iemocap/dump/logmel-*/utt2num_frames ...
@@ -60,8 +60,8 @@ class PlainEncoder(nn.Module):
 
 
 class Plain(nn.Module):
-    """Segments (S, channels, segment, bands), whose each is (S,), and numbers of segments (B,) -> scores and the
-    speakers' (None without a network for them)."""
+    """Segments (S, channels, segment, bands), the utterance of each (S,), and the number of segments (B,) -> class
+    scores and speaker scores (None without a speaker network)."""
 
     def __init__(self, config: lemoine.Config, n_features: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Plain(nn.Module):
 
 
 def plain_step(plain: Plain, config: lemoine.Config, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What the plain version makes of a padded batch."""
+    """The input of the plain version for a padded batch."""
     n_segments = -(-lengths // config.segment)
     frames = F.pad(frames, (0, 0, 0, int(n_segments.max()) * config.segment - frames.shape[1]))
     segments = frames.unflatten(1, (-1, config.segment))  # (B, most segments, segment, D)
@@ -111,7 +111,7 @@ def plain_step(plain: Plain, config: lemoine.Config, frames: Tensor, lengths: Te
 
 
 def copy_weights(ours: lemoine.Network, plain: Plain) -> None:
-    """Give the plain version our weights."""
+    """Copy our weights to the plain version."""
     pairs = [(ours.encoder, plain.encoder), (ours.embedding.linear, plain.embedding[0])]
     pairs += [(ours.embedding.norm, plain.embedding[1]), (ours.output.linear, plain.output)]
     pairs += [(ours.attention.score, plain.score)]
@@ -124,7 +124,7 @@ def copy_weights(ours: lemoine.Network, plain: Plain) -> None:
         pairs += [(ours.attention.speaker_value, plain.speaker_value)]
     for own, theirs in pairs:
         state = own.state_dict()
-        for name in list(state):  # one LSTM a direction with us
+        for name in list(state):  # ours has one LSTM per direction
             for direction, suffix in (("ahead", ""), ("back", "_reverse")):
                 if name.startswith(f"blstm.{direction}."):
                     state[f"blstm.{name.rpartition('.')[2]}{suffix}"] = state.pop(name)
@@ -141,8 +141,8 @@ def check_same(ours: lemoine.Network, plain: Plain, config: lemoine.Config, n_fe
 
 
 def operations(config: lemoine.Config, n_features: int, lengths: Tensor) -> float:
-    """Floating-point operations of a step's convolutions and linear layers: a multiplication and an addition
-    each, three times, forward and for both gradients."""
+    """Floating-point operations of the convolutions and linear layers in a step: two per multiplication and addition,
+    times three, for the forward pass and both gradients."""
     bands = n_features // config.channels
     sizes = [config.channels, *config.maps]
     a_step = 2 * bands * 15 * sizes[0] * sizes[1]
@@ -154,7 +154,7 @@ def operations(config: lemoine.Config, n_features: int, lengths: Tensor) -> floa
 
 
 def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product."""
+    """Operations per second of a large matrix product."""
     size = 2048 if device.type == "cpu" else 8192
     one = torch.randn(size, size, device=device, dtype=dtype)
     best = 0.0
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 def measure(name: str, config: lemoine.Config, lengths: Tensor, n_steps: int, device: torch.device) -> None:
-    """Print the seconds of a step of each way."""
+    """Print the seconds per step of each version."""
     n_features = 40 * config.channels
     torch.manual_seed(1)
     ours, plain = lemoine.Network(config, n_features, CLASSES, SPEAKERS), Plain(config, n_features)
@@ -259,7 +259,7 @@ def measure(name: str, config: lemoine.Config, lengths: Tensor, n_steps: int, de
 
 
 def shares(step: Callable, arguments: list, device: torch.device) -> str:
-    """Shares of the parts of a step, in words."""
+    """Shares of the parts of a step, as text."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as profiler:
         step(*arguments)

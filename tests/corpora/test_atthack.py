@@ -151,11 +151,11 @@ def test_two_transcripts_of_one_recording(tmp_path):
     assert len(atthack.utterances(tmp_path).utterances) == 1
     first, second = (tmp_path / INSIDE / folder / "txt/F01_a1_s001_v01.txt" for folder in ("", "again"))
     second.write_text("Autre phrase.")
-    with pytest.raises(UserError, match=f"{second}: other words than in {first}; remove the one that is wrong"):
+    with pytest.raises(UserError, match=f"{second}: differs from {first}; remove the wrong one"):
         atthack.utterances(tmp_path)
     second.unlink()
     first.with_suffix(".TXT").write_text("Autre phrase.")
-    with pytest.raises(UserError, match="other words than in"):
+    with pytest.raises(UserError, match="differs from"):
         atthack.utterances(tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_folders_that_are_no_corpus(tmp_path):
         atthack.utterances(tmp_path / "nowhere")
     add(tmp_path, "F01_a1_s001_v01")
     shutil.rmtree(tmp_path / INSIDE / "txt")
-    with pytest.raises(UserError, match=f"{tmp_path}: no .txt file in it"):
+    with pytest.raises(UserError, match=f"{tmp_path}: contains no .txt file"):
         atthack.utterances(tmp_path)
     (tmp_path / "readme.txt").touch()
     with pytest.raises(UserError, match=f"{tmp_path}: no recording with its transcript in it, such as"):

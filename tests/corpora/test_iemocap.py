@@ -234,7 +234,7 @@ def test_a_line_that_is_damaged(corpus, old, new):
     message = str(error.value)
     assert message.startswith(f"{corpus.root}/Session2/dialog/EmoEvaluation/Ses02F_impro02.txt:3: '[0.2901 - 0.9357]")
     assert message.endswith(
-        "is not `[start - end] utterance label [valence, activation, dominance]`; take the file from the archive again"
+        "is not `[start - end] utterance label [valence, activation, dominance]`; unpack the file from the archive again"
     )
     assert "\n" not in message
 
@@ -250,7 +250,7 @@ def test_an_utterance_that_is_evaluated_twice(corpus):
 
 def test_folders_that_are_no_corpus(corpus, tmp_path):
     with pytest.raises(
-        UserError, match="/nowhere: no Session1 in it; give the folder that holds the corpus, IEMOCAP_full_release"
+        UserError, match="/nowhere: contains no Session1; give the folder of the corpus, IEMOCAP_full_release"
     ):
         iemocap.utterances(tmp_path / "nowhere")
     for place in ("dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav"):
@@ -277,7 +277,7 @@ def test_text_that_is_not_plain(corpus):
     ):
         iemocap.utterances(corpus.root)
     path.write_bytes(plain.encode("utf-16-le"))
-    with pytest.raises(UserError, match=r"Ses01F_impro01.txt: no text at byte 2 .0x00.; convert the file to UTF-8"):
+    with pytest.raises(UserError, match=r"Ses01F_impro01.txt: not text at byte 2 .0x00.; convert the file to UTF-8"):
         iemocap.utterances(corpus.root)
 
 
@@ -329,7 +329,7 @@ def test_strict_wants_every_session_dialog_and_utterance(corpus, tmp_path, capsy
     whole = (tmp_path / "away").read_text()
     evaluation.write_text(whole[: whole.index("Ses03F_impro01_F005") - 20])  # cut short between two blocks
     out, error = strict(corpus, tmp_path, capsys)
-    assert f"missing parts: 1\n  {in_dialog - 5} utterances that no evaluation has\n" in out
+    assert f"missing parts: 1\n  {in_dialog - 5} utterances without an evaluation\n" in out
     assert f": {in_dialog - 5} recordings missing" in error
     evaluation.write_text(whole)
 
@@ -342,7 +342,7 @@ def test_strict_wants_every_session_dialog_and_utterance(corpus, tmp_path, capsy
 def test_where_to_get_it(tmp_path):
     with pytest.raises(
         UserError,
-        match="/iemocap: not there; ask for the corpus at https://sail.usc.edu/iemocap/, and give .* by --corpus",
+        match="/iemocap: not found; request the corpus at https://sail.usc.edu/iemocap/, and pass .* as --corpus",
     ):
         iemocap.get(tmp_path)
     (tmp_path / "iemocap").mkdir()

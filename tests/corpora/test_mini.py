@@ -142,7 +142,7 @@ def test_get_makes_the_corpus_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(mini, "make", None)  # to call it again would fail
     assert mini.get(downloads) == root
     mini.wav_path(root, "clara-s1-sad-1").unlink()
-    with pytest.raises(UserError, match="1 recordings are missing, clara-s1-sad-1 first; remove the folder"):
+    with pytest.raises(UserError, match="1 recordings are missing, such as clara-s1-sad-1; remove the folder"):
         mini.get(downloads)
 
 

@@ -71,7 +71,7 @@ def test_other_names_are_left_out(tmp_path):
     assert len(found.utterances) == 1
     assert found.left_out["name that is not TESS's"] == sorted(tmp_path / name for name in others)
     (tmp_path / "OAF_back_sad.wav").unlink()
-    with pytest.raises(UserError, match="no recording of TESS in it, such as OAF_back_angry.wav"):
+    with pytest.raises(UserError, match="contains no recording of TESS, such as OAF_back_angry.wav"):
         tess.utterances(tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_the_whole_corpus_has_2800_recordings():
 
 def test_where_to_get_it(tmp_path):
     with pytest.raises(
-        UserError, match="fetch the archive from https://doi.org/10.5683/SP2/E8H2MF and unpack it there"
+        UserError, match="download the archive from https://doi.org/10.5683/SP2/E8H2MF and unpack it there"
     ):
         tess.get(tmp_path)
     (tmp_path / "tess").mkdir()

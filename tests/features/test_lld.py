@@ -303,7 +303,7 @@ def test_the_second_half_is_the_change_of_the_first():
 def test_too_short_for_a_window():
     with pytest.raises(UserError) as error:
         extract(speech(399), CONFIG)
-    assert str(error.value) == "too short: 399 samples at 16000 Hz, and a window has 400"
+    assert str(error.value) == "too short: 399 samples at 16000 Hz, but a window needs 400"
 
 
 def test_the_samples_are_left_as_they_are():
@@ -317,8 +317,8 @@ def test_the_samples_are_left_as_they_are():
 @pytest.mark.parametrize(
     ("others", "fault"),
     [
-        ({"win_length": 513}, "win_length 513 should be at most n_fft, 512"),
-        ({"n_mfcc": 26}, "n_mfcc 26 should be below n_mels, 26"),
+        ({"win_length": 513}, "win_length 513 must be at most n_fft, 512"),
+        ({"n_mfcc": 26}, "n_mfcc 26 must be below n_mels, 26"),
         ({"f0_min": 600.0}, "f0_min 600 < f0_max 600 <="),
         ({"f0_max": 4001.0}, "a quarter of the sample_rate"),
         ({"voicing_threshold": 1.0}, "voicing_threshold"),

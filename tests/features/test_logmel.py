@@ -105,7 +105,7 @@ def test_too_short_for_a_window(others):
     config = make("svm", **others)
     with pytest.raises(UserError) as error:
         extract(speech(399), config)
-    assert str(error.value) == "too short: 399 samples at 16000 Hz, and a window has 400"
+    assert str(error.value) == "too short: 399 samples at 16000 Hz, but a window needs 400"
 
 
 @pytest.mark.parametrize("top_db", [20.0, 80.0, 300.0])

@@ -83,5 +83,5 @@ def test_what_is_quieter_than_80_db_below_the_loudest_counts_as_that():
 
 
 def test_a_recording_shorter_than_a_window():
-    with pytest.raises(UserError, match="too short: 2047 samples at 22050 Hz, and a window has 2048"):
+    with pytest.raises(UserError, match="too short: 2047 samples at 22050 Hz, but a window needs 2048"):
         extract(speech(2047), Config(**SETTINGS))

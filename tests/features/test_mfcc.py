@@ -112,7 +112,7 @@ def test_silence():
 def test_shorter_than_a_window():
     with pytest.raises(UserError) as error:
         extract(speech(399), make())
-    assert str(error.value) == "too short: 399 samples at 16000 Hz, and a window has 400"
+    assert str(error.value) == "too short: 399 samples at 16000 Hz, but a window needs 400"
 
 
 def test_fewer_frames_than_a_derivative_takes():
@@ -124,16 +124,16 @@ def test_fewer_frames_than_a_derivative_takes():
     for derivatives in (1, 2):
         with pytest.raises(UserError) as error:
             extract(samples, make(derivatives=derivatives))
-        assert str(error.value) == "too short: 8 frames, and the MFCC's derivative takes 9"
+        assert str(error.value) == "too short: 8 frames, but the derivative of the MFCC needs 9"
         assert extract(speech(1280), make(derivatives=derivatives)).shape == (9, 32 * (1 + derivatives))
 
 
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ({"n_mfcc": 129}, "n_mfcc 129 should be at most n_mels, 128"),
-        ({"win_length": 2049}, "win_length 2049 should be at most n_fft, 2048"),
-        ({"fmax": 8001.0}, "fmin 0 < fmax 8001 <= half the sample_rate should hold"),
+        ({"n_mfcc": 129}, "n_mfcc 129 must be at most n_mels, 128"),
+        ({"win_length": 2049}, "win_length 2049 must be at most n_fft, 2048"),
+        ({"fmax": 8001.0}, "fmin 0, fmax 8001: must be fmin < fmax <= sample_rate / 2"),
         ({"derivatives": 3}, "derivatives"),
         ({"window": "boxcar"}, "window"),
         ({"top_db": 0.0}, "top_db"),

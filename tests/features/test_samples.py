@@ -61,5 +61,5 @@ def test_no_samples():
 
 
 def test_a_hop_that_leaves_samples_out():
-    with pytest.raises(ValueError, match="hop_length 9 leaves samples out; at most segment_length, 8"):
+    with pytest.raises(ValueError, match="hop_length 9 skips samples; must be at most segment_length, 8"):
         Config(sample_rate=RATE, segment_length=8, hop_length=9)

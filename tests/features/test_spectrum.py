@@ -66,7 +66,7 @@ def test_silence_is_zero():
 def test_too_short_for_a_window():
     with pytest.raises(UserError) as error:
         extract(noise(399), make())
-    assert str(error.value) == "too short: 399 samples at 16000 Hz, and a window has 400"
+    assert str(error.value) == "too short: 399 samples at 16000 Hz, but a window needs 400"
 
 
 def test_the_samples_are_left_as_they_are():

@@ -132,8 +132,8 @@ def test_nine_systems_share_one_folder_of_features():
 @pytest.mark.parametrize(
     ("length", "message"),
     [
-        (2047, "too short: 2047 samples at 16000 Hz, and a window has 2048"),
-        (4095, "too short: 8 frames, and the MFCC's derivative takes 9"),
+        (2047, "too short: 2047 samples at 16000 Hz, but a window needs 2048"),
+        (4095, "too short: 8 frames, but the derivative of the MFCC needs 9"),
     ],
 )
 def test_too_short(length, message):
@@ -146,5 +146,7 @@ def test_short_ones_are_filled_where_there_is_a_duration():
 
 
 def test_a_rate_that_has_not_all_bands():
-    with pytest.raises(ValueError, match="sample_rate 12800: the contrast's last band starts at 6400 Hz"):
+    with pytest.raises(
+        ValueError, match="sample_rate 12800: must be above 12800; the last contrast band starts at 6400 Hz"
+    ):
         Config(**SETTINGS | {"sample_rate": 12800})

@@ -118,12 +118,14 @@ def test_all_parts_are_one_folder_of_features():
 
 
 def test_too_short():
-    with pytest.raises(UserError, match="too short: 2047 samples at 22050 Hz, and a window has 2048"):
+    with pytest.raises(UserError, match="too short: 2047 samples at 22050 Hz, but a window needs 2048"):
         extract(speech(2047), Config(**SETTINGS))
 
 
 def test_a_rate_that_has_not_all_bands():
-    with pytest.raises(ValueError, match="sample_rate 12800: the contrast's last band starts at 6400 Hz"):
+    with pytest.raises(
+        ValueError, match="sample_rate 12800: must be above 12800; the last contrast band starts at 6400 Hz"
+    ):
         Config(**SETTINGS | {"sample_rate": 12800})
 
 

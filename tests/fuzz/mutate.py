@@ -1,4 +1,4 @@
-"""Damage to a file's bytes, drawn at random: what disks, networks, editors and hands do to files."""
+"""Random damage to the bytes of a file, as caused by disks, networks, editors and people."""
 
 import gzip
 import io
@@ -44,16 +44,16 @@ TOKENS = {"text": COMMON, "yaml": COMMON + YAML, "json": COMMON + JSON, "binary"
 
 
 def mutant(content: bytes, kind: str, rng: Random) -> bytes:
-    """A file's bytes with some damage. kind: "text", "yaml", "json", "binary", or a packed form, whose checksums and
-    lengths are made right again for half of the mutants, so that what is behind them is reached too: "zip", "gz",
-    "tar", "safetensors"."""
+    """A file's bytes with some damage. kind: "text", "yaml", "json", "binary", or a packed format, "zip", "gz",
+    "tar" or "safetensors", whose checksums and lengths are corrected for half of the mutants, so that the code that
+    runs after checking them is reached, too."""
     if kind in PACKED and rng.random() < 0.5:
         return PACKED[kind](content, rng)
     return damaged(content, TOKENS.get(kind, TOKENS["binary"]), rng)
 
 
 def damaged(content: bytes, tokens: list[bytes], rng: Random) -> bytes:
-    """One fault or a few."""
+    """Apply one or a few faults."""
     for _ in range(rng.choice([1, 1, 1, 1, 2, 3, 8])):
         content = rng.choice(FAULTS)(content, tokens, rng)
     return content
@@ -81,7 +81,7 @@ def truncate(content: bytes, tokens: list[bytes], rng: Random) -> bytes:
 
 
 def repeat(content: bytes, tokens: list[bytes], rng: Random) -> bytes:
-    """Put a chunk in another place, or over what is there."""
+    """Move a chunk, or overwrite another one with it."""
     start, place = rng.randint(0, len(content)), rng.randint(0, len(content))
     chunk = content[start : start + rng.choice([4, 50, 512, 5000])]
     return content[:place] + chunk + content[place + rng.choice([0, len(chunk)]) :]
@@ -93,7 +93,7 @@ def splice(content: bytes, tokens: list[bytes], rng: Random) -> bytes:
 
 
 def reword(content: bytes, tokens: list[bytes], rng: Random) -> bytes:
-    """Put a token in a word's place."""
+    """Replace a word by a token."""
     words = list(re.finditer(rb"[^\s,:\"\[\]{}]+", content[:100_000]))
     if not words:
         return rng.choice(tokens) + content
@@ -102,7 +102,7 @@ def reword(content: bytes, tokens: list[bytes], rng: Random) -> bytes:
 
 
 def reline(content: bytes, tokens: list[bytes], rng: Random) -> bytes:
-    """Take a line out, put it elsewhere, or put it elsewhere too."""
+    """Remove, move or copy a line."""
     lines = content.split(b"\n")
     line = lines.pop(rng.randrange(len(lines)))
     for _ in range(rng.choice([0, 1, 2])):
@@ -114,7 +114,7 @@ FAULTS = [flip, insert, delete, truncate, repeat, splice, splice, reword, reword
 
 
 def in_zip(content: bytes, rng: Random) -> bytes:
-    """Damage one member, or a member's name, of a zip."""
+    """Damage a member, or the name of a member, of a zip."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(item.filename, archive.read(item)) for item in archive.infolist()]
     place = rng.randrange(len(members))
@@ -137,7 +137,7 @@ def in_gz(content: bytes, rng: Random) -> bytes:
 
 
 def in_tar(content: bytes, rng: Random) -> bytes:
-    """Damage a header's field, and make the header's sum right again."""
+    """Damage a field of a header, and update the checksum of the header."""
     blocks = [content[place : place + 512] for place in range(0, len(content), 512)]
     headers = [number for number, block in enumerate(blocks) if block[257:262] == b"ustar"]
     number = rng.choice(headers)
@@ -159,7 +159,7 @@ def in_tar(content: bytes, rng: Random) -> bytes:
 
 
 def in_safetensors(content: bytes, rng: Random) -> bytes:
-    """Damage the header's JSON, or a value in it, and make its length right again."""
+    """Damage the JSON of the header, or a value in it, and update its length."""
     size = struct.unpack("<Q", content[:8])[0]
     head = content[8 : 8 + size]
     if rng.random() < 0.5:

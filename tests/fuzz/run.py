@@ -1,11 +1,11 @@
-"""Damage files in many ways, and see that each reader gives a valid value or one line that names the file.
+"""Damage files in many ways, and check that each reader returns a valid value or prints one line that names the file.
 
     python tests/fuzz/run.py [--target NAME ...] [--seed N] [--mutants N] [--first N] [--keep FOLDER]
 
-A fault is a traceback, a message of several lines or without a file of the target's, a value that is not valid, a call
-that takes more than 5 s or 1 GB, or a process that dies. Prints a line a target, `name mutants accepted refused
-faults`, and each kind of fault; the exit status is 1 where there is one. A mutant follows from seed, target and its
-number: --first and --mutants 1 make it again, --keep writes the files of the faults into a folder.
+A fault is a traceback, a message of several lines or without a file of the target, an invalid value, a call that
+takes more than 5 s or 1 GB, or a process that dies. Prints one line per target, `name mutants accepted refused faults`,
+and each kind of fault; the exit status is 1 if there is any. A mutant is determined by seed, target and number:
+--first and --mutants 1 reproduce it, and --keep writes the files of the faults to a folder.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 from random import Random
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"  # a process with threads does not fork safely
+    os.environ[name] = "1"  # a process with threads cannot fork safely
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
@@ -33,9 +33,9 @@ from targets import TARGETS, Target  # noqa: E402
 
 from ser import cli  # noqa: E402
 
-SECONDS = 5  # that a reader may take
-MEMORY = 1 << 30  # bytes that it may take beside what the modules have
-TO_MAKE = 120  # seconds to make the whole files
+SECONDS = 5  # limit per reader
+MEMORY = 1 << 30  # bytes, limit per reader in addition to the imported modules
+TO_MAKE = 120  # seconds, limit for making the undamaged files
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def fuzz(name: str, seed: int, numbers: range, keep: Path | None) -> Iterator[tu
             sys.exit(f"{name}: whole files cannot be made or read: {files[0]}")
         whole = {path: (folder / path).read_bytes() for path, _ in files}
         left = list(numbers)
-        while left:  # another process where one hangs or dies
+        while left:  # start another process if one hangs or dies
             for line in told(lambda: read_all(name, folder, files, seed, left, keep), SECONDS):
                 if line[0] == "lost":
                     line = [left[0], drawn(name, files, seed, left[0])[1], "fault", line[1]]
@@ -88,7 +88,7 @@ def fuzz(name: str, seed: int, numbers: range, keep: Path | None) -> Iterator[tu
 
 
 def make(target: Target, folder: Path) -> Iterator[list]:
-    """Make a target's files, and see that they are read; yield one list of "made" and then their names and kinds."""
+    """Make the files of a target, and check that they can be read; yield ["made", *names and kinds]."""
     os.chdir(folder)
     files = target.make(folder)
     for path in files:
@@ -97,7 +97,7 @@ def make(target: Target, folder: Path) -> Iterator[list]:
 
 
 def drawn(name: str, files: list[list[str]], seed: int, number: int) -> tuple[Random, str, str]:
-    """The randomness of a mutant, and the file of which it is one, with its kind."""
+    """The random generator of a mutant, and the file that it damages, with its kind."""
     rng = Random(f"{seed} {name} {number}")
     return rng, *rng.choice(files)
 
@@ -107,7 +107,7 @@ def read_all(
 ) -> Iterator[list]:
     """Read mutant after mutant; yield number, file, outcome and what is wrong of each."""
     os.chdir(folder)
-    warnings.simplefilter("ignore")  # of numbers that overflow in damaged models
+    warnings.simplefilter("ignore")  # numbers overflow in damaged models
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY, MEMORY))
@@ -126,7 +126,7 @@ def read_all(
 
 
 def outcome_of(target: Target, path: Path, names: set[str]) -> tuple[str, str]:
-    """Read one mutant as a command does. names: one of these must be in what it says."""
+    """Read one mutant as a command would. names: one of these must occur in the message."""
     try:
         cli.run(lambda: target.read(path))
     except SystemExit as end:
@@ -145,8 +145,8 @@ def outcome_of(target: Target, path: Path, names: set[str]) -> tuple[str, str]:
 
 
 def told(work: Callable[[], Iterator[list]], seconds: float) -> Iterator[list]:
-    """Do `work`, which yields lists, in a process of its own, and yield these; at its death, or when it takes longer
-    than `seconds` to the next, ["lost", why] is the last."""
+    """Run `work`, which yields lists, in a separate process, and yield them; if it dies, or takes longer than `seconds`
+    for one, the last is ["lost", reason]."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

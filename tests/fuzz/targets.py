@@ -1,8 +1,8 @@
-"""What is fuzzed: for each reader, files that are whole, and a call that reads them.
+"""The fuzzing targets: for each reader, valid files, and a call that reads them.
 
-A target has two functions, which stand in the same folder. `make(folder)` writes whole files into it, and returns which
-of them are to be damaged, {path: kind of mutate}. `read(path)` is called when one of them is: it calls the reader, and
-asserts that what it gives is as valid as what whole files give.
+A target has two functions, which run in the same folder. `make(folder)` writes valid files into it, and returns those
+to damage, {path: kind of mutate}. `read(path)` is called after one of them was damaged: it calls the reader, and
+asserts that the result is valid.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def write(name: str, content: str | bytes) -> None:
 
 
 def is_plain(value: object) -> bool:
-    """Whether JSON can hold it, and UTF-8 its words."""
+    """Whether it can be stored as JSON in UTF-8."""
     return bool(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
 
 
@@ -175,8 +175,8 @@ def make_part(folder: Path) -> dict[str, str]:
 
 
 def read_part(path: Path) -> None:
-    heard = transcribe.read_part(Path("text_asr.part"), "# TINY /x/y.pt 0123")
-    datadir.write_table("heard", {utt: heard[utt] for utt in UTTS if utt in heard})
+    recognised = transcribe.read_part(Path("text_asr.part"), "# TINY /x/y.pt 0123")
+    datadir.write_table("recognised", {utt: recognised[utt] for utt in UTTS if utt in recognised})
 
 
 def make_fold(folder: Path) -> dict[str, str]:
@@ -204,7 +204,7 @@ RESULT = Path("results/svm/selects_on_dev/fold1_seed1.txt")
 
 
 def make_scores(folder: Path) -> dict[str, str]:
-    """Scores with an identity, and a second run's, which is whole."""
+    """Scores with an identity, and those of a second, undamaged run."""
     Recipe(folder)
     rng = np.random.default_rng(0)
     told = {
@@ -228,7 +228,7 @@ def make_scores(folder: Path) -> dict[str, str]:
 
 
 def read_scores(path: Path) -> None:
-    """Stage 6, but for the figures."""
+    """Stage 6, without the figures."""
     read = scores.read_scores(RESULT)
     assert read.posteriors.shape == (len(read.utts), len(read.classes))
     assert np.isfinite(read.posteriors).all() and (read.posteriors >= 0).all(), "posteriors that are none"
@@ -244,7 +244,7 @@ def read_scores(path: Path) -> None:
 
 
 def make_scored(system: str, *files: str) -> Callable[[Path], dict[str, str]]:
-    """A run that has ended, and its scores."""
+    """A finished run, and its scores."""
 
     def make(folder: Path) -> dict[str, str]:
         run = Recipe(folder).lay_out(f"{system}/selects_on_dev/fold1_seed1", system=system, epochs=2)
@@ -326,7 +326,7 @@ def make_checkpoint(folder: Path) -> dict[str, str]:
 
 
 def read_checkpoint(path: Path) -> None:
-    """What is accepted is what was saved."""
+    """If accepted, it equals what was saved."""
     wanted, optimiser = network_of()
     found, other = network_of()
     if path.name == "last.safetensors":
@@ -373,7 +373,7 @@ FORMS = {
 
 
 def make_audio(folder: Path) -> dict[str, str]:
-    """A fifth of a second in each form: headers are much of it."""
+    """A fifth of a second in each format, so that headers are a large part."""
     tone = 0.3 * np.sin(np.arange(1600) / 3)
     for name, (form, kind) in FORMS.items():
         soundfile.write(name, tone, 8000, format=form, subtype=kind)
@@ -408,12 +408,12 @@ def make_archives(folder: Path) -> dict[str, str]:
                 info = tarfile.TarInfo(name)
                 info.type, info.linkname = kind, "README"
                 packed.addfile(info)
-    write("x.gz", gzip.compress(gzip.decompress(Path("x.gz").read_bytes()), mtime=0))  # the same at any time
+    write("x.gz", gzip.compress(gzip.decompress(Path("x.gz").read_bytes()), mtime=0))  # independent of the time
     return {"x.zip": "zip", "x.tar": "tar", "x.gz": "gz", "x.bz2": "binary", "x.xz": "binary"}
 
 
 def read_archives(path: Path) -> None:
-    """Whatever is in it, it stays inside, and what is not unpacked leaves nothing."""
+    """Nothing is written outside the folder, and a refused archive leaves nothing behind."""
     before, out = set(Path.cwd().iterdir()), Path("out").resolve()
     try:
         download.unpack(path, out)

@@ -338,8 +338,8 @@ def test_the_papers_numbers():
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"pools": [2, 3]}, "pools: 2 values for the 3 of channels"),
-        ({"first_kernel": 1}, "first_kernel 1 leaves samples out; at least first_stride, 2"),
+        ({"pools": [2, 3]}, "pools: 2 values, but channels has 3; give as many"),
+        ({"first_kernel": 1}, "first_kernel 1 skips samples; must be at least first_stride, 2"),
         ({"channels": [], "pools": []}, "at least 1 item"),
         ({"channels": [3, 0, 4]}, "greater than or equal to 1"),
         ({"gru_layers": 0}, "greater than or equal to 1"),

@@ -196,7 +196,7 @@ class TestTheNormalisationOfScores:
 
 def test_more_than_a_frame():
     with pytest.raises(
-        UserError, match="model.kind: issa needs a feature of one frame an utterance, as of kind tonal; give it that"
+        UserError, match="model.kind: issa needs a feature with one frame per utterance; use one such as kind tonal"
     ):
         shaken(SMALL, 25)(torch.zeros(2, 2, 25, dtype=torch.float64), ones(2))
 
@@ -207,7 +207,7 @@ def test_too_few_values():
     assert network.output.in_features == 2
     with pytest.raises(
         UserError,
-        match="model.width, model.pool: need a feature of one frame an utterance, as of kind tonal, with 22 values or more; this one has 21 a frame",
+        match="model.width, model.pool: need a feature with one frame per utterance, such as kind tonal, of at least 22 values; this one has 21",
     ):
         Network(SMALL, 21, 3)
 

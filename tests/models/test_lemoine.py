@@ -843,7 +843,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("model", "message"),
         [
-            ({"maps": []}, "model: maps: one number at least, of the first convolution"),
+            ({"maps": []}, "model: maps: is empty; give one value per convolution"),
             ({"maps": [4, 0]}, "model.maps.1: input should be greater than or equal to 1, not 0"),
             ({"segment": 0}, "model.segment: input should be greater than or equal to 1, not 0"),
             ({"channels": 0}, "model.channels: input should be greater than or equal to 1, not 0"),
@@ -1010,6 +1010,6 @@ class TestTraining:
 def test_channels_that_do_not_divide_a_frame_are_told():
     with pytest.raises(
         UserError,
-        match=r"^model.channels: 3 does not divide the 16 values of a frame; take one more than the feature's derivatives$",
+        match=r"^model.channels: 3 does not divide the 16 values of a frame; it should be one more than the feature's derivatives$",
     ):
         Network(SMALL, 16, CLASSES, SPEAKERS)

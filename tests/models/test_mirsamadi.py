@@ -370,11 +370,17 @@ class TestConfig:
         ("model", "message"),
         [
             ({"pooling": "final", "hidden_size": None}, "model: pooling: final needs a BLSTM; give hidden_size"),
-            ({"pooling": "functionals"}, "model: functionals: name some where pooling is functionals, and there alone"),
-            ({"functionals": ["mean"]}, "model: functionals: name some where pooling is functionals, and there alone"),
+            (
+                {"pooling": "functionals"},
+                "model: functionals: required if pooling is functionals, and not allowed otherwise",
+            ),
+            (
+                {"functionals": ["mean"]},
+                "model: functionals: required if pooling is functionals, and not allowed otherwise",
+            ),
             (
                 {"pooling": "frames", "functionals": ["mean"]},
-                "model: functionals: name some where pooling is functionals, and there alone",
+                "model: functionals: required if pooling is functionals, and not allowed otherwise",
             ),
             (
                 {"pooling": "functionals", "functionals": ["median"]},

@@ -721,32 +721,32 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("model", "message"),
         [
-            (AUDIO | WORDS, "model: audio_kernels: give some, or text_kernels: nothing is read"),
-            ({"audio_kernels": []}, "model: audio_pooling: name some where there are audio_kernels, and there alone"),
-            ({"audio_pooling": []}, "model: audio_pooling: name some where there are audio_kernels, and there alone"),
-            ({"text_kernels": []}, "model: text_pooling: name some where there are text_kernels, and there alone"),
-            ({"text_pooling": []}, "model: text_pooling: name some where there are text_kernels, and there alone"),
-            ({"words": None}, "model: words: name the table where there are text_kernels, and there alone"),
+            (AUDIO | WORDS, "model: audio_kernels and text_kernels are both empty; give at least one of them"),
+            ({"audio_kernels": []}, "model: audio_pooling: required with audio_kernels, and not allowed without"),
+            ({"audio_pooling": []}, "model: audio_pooling: required with audio_kernels, and not allowed without"),
+            ({"text_kernels": []}, "model: text_pooling: required with text_kernels, and not allowed without"),
+            ({"text_pooling": []}, "model: text_pooling: required with text_kernels, and not allowed without"),
+            ({"words": None}, "model: words: required with text_kernels, and not allowed without"),
             (
                 AUDIO | {"words": "text_asr"},
-                "model: words: name the table where there are text_kernels, and there alone",
+                "model: words: required with text_kernels, and not allowed without",
             ),
-            (AUDIO | {"swem": True}, "model: swem: false: there are no words"),
+            (AUDIO | {"swem": True}, "model: swem: needs words; set swem: false, or words to a table"),
             (
                 AUDIO | {"attention": True},
-                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+                "model: attention: needs as many audio_kernels as text_kernels",
             ),
             (
                 WORDS | {"attention": True},
-                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+                "model: attention: needs as many audio_kernels as text_kernels",
             ),
             (
                 {"audio_kernels": [3]},
-                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+                "model: attention: needs as many audio_kernels as text_kernels",
             ),
             (
                 {"text_kernels": [2, 3, 4]},
-                "model: attention: needs as many audio_kernels as text_kernels, for a product of the two",
+                "model: attention: needs as many audio_kernels as text_kernels",
             ),
             (
                 {"audio_pooling": ["min"]},
