@@ -633,7 +633,7 @@ def test_folds_with_other_classes_than_the_protocol(data, classes):
     place = data.parent / "folds/protocol/fold2"
     with pytest.raises(UserError) as error:
         folds.read_fold(place, data, protocol_of(data, classes={key: [] for key in classes}))
-    told = f"the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
+    told = f"has the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
     assert str(error.value) == f"{place.parent}/classes: {told}"
 
 
@@ -647,7 +647,8 @@ def test_classes_that_a_hand_has_changed(data, content):
     with pytest.raises(UserError) as error:
         folds.read_fold(place, data)
     assert (
-        str(error.value) == f"{place.parent}/classes: not `0 class`, `1 class`, ..., each class once; run stage 1 again"
+        str(error.value)
+        == f"{place.parent}/classes: should have the lines `0 class`, `1 class`, ..., each class once; run stage 1 again"
     )
 
 
@@ -696,7 +697,7 @@ def test_shuffled_labels_are_dealt_out_again(data, capsys):
     groups = "{kind: groups, by: spk, number: 3}"
     own = run(data, groups)
     shuffled = run(data, f"{groups}\nlabels: shuffled")
-    assert "labels out at random" in capsys.readouterr().out
+    assert "shuffles the labels" in capsys.readouterr().out
     for before, after in zip(own, shuffled, strict=True):
         assert [set(part) for part in before] == [set(part) for part in after]  # the same utterances
     before, after = ({utt: name for part in fold for utt, name in part.items()} for fold in (own[0], shuffled[0]))
