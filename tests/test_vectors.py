@@ -138,7 +138,7 @@ def test_a_word_that_is_not_utf8(tmp_path):
 
 
 def test_files_that_are_missing_or_damaged(tmp_path):
-    with pytest.raises(UserError, match="no.txt: no such file; give one of word vectors"):
+    with pytest.raises(UserError, match="no.txt: no such file; give a file of word vectors"):
         select_vectors(tmp_path / "no.txt", {"a"})
     noise = np.random.default_rng(0).bytes(5000)
     (tmp_path / "short.gz").write_bytes(gzip.compress(b"a 1 2\n" + noise)[:3000])
