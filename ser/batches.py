@@ -1,4 +1,4 @@
-"""Utterances of like length put together, padded and stacked."""
+"""Batches of utterances of similar length, padded and stacked."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_PADDING = 0.09  # share of an epoch's frames
+MOST_PADDING = 0.09  # maximum share of an epoch's frames
 
 
 @dataclass(frozen=True)
 class Batch:
     """utts: ids. frames (B, T, D) float32, zero beyond each utterance's length; lengths (B,) and targets (B,),
-    class numbers, int64. extras: what the network takes beside frames and lengths, by name (ser/inputs.py)."""
+    class numbers, int64. extras: the network's other inputs, by name (ser/inputs/__init__.py)."""
 
     utts: list[str]
     frames: Tensor
@@ -24,12 +24,11 @@ class Batch:
 
 
 def random_batches(lengths: Mapping[str, int], size: int, rng: np.random.Generator) -> list[list[str]]:
-    """Every utterance once, in random batches of `size` (the last may be smaller) of like lengths.
+    """Every utterance once, in random batches of `size` (the last may be smaller) of similar lengths.
 
-    Shuffled utterances are sorted by length within stretches; then the batches are shuffled. Emotions
-    differ in length (sad speech is slow), so sorted batches are unlike the whole corpus, which batch
-    normalisation and gradients feel: stretches are the shortest, doubling from one batch, that leave
-    no more than MOST_PADDING of the frames to padding.
+    Shuffled utterances are sorted by length within stretches; then the batches are shuffled. Emotions differ in length
+    (sad speech is slow), so fully sorted batches do not represent the corpus, which biases batch normalisation and
+    gradients. Stretches are therefore the shortest, doubling from one batch, with at most MOST_PADDING of padding.
     """
     utts = sorted(lengths)
     shuffled = [utts[place] for place in rng.permutation(len(utts))]
@@ -45,11 +44,11 @@ def random_batches(lengths: Mapping[str, int], size: int, rng: np.random.Generat
 
 
 def balanced_batches(targets: Mapping[str, int], size: int, rng: np.random.Generator) -> list[list[str]]:
-    """Batches of `size` (the last may be smaller) with as many utterances of each class, or one more.
+    """Batches of `size` (the last may be smaller) with equally many utterances of each class, give or take one.
 
-    targets: {utt: class number}. As many utterances as there are, in all: classes take turns, and each
-    class's are gone through in a new random order whenever they are used up, so that those of a small class
-    come more than once, and of a large one not all.
+    targets: {utt: class number}. An epoch draws as many utterances as there are. Classes take turns; a class whose
+    utterances are used up starts again in a new random order. So utterances of small classes are drawn several times,
+    and some of large classes not at all.
     """
     classes: dict[int, list[str]] = {}
     for utt in sorted(targets):
@@ -64,13 +63,13 @@ def balanced_batches(targets: Mapping[str, int], size: int, rng: np.random.Gener
 
 
 def sorted_batches(lengths: Mapping[str, int], size: int) -> list[list[str]]:
-    """Every utterance once, longest first: for evaluation, and where memory runs out it does at once."""
+    """Every utterance once, longest first, for evaluation: if memory is too small, it runs out at once."""
     utts = sorted(lengths, key=lambda utt: (-lengths[utt], utt))
     return [utts[i : i + size] for i in range(0, len(utts), size)]
 
 
 def padding_share(batches: Sequence[Sequence[str]], lengths: Mapping[str, int]) -> float:
-    """Share of the frames of padded batches that are padding."""
+    """Share of padding among the frames of padded batches."""
     real = sum(lengths[utt] for batch in batches for utt in batch)
     padded = sum(len(batch) * max(lengths[utt] for utt in batch) for batch in batches)
     return 1 - real / padded

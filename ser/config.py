@@ -1,4 +1,4 @@
-"""System and protocol files: YAML read into typed dataclasses, every fault named by file and key."""
+"""System and protocol files: YAML read into typed dataclasses; every error names file and key."""
 
 import difflib
 import hashlib
@@ -23,27 +23,27 @@ from ser.cli import UserError
 from ser.metrics import METRICS
 from ser.settings import Noise, Positive, PositiveFloat, strict
 
-if TYPE_CHECKING:  # a type checker knows no literals that are computed
+if TYPE_CHECKING:  # type checkers do not support computed literals
     Monitor = str
 else:
-    Monitor = Literal[("dev_loss", *(f"dev_{name}" for name in METRICS))]
+    Monitor = Literal[tuple(f"dev_{name}" for name in ("loss", *METRICS))]
 
-LARGEST_FILE = 100_000  # bytes of a YAML file; to read so many takes a second, and ours have some thousands
+LARGEST_FILE = 100_000  # bytes of a YAML file; reading this many takes a second, and ours have a few thousand
 LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
-NAMES = ("classes", "where")  # sections that hold labels, and other names, alone
-# keys that a system file may leave out, though a System has them
+NAMES = ("classes", "where")  # sections that hold only labels and other names
+# keys that a system file may omit, although System requires them
 OPTIONAL: dict[str, Any] = {"paper": [], "training": None}
 YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class PaperRow:
-    """A number of a paper that the system is to reproduce."""
+    """A number in a paper that the system is meant to reproduce."""
 
     corpus: str  # the recipe's name
-    table: str  # where the number stands in the paper, as "IV"
-    protocol: str = "paper"  # the recipe's protocol under which it is to come out
+    table: str  # the table of the paper, such as "IV"
+    protocol: str = "paper"  # the recipe's protocol that is meant to reproduce it
     wa: float | None = None  # weighted accuracy, in per cent
     ua: float | None = None  # unweighted accuracy, in per cent
 
@@ -52,39 +52,39 @@ class PaperRow:
 class Training:
     """How a network is trained; read by ser/learners/network.py."""
 
-    epochs: Positive  # the most that it is trained for
+    epochs: Positive  # maximum number
     batch_size: Positive  # utterances
-    learning_rate: PositiveFloat  # the same in all epochs
+    learning_rate: PositiveFloat  # constant over all epochs
     optimiser: Literal["adam", "nadam", "rmsprop"] = "adam"  # nadam: with Nesterov momentum
-    epsilon: PositiveFloat = 1e-8  # the optimiser's; Keras has 1e-7
-    # alike: batches of utterances of like lengths; balanced: batches with as many utterances of each class
+    epsilon: PositiveFloat = 1e-8  # of the optimiser; Keras uses 1e-7
+    # alike: batches of utterances of similar length; balanced: batches with equally many utterances of each class
     batches: Literal["alike", "balanced"] = "alike"
-    patience: Positive | None = None  # epochs without a better dev value before it stops; null: it does not
+    patience: Positive | None = None  # epochs without a better dev value before training stops; null: no early stopping
     monitor: Monitor = "dev_loss"  # what selects the best model
-    clip_norm: PositiveFloat | None = None  # largest norm of the whole gradient; null: any
-    class_weights: Literal["none", "balanced"] = "none"  # balanced: the loss of a class by the inverse of its number
+    clip_norm: PositiveFloat | None = None  # maximum norm of the whole gradient; null: no clipping
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: inversely proportional to class frequency
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class System:
-    """One row of a table; `feature` and `model` are the Config of the module that their kind names."""
+    """One row of a table; `feature` and `model` are the Config of the module named by their `kind`."""
 
     name: str
-    description: str  # a line, for the table; no result follows from it
-    paper: list[PaperRow]  # numbers that the system is to reproduce
-    feature: Any  # what is computed from a recording; `kind` names a module of ser/features
+    description: str  # one line, for the table; no result depends on it
+    paper: list[PaperRow]  # numbers that the system is meant to reproduce
+    feature: Any  # how a recording becomes frames; `kind` names a module of ser/features
     model: Any  # what predicts the class; `kind` names a module of ser/models
-    # statistics of the features, from the training part: one mean and deviation for each dimension over all frames
-    # (global), over those of the class neutral (neutral), or for each position too (cell); of each speaker's utterances
-    # in the fold, test utterances included (speaker)
+    # mean and standard deviation of each dimension, from the training part: over all frames (global), over the frames
+    # of the class neutral (neutral), or per frame position too (cell); speaker: over all utterances of each speaker in
+    # the fold, test utterances included
     normalisation: Literal["none", "global", "neutral", "cell", "speaker"]
-    training: Training | None  # how a network is trained; null: a classical model, which has no epochs
-    augment: list[Noise] = field(default_factory=list)  # noises: of each, a copy of the training part is added
+    training: Training | None  # how a network is trained; null for a classical model, which has no epochs
+    augment: list[Noise] = field(default_factory=list)  # noises: for each, a noisy copy of the training part is added
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What the model reads beside frames; see ser/inputs.py."""
+        """What the model reads beside frames; see ser/inputs/__init__.py."""
         return getattr(self.model, "extras", ())
 
     @property
@@ -95,58 +95,58 @@ class System:
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class RandomFolds:
-    """Utterances drawn at random, `number` times over: speakers stand on both sides."""
+    """Test utterances drawn at random for each fold: training and test set share speakers."""
 
     kind: Literal["random"]
-    number: Positive  # of folds, each drawn for itself
-    test_share: Annotated[float, Field(gt=0, lt=1)]  # of the utterances; a development set is as large
+    number: Positive  # of folds, each drawn independently
+    test_share: Annotated[float, Field(gt=0, lt=1)]  # of all utterances; the development set is as large
     seed: Annotated[int, Field(ge=0)]  # of the draws
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class GroupFolds:
-    """Whole groups (all that share a value of the table utt2<by>; by: utt, each utterance alone) go to one side.
+    """Utterances of one group (one value of the table utt2<by>) are never split between training and test set.
 
-    They are cut into `number` parts of equal size, in the order of their names, or with seed in an order that
-    it draws. Fold k tests part k, so that each group tests once; with test_parts: 2 also the part after it, so
-    that each tests twice; and so on, the first part after the last. With `select: dev` the part after those is
-    the development set; with dev, only those of its utterances that share one value of the table utt2<dev>
-    (one speaker of the next session). The values take turns from fold to fold: the first by name, the second,
-    ...; the others train.
+    The groups are divided into `number` parts of equal size, in order of their names, or with `seed` in random order.
+    Fold k tests part k, so that each group is tested once; with `test_parts: 2` also the next part, so that each is
+    tested twice, and so on; the first part follows the last. With `select: dev` the part after the tested ones is the
+    development set. With `dev`, the development set is only those of its utterances that share one value of the table
+    utt2<dev>, such as one speaker of the next session; the value changes from fold to fold, in order of names, and the
+    other utterances are used for training.
     """
 
     kind: Literal["groups"]
-    by: str  # the groups: a table utt2<by> of the data directory, as spk or sess; utt: each utterance alone
+    by: str  # a table utt2<by> of the data directory, such as spk or sess; utt: each utterance is its own group
     number: Annotated[int, Field(ge=2)]  # of folds
-    test_parts: Positive = 1  # how many parts a fold tests
-    seed: Annotated[int, Field(ge=0)] | None = None  # of the order of the groups; null: by name
+    test_parts: Positive = 1  # parts that each fold tests
+    seed: Annotated[int, Field(ge=0)] | None = None  # of the random order of groups; null: in order of their names
     dev: str | None = None  # a table utt2<dev>: the development set has one of its values; null: the whole next part
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Protocol:
-    """Which utterances and classes, how they are split, and what selects the model."""
+    """Which utterances and classes are used, how they are split, and what selects the model."""
 
     name: str
-    description: str  # a line, for RESULTS.md, of what cannot be counted: stage 1 counts folds and speakers
-    classes: dict[str, list[str]]  # each class, with the labels of the corpus that it takes in
+    description: str  # one line for RESULTS.md; leave out the numbers of folds and speakers, which stage 1 counts
+    classes: dict[str, list[str]]  # each class, with the labels of the corpus that it includes
     # {cond: [improvised]}: only utterances whose value in the table utt2cond is one of these
     where: dict[str, Annotated[list[str], Field(min_length=1)]] = field(default_factory=dict)
     folds: Annotated[RandomFolds | GroupFolds, Field(discriminator="kind")]  # how the utterances are split
-    # what selects the model: dev: a part that is neither train nor test; test: the test set, because a paper did so;
-    # last: nothing, the last epoch's model is taken
+    # what selects the model: dev: a development set; test: the test set, as some papers do; last: nothing, the model of
+    # the last epoch is used
     select: Literal["dev", "test", "last"]
     noise: Noise | None = None  # added to the test utterances
-    labels: Literal["own", "shuffled"] = "own"  # shuffled: a control that shows what chance gives
-    table: str = ""  # title of the table in RESULTS.md that the protocol is a column of; empty: the main one
+    labels: Literal["own", "shuffled"] = "own"  # shuffled: a control that shows chance level
+    table: str = ""  # title of the table in RESULTS.md that has the protocol as a column; empty: the main table
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as users mean it, and no more of it than these files need.
+    """YAML as users mean it, restricted to what these files need.
 
-    1e-4 is a number, and a date is text. Keys are text as written, and so is all in the sections NAMES: `yes` is not
-    True there, nor `1` a number. A key that stands twice is a mistake. Anchors, aliases, merge keys and tags are
-    refused: with them a short file can stand for one without end.
+    1e-4 is a number, and a date is text. Keys are text as written, and so is everything in the sections NAMES: there
+    `yes` is not True, and `1` is not a number. A duplicate key is an error. Anchors, aliases, merge keys and tags are
+    refused: with them a short file can expand without limit.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
@@ -157,20 +157,20 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if event.anchor is not None:  # an alias has one too
-            raise mistake("no anchors (&) and aliases (*) here; write out what they stand for", event)
+            raise mistake("anchors (&) and aliases (*) are not allowed; write out what they stand for", event)
         if getattr(event, "tag", None) is not None:
-            raise mistake("no tags (!) here; remove it", event)
+            raise mistake("tags (!) are not allowed; remove it", event)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise mistake("a key has to be text", key)
+                raise mistake("a key must be text", key)
             if key.value == "<<":
-                raise mistake("no merge keys (<<) here; write out what it stands for", key)
+                raise mistake("merge keys (<<) are not allowed; write out what it stands for", key)
             if key.value in mapping:
-                raise mistake(f"key {key.value} stands twice", key)
+                raise mistake(f"duplicate key {key.value}", key)
             if key.value in NAMES:
                 take_as_written(value)
             mapping[key.value] = self.construct_object(value, deep=True)
@@ -183,9 +183,9 @@ class Loader(yaml.SafeLoader):
         try:
             number = self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
         except ValueError:  # 0b_
-            raise mistake(f"{node.value} is no number", node) from None
+            raise mistake(f"{node.value} is not a number", node) from None
         if is_whole and abs(number) >= 2**63:
-            raise mistake(f"{node.value} is too large a number", node)
+            raise mistake(f"{node.value} is too large", node)
         return number
 
 
@@ -194,12 +194,12 @@ for tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
 
 
 def mistake(problem: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
-    """The error for a fault at a place in a YAML file."""
+    """The error for a problem at a place in a YAML file."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)  # type: ignore[arg-type]
 
 
 def take_as_written(node: yaml.Node) -> None:
-    """Make text of all values at a node."""
+    """Read all values below a node as text."""
     if isinstance(node, yaml.ScalarNode):
         node.tag = "tag:yaml.org,2002:str"
     for item in node.value if isinstance(node, yaml.CollectionNode) else []:
@@ -207,7 +207,7 @@ def take_as_written(node: yaml.Node) -> None:
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes what Loader reads as it was: text such as the commit 45e6789, too, and nothing by an alias."""
+    """Writes what Loader reads back unchanged, even text such as the commit 45e6789; uses no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -219,12 +219,12 @@ for reader_or_writer in (Loader, Dumper):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping. Raises UserError with the line of a fault."""
+    """Read a YAML file that holds a mapping. Raises UserError with the line of an error."""
     try:
         with open(path, "rb") as stream:
             text = stream.read(LARGEST_FILE + 1)
         if len(text) > LARGEST_FILE:
-            raise UserError(f"{path}: more than {LARGEST_FILE} bytes; no system or protocol needs so many")
+            raise UserError(f"{path}: more than {LARGEST_FILE} bytes; no system or protocol needs that much")
         content = load_yaml(text)
     except FileNotFoundError:
         others = [other.name for other in Path(path).parent.glob("*.yaml")]
@@ -236,7 +236,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except YAML_FAULTS as error:
         raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: should hold `key: value` lines")
+        raise UserError(f"{path}: should consist of `key: value` lines")
     return content
 
 
@@ -255,32 +255,32 @@ def read_system(path: str | Path) -> System:
 
 
 def change_system(path: str | Path, changes: dict[str, Any], place: str) -> System:
-    """Read a system file that is changed as by a file with it as its base. place: named in errors of the result."""
+    """Read a system file with changes, as a file with it as its base would make them. place: named in errors."""
     return make_system(merge({**OPTIONAL, **read_named(path, "a system")}, changes), place)
 
 
 def read_named(path: str | Path, what: str) -> dict[str, Any]:
-    """Read a file that names what it holds, and what its `base` (a path seen from it) has in addition."""
+    """Read a file merged onto its `base` (a path relative to it); the file's name becomes the key `name`."""
     content = with_base(Path(path), [])
     if "name" in content:
-        raise UserError(f"{path}: name: remove it: {what} is named by its file")
+        raise UserError(f"{path}: name: remove it: {what} is named after its file")
     return {"name": Path(path).stem, **content}
 
 
 def with_base(path: Path, above: list[Path]) -> dict[str, Any]:
-    """Read a file, and put it on top of its base. above: the files that this one is a base of."""
+    """Read a file and merge it onto its base. above: the files that this one is a base of."""
     if path.resolve() in above:
-        raise UserError(f"{above[-1]}: base: comes back to {path.resolve()}; take another file")
+        raise UserError(f"{above[-1]}: base: leads back to {path.resolve()}; use another file")
     content = read_yaml(path)
     if "base" not in content:
         return content
     base_path = path.parent / str(content.pop("base"))
     if not base_path.is_file():
         raise UserError(f"{path}: base: there is no {base_path}; give the path of a file beside this one")
-    if not os.path.realpath(base_path).endswith(".yaml"):  # faults would show what stands in any other file
-        raise UserError(f"{path}: base: {base_path} is no .yaml file; give the path of one")
+    if not os.path.realpath(base_path).endswith(".yaml"):  # errors would show the content of any other file
+        raise UserError(f"{path}: base: {base_path} is not a .yaml file; give the path of one")
     base = with_base(base_path, [*above, path.resolve()])
-    for own in ("paper", "description"):  # these speak of one file alone
+    for own in ("paper", "description"):  # these describe one file only
         base.pop(own, None)
     return merge(base, content)
 
@@ -303,7 +303,7 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
 
 
 def learner_of(module: ModuleType) -> str:
-    """What trains a model of ser/models: "network" or "classical". Raises UserError where the module has neither a
+    """What trains a model of ser/models: "network" or "classical". Raises UserError if the module has neither a
     Network nor an estimator."""
     for learner, name in (("network", "Network"), ("classical", "estimator")):
         if hasattr(module, name):
@@ -322,7 +322,7 @@ def read_protocol(path: str | Path) -> Protocol:
             raise UserError(f"{path}: classes: {label} is in more than one class")
     for name in protocol.classes:
         if name.split() != [name] or not name.isprintable():
-            raise UserError(f"{path}: classes: {name!r}: a class is one word, since tables hold it")
+            raise UserError(f"{path}: classes: {name!r}: a class must be one printable word")
     if len(protocol.classes) < 2:
         raise UserError(f"{path}: classes: at least two are needed")
     if getattr(protocol.folds, "dev", None) and protocol.select != "dev":
@@ -331,7 +331,7 @@ def read_protocol(path: str | Path) -> Protocol:
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `change` in place of its own; sections of the same kind go key by key."""
+    """`base` overridden by `change`; sections of the same kind are merged key by key."""
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
@@ -361,16 +361,16 @@ def kind_of(config: Any) -> str:
 
 
 def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = "") -> Any:
-    """Make a `cls` of `content`; the first fault becomes a UserError with file, key and remedy."""
+    """Convert `content` to a `cls`; the first error becomes a UserError with file, key and remedy."""
     try:
-        # as JSON: in strict mode pydantic takes a mapping for a dataclass only there
+        # as JSON: in strict mode pydantic accepts a mapping for a dataclass only there
         return TypeAdapter(cls).validate_json(json.dumps(content))
     except ValidationError as error:
         faults = error.errors(include_url=False)
-    if faults[0]["type"] == "json_invalid":  # half a character, as "\ud800"; many brackets in one another
-        reason = faults[0]["ctx"]["error"].partition(" at line ")[0]  # a line of JSON, and not of the file
-        raise UserError(f"{path}: holds what cannot be taken ({reason}); remove it")
-    # a misspelt key is also a missing one: name the misspelt
+    if faults[0]["type"] == "json_invalid":  # half a character, such as "\ud800"; deeply nested brackets
+        reason = faults[0]["ctx"]["error"].partition(" at line ")[0]  # a line of the JSON, not of the file
+        raise UserError(f"{path}: contains something that cannot be read ({reason}); remove it")
+    # a misspelt key is also a missing key: report the misspelling
     fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
     key = (prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))).removesuffix(
         "."
@@ -382,7 +382,7 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         raise UserError(f"{path}: {key}: unknown key; {remedy}")
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         raise UserError(f"{path}: {key}: missing")
-    if fault["type"] == "value_error":  # of a __post_init__, which names the key itself
+    if fault["type"] == "value_error":  # from a __post_init__, which names the key itself
         raise UserError(f"{path}: {key}: {fault['ctx']['error']}")
     if fault["type"].startswith("union_tag"):  # "kind", which says what the other keys are
         tag = fault["ctx"].get("tag")
@@ -390,14 +390,14 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
     shown = repr(fault["input"])
     shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
     if fault["type"] == "string_pattern_mismatch":
-        raise UserError(f"{path}: {key}: {shown} is no noise; write snr10, for 10 dB, or deviation1")
+        raise UserError(f"{path}: {key}: unknown noise {shown}; write snr10 (10 dB) or deviation1")
     message = fault["msg"][0].lower() + fault["msg"][1:]
     remedy = "; put it in quotes" * (fault["type"] == "string_type" and isinstance(fault["input"], int | float))
     raise UserError(f"{path}: {key}: {message}, not {shown}{remedy}")
 
 
 def known_keys(cls: Any, prefix: str) -> list[str]:
-    """Keys of a config dataclass and of the dataclasses inside it: training, training.epochs."""
+    """Keys of a config dataclass and of the dataclasses inside it, such as training and training.epochs."""
     if not is_dataclass(cls):  # a union, a list, or a plain value
         return [key for inner in get_args(cls) for key in known_keys(inner, prefix)]
     names = [(prefix + item.name, item.type) for item in fields(cls)]
@@ -413,24 +413,24 @@ def as_dict(config: Any) -> Any:
 
 
 def in_kind(config: Any) -> bool:
-    """Whether a config is that of a module that a `kind` names."""
+    """Whether a config belongs to a module named by a `kind`."""
     return type(config).__module__.startswith(("ser.features.", "ser.models."))
 
 
 def feature_name(config: Any, noise: str | None = None) -> str:
     """Name of a feature's folder in dump/: its kind, a fingerprint of its settings, and the noise that was
-    added to the recordings. The parts that a system takes of a feature are no matter: the folder has all. Nor
-    are settings with their default values, so that one more setting leaves the names as they were."""
+    added to the recordings. The parts of a feature that a system uses do not matter: the folder has all. Nor do
+    settings with their default values, so that adding a setting does not change existing names."""
     defaults = {item.name: item.default for item in fields(config)}
     own = {
         key: value
         for key, value in without_parts(config).items()
-        if key not in defaults or value != defaults[key]  # `kind`; MISSING, where there is no default
+        if key not in defaults or value != defaults[key]  # `kind` is no field; MISSING if there is no default
     }
     name = f"{kind_of(config)}-{hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]}"
     return f"{name}-{noise}" if noise else name
 
 
 def without_parts(config: Any) -> dict[str, Any]:
-    """The settings of a feature but for `parts`, which is what a system takes of it."""
+    """The settings of a feature without `parts`, which selects what a system uses of it."""
     return {key: value for key, value in as_dict(config).items() if key != "parts"}

@@ -1,10 +1,10 @@
-"""Try systems with other settings: write a system file for each, and print its path.
+"""Try systems with different settings: write a system file for each, and print its path.
 
     python -m ser.derive_systems --set "training.learning_rate=1e-3" --systems conf/own/x.yaml
 
-writes exp/systems/x+training.learning_rate=1e-3.yaml, whose base is conf/own/x.yaml. The other commands take it as any
-system file: its runs, scores and figures are those of the system x+training.learning_rate=1e-3. Call it in the
-recipe's folder. Nothing is written where one of the systems cannot have these settings.
+writes exp/systems/x+training.learning_rate=1e-3.yaml, whose base is conf/own/x.yaml. The other commands take it like
+any system file: its runs, scores and figures are those of the system x+training.learning_rate=1e-3. Call it in the
+recipe's folder. Nothing is written if the settings do not fit one of the systems.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from ser.cli import UserError
 from ser.files import whole
 
 FOLDER = Path("exp/systems")
-FIXED = ("name", "description", "paper", "base")  # no result follows from these, or they say which file it is
+FIXED = ("name", "description", "paper", "base")  # no result depends on these, or they identify the file
 LONGEST_NAME = 100  # characters that the settings add to a system's name: it becomes part of longer file names
 
 
@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None) -> None:
         "--set",
         required=True,
         metavar="KEY=VALUE...",
-        help="settings in place of the systems' own, separated by spaces: keys as training.epochs, values as in YAML "
-        "but without spaces",
+        help="settings that replace those of the systems, separated by spaces: keys such as training.epochs, values as "
+        "in YAML but without spaces",
     )
     parser.add_argument("--systems", nargs="+", required=True, type=Path, metavar="YAML", help="system files")
     args = parser.parse_args(argv)
@@ -55,12 +55,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_settings(words: list[str]) -> dict[str, Any]:
-    """Settings written as `training.epochs=3`, as a system file has them: {"training": {"epochs": 3}}."""
+    """Settings written as `training.epochs=3` -> as in a system file: {"training": {"epochs": 3}}."""
     content: dict[str, Any] = {}
     for word in sorted(words):  # "training.epochs=3" before "training={...}", which is then refused
         if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*=.+", word):
             raise UserError(
-                f"--set {word}: not KEY=VALUE, as training.epochs=3; write a list without spaces: model.cost=[1,3]"
+                f"--set {word}: not KEY=VALUE, such as training.epochs=3; write a list without spaces: model.cost=[1,3]"
             )
         key, _, value = word.partition("=")
         *sections, last = key.split(".")
@@ -87,24 +87,22 @@ def read_value(word: str, value: str) -> Any:
 
 
 def derive(path: Path, words: list[str], changes: dict[str, Any]) -> dict[str, Any]:
-    """The content of a system file that has `path` as its base and these changes; words: the changes as written.
+    """The content of a system file with `path` as its base and these changes; words: the changes as written.
 
-    Raises UserError where the system cannot have them.
+    Raises UserError if the changes do not fit the system.
     """
     from ser.config import change_system, read_system
 
     place = f"{path} with --set {' '.join(words)}"
     if "training" in changes and read_system(path).training is None:
-        raise UserError(
-            f"{place}: training: this system has none, since its model has no epochs; leave it out of --systems"
-        )
+        raise UserError(f"{place}: training: this system's model is not trained in epochs; leave it out of --systems")
     system = change_system(path, changes, place)
     base = os.path.relpath(path.resolve(), FOLDER.resolve())  # exp may be a link to another disk
     return {"description": f"{system.description}, with {', '.join(words)}", "base": base, **changes}
 
 
 def safe(text: str) -> str:
-    """Text as part of a file's name. What is not safe there becomes "_", and a fingerprint of all follows."""
+    """Text as part of a file's name: unsafe characters become "_", followed by a fingerprint of the whole text."""
     name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", text)[:LONGEST_NAME]
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

@@ -16,7 +16,7 @@ OF_NETWORKS = ("tsne", "tsne_speakers", "attention", "words")  # what ser.draw_r
 
 
 def draw(system: System, protocol: Protocol, results: Results, folder: Path) -> dict[str, Path]:
-    """Draw what the scores of one system under one protocol show into a folder; return the pictures by kind."""
+    """Draw the scores of one system under one protocol into a folder; return the pictures by kind."""
     runs = results.shown
     classes = next(iter(runs.values())).classes
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
@@ -27,15 +27,15 @@ def draw(system: System, protocol: Protocol, results: Results, folder: Path) -> 
         file = Path("results", system.name, protocol.name, "own" * results.is_own, f"{run}.epochs.jsonl")
         if file.exists():
             logs[run] = read_log(file)
-    if logs and not protocol.noise:  # noise is added in testing alone
+    if logs and not protocol.noise:  # noise is added only in testing
         pictures["curves"] = folder / f"{system.name}_{protocol.name}_curves.png"
-        part = "development" if protocol.select == "dev" else "test"  # see ser.train
+        part = "development" if protocol.select == "dev" else "test"  # see ser.learners.network
         figures.learning_curves(logs, part, title, pictures["curves"])
     return pictures
 
 
 def drawn(system: System, protocol: Protocol, results: Results) -> dict[str, Path]:
-    """The pictures by kind that ser.draw_run has drawn of one of the runs that are shown."""
+    """The pictures, by kind, that ser.draw_run has drawn of one of the runs shown."""
     folder = Path("figures", "own" * results.is_own)
     shown = {scores.about.get("model", "")[:8] for scores in results.shown.values()}
     paths = {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in OF_NETWORKS}
@@ -43,7 +43,7 @@ def drawn(system: System, protocol: Protocol, results: Results) -> dict[str, Pat
 
 
 def model_of(picture: Path) -> str:
-    """The first digits of the weights that ser.draw_run drew a picture with; "" of an older version's."""
+    """The first digits of the MD5 of the weights in a picture by ser.draw_run; "" for one by an older version."""
     match = re.search(r", model ([0-9a-f]{8})\b", first_line(picture.with_suffix(".txt")))
     return match[1] if match else ""
 

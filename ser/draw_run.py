@@ -1,10 +1,11 @@
-"""Stage 6: draw what needs a run's trained network: how it sets the classes apart, and what it attends to.
+"""Stage 6: draw what a run's trained network does: how it separates the classes, and what it attends to.
 
-Call it in the recipe's folder. For each run, a folder of exp/ in which a network's training has ended, it
-writes figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker, and,
-where the network attends, _attention.png, and to an input beside frames _<input>.png (_chosen.png with --utts), each
-with its numbers as text beside it. Of two runs of a system under a protocol the last one's stay. Where results/ has
-other scores of that name than this run's, as those that came with the repository, the figures go to figures/own/.
+Call it in the recipe's folder. For each run, a folder in exp/ with a trained network, it writes
+figures/<system>_<protocol>_tsne.png and _tsne_speakers.png, the same points by class and by speaker. If the network has
+attention, it writes _attention.png, and for attention to an input beside frames _<input>.png (_chosen.png with --utts).
+The numbers of each figure are in a text file beside it. The last of several runs of a system under a protocol replaces
+the figures of the others. If results/ has other scores under the run's name, such as those that came with the
+repository, the figures go to figures/own/.
 """
 
 import argparse
@@ -26,18 +27,17 @@ if TYPE_CHECKING:
     from ser.runs import Run
 
 Weights = Sequence["np.ndarray"]
-QUIET = -40  # dB: a frame so far below its utterance's loudest is silence
+QUIET = -40  # dB: frames this far below the loudest of their utterance are silence
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network made of N utterances. utts: ids; true and predicted (N,): class numbers.
+    """The network's outputs for N utterances. utts: ids; true and predicted (N,): class numbers.
 
-    frames: N matrices (T, D), as it takes them in. vectors (N, H): what its last layer takes in. weights:
-    of each attention N arrays (T,), the frames' weights, and even: the same if it weighed all its steps
-    alike; both empty where there is no attention. 1 is a frame's share if all of all attentions are alike.
-    beside: of each input beside frames that it attends to, as words, the same of its M pieces: N arrays (M,), which
-    sum to 1; padding may follow.
+    frames: N matrices (T, D), the network's input. vectors (N, H): the input of its last layer. weights: for each
+    attention N arrays (T,), the weights of frames; even: the same if the attention weighted all its steps equally; both
+    empty without attention. A weight of 1 is an equal share. beside: for each input beside frames that the network
+    attends to, such as words, the weights of its M pieces: N arrays (M,), which sum to 1; padding may follow.
     """
 
     utts: list[str]
@@ -71,35 +71,33 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def draw(folder: Path, device: str, chosen: Sequence[str]) -> None:
-    """Draw the figures of one run. chosen: utterances in which to draw the attention; none: examples."""
+    """Draw the figures of one run. chosen: utterances in which to draw the attention; if empty, examples."""
     from ser.reading import read_run_fold
     from ser.runs import read_run
 
     run = read_run(folder)
     if run.system.learner != "network":
-        raise UserError(f"{folder}: no network, and only networks are drawn; leave it out")
+        raise UserError(f"{folder}: not a network, and only networks are drawn; leave it out")
     if not run.is_done:
         raise UserError(f"{folder}: not done; run stage 4")
-    run.refuse_changes(but=["trainer"])
+    run.refuse_changes(ignore=["trainer"])
     fold = read_run_fold(run)
     if len(fold.test) < 4:
-        raise UserError(f"{folder}: {len(fold.test)} test utterances, and t-SNE needs 4; leave it out")
+        raise UserError(f"{folder}: {len(fold.test)} test utterances, but t-SNE needs 4; leave it out")
     for utt in chosen:
         if utt not in fold.test:
-            raise UserError(
-                f"--utts {utt}: not a test utterance of {folder}; {run.folds}/fold{run.fold}/test has those"
-            )
+            raise UserError(f"--utts {utt}: not a test utterance of {folder}; see {run.folds}/fold{run.fold}/test")
     seen = see(run, fold, device)
     draw_planes(run, fold.classes, seen)
     rows = list(map(seen.utts.index, chosen)) or examples(seen.true, seen.predicted)
-    if seen.weights and hasattr(run.feature, "heard"):  # else its frames do not follow time
+    if seen.weights and hasattr(run.feature, "heard"):  # otherwise its frames are not in time order
         draw_attention(run, fold.classes, seen, rows, bool(chosen))
     for name in seen.beside:
         draw_input(run, name, fold.classes, seen, rows, bool(chosen))
 
 
 def see(run: "Run", fold: "Fold", device: str) -> Seen:
-    """Put the test utterances of the fold through the run's network."""
+    """Run the network on the test utterances of the fold."""
     import numpy as np
     import torch
 
@@ -116,7 +114,7 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
     network.output.register_forward_pre_hook(lambda layer, inputs: taken_in.append(inputs[0]))
     for batch, logs in learned.answers(inputs, utts):
         predicted, vectors = logs.argmax(1).tolist(), taken_in.pop().float().cpu()
-        if vectors.ndim == 3:  # where each frame is scored
+        if vectors.ndim == 3:  # the network scores each frame
             vectors = layers.masked_mean(vectors, batch.lengths)
         with torch.inference_mode():
             both = frame_weights(network, batch, precision)
@@ -144,15 +142,15 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
 
 
 def by_name(weights: "Sequence[Mapping[str, np.ndarray]]") -> "dict[str, list[np.ndarray]]":
-    """Weights of each utterance by name -> for each name those of all utterances."""
+    """Weights by name for each utterance -> for each name, the weights of all utterances."""
     return {name: [of_utt[name] for of_utt in weights] for name in weights[0]}
 
 
 def frame_weights(
     network: "nn.Module", batch: "Batch", precision: str
 ) -> "tuple[dict[str, np.ndarray], dict[str, np.ndarray]]":
-    """What each attention gives a batch's frames (B, T), and what it would if it weighed all its steps alike, as
-    Seen has them. ser/models/__init__.py says what is asked of a model."""
+    """The weight that each attention gives a batch's frames (B, T), and the weight if it weighted all its steps
+    equally, as in Seen. ser/models/__init__.py says what a model must define for this."""
     import torch
 
     if not hasattr(network, "frame_weights"):
@@ -169,7 +167,8 @@ def frame_weights(
 def input_weights(
     run: "Run", network: "nn.Module", batch: "Batch", precision: str
 ) -> "dict[str, dict[str, np.ndarray]]":
-    """What each attention gives the pieces (B, M) of the inputs beside a batch's frames, by the input's name."""
+    """The weight that each attention gives the pieces (B, M) of a batch's inputs beside frames, by name of the
+    input."""
     import torch
 
     from ser import inputs
@@ -187,7 +186,7 @@ def input_weights(
 
 
 def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
-    """Draw the utterances as points: as they are before the network, and behind it."""
+    """Draw the utterances as points, by their input features and by the network's last representation."""
     import numpy as np
 
     from ser import figures
@@ -209,7 +208,7 @@ def draw_planes(run: "Run", classes: Sequence[str], seen: Seen) -> None:
 
 
 def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool) -> None:
-    """Draw where the network attends in some utterances, chosen ones or examples; count how it heeds silence."""
+    """Draw where the network attends in some utterances, chosen ones or examples; report its weights in silence."""
     from ser import figures
     from ser.datadir import read_table
 
@@ -235,7 +234,7 @@ def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequenc
 
 
 def draw_input(run: "Run", name: str, classes: Sequence[str], seen: Seen, rows: Sequence[int], chosen: bool) -> None:
-    """Draw to which pieces of an input, as words, the network attends in some utterances, chosen ones or examples."""
+    """Draw which pieces of an input, such as words, the network attends to in chosen utterances or examples."""
     from ser import figures, inputs
 
     pieces = inputs.of(run.system)[name].pieces(run, [seen.utts[row] for row in rows])
@@ -251,7 +250,7 @@ def draw_input(run: "Run", name: str, classes: Sequence[str], seen: Seen, rows: 
 
 
 def figure_path(run: "Run", name: str, chosen: bool = False) -> Path:
-    """Where to draw; beside the figures of a table that shows another run's scores."""
+    """The path of a figure; in figures/own/ if the table shows another run's scores."""
     from ser.scores import read_scores
 
     shown = Path("results", run.system.name, run.protocol.name, f"{run.folder.name}.txt")
@@ -261,19 +260,19 @@ def figure_path(run: "Run", name: str, chosen: bool = False) -> Path:
 
 
 def which(chosen: bool) -> str:
-    """What is drawn, in words."""
+    """Which utterances are drawn, in words."""
     return "chosen utterances" if chosen else "an example of each class"
 
 
 def title_of(run: "Run") -> str:
-    """The run, and the weights that it was drawn with, by which ser.report knows whether a table shows its scores."""
+    """The run and the MD5 of its weights, from which ser.report knows whether a table shows its scores."""
     name = f"{run.system.name}, protocol {run.protocol.name}, fold {run.fold}, seed {run.seed}"
     return f"{name}, model {run.model[:8]}"
 
 
 def points(matrices: "Sequence[np.ndarray]") -> "np.ndarray":
-    """Utterances (T, D) as points of one space: all their values where all are of one length, else the mean
-    and deviation of each dimension over the frames."""
+    """Utterances (T, D) as points in one space: all their values if all have the same length, otherwise the mean and
+    deviation of each dimension over the frames."""
     import numpy as np
 
     if len({len(matrix) for matrix in matrices}) == 1:
@@ -282,21 +281,21 @@ def points(matrices: "Sequence[np.ndarray]") -> "np.ndarray":
 
 
 def to_plane(space: "np.ndarray") -> "np.ndarray":
-    """t-SNE (N, 2) of points (N, D), the same at every call. More than 50 dimensions are reduced to as many
-    principal components first: quicker, and less noise (van der Maaten and Hinton, 2008, take 30)."""
+    """t-SNE (N, 2) of points (N, D), deterministic. More than 50 dimensions are first reduced to 50 principal
+    components, which is faster and less noisy (van der Maaten and Hinton, 2008, use 30)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # threads add up in any order, and t-SNE makes much of the last bit
+    with threadpool_limits(1):  # threads add in any order, and t-SNE amplifies differences in the last bit
         reduced = PCA(min(50, *space.shape), svd_solver="full").fit_transform(space)
-        start = "pca" if reduced.std() else "random"  # where all points are one, "pca" has no scale
+        start = "pca" if reduced.std() else "random"  # if all points are the same, "pca" has no scale
         perplexity = min(30, (len(space) - 1) / 3)
         return TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(reduced)
 
 
 def neighbour_share(space: "np.ndarray", true: "np.ndarray") -> float:
-    """Share of points (N, D) whose nearest neighbour is of their class. true: (N,) class numbers."""
+    """Share of points (N, D) whose nearest neighbour has the same class. true: (N,) class numbers."""
     from sklearn.neighbors import NearestNeighbors
 
     nearest = NearestNeighbors(n_neighbors=1).fit(space).kneighbors(return_distance=False)[:, 0]
@@ -304,7 +303,7 @@ def neighbour_share(space: "np.ndarray", true: "np.ndarray") -> float:
 
 
 def examples(true: "np.ndarray", predicted: "np.ndarray") -> list[int]:
-    """The first place of each class that is there at which it is predicted; where it never is, its first."""
+    """For each class that occurs, the index of its first correctly predicted utterance, or else of its first one."""
     return [
         min((true == number).nonzero()[0], key=lambda place: (predicted[place] != number, place))
         for number in sorted(set(true))
@@ -312,12 +311,12 @@ def examples(true: "np.ndarray", predicted: "np.ndarray") -> list[int]:
 
 
 def hear(run: "Run", utt: str, recordings: Mapping[str, str], feature: ModuleType) -> "np.ndarray":
-    """The samples (N,) of a test utterance that its features were made of. recordings: wav.scp."""
+    """The samples (N,) from which a test utterance's features were computed. recordings: wav.scp."""
     from ser import noise
 
     if audio.is_pipe(recordings[utt]):
         raise UserError(
-            f"{run.data / 'wav.scp'}: {utt} is a shell command, {recordings[utt]!r}; put a file in its place"
+            f"{run.data / 'wav.scp'}: {utt} is a shell command, {recordings[utt]!r}; replace it with a file"
         )
     samples, _ = audio.read(recordings[utt], run.system.feature.sample_rate)
     if run.protocol.noise:
@@ -326,8 +325,8 @@ def hear(run: "Run", utt: str, recordings: Mapping[str, str], feature: ModuleTyp
 
 
 def is_quiet(samples: "np.ndarray", hop: int, n_frames: int) -> "np.ndarray":
-    """Which frames (n_frames,) are silence, by the root mean square of the `hop` samples around the middle of
-    each; frame t's is sample t * hop."""
+    """Which frames (n_frames,) are silence, by the root mean square of the `hop` samples around each frame's centre,
+    sample t * hop for frame t."""
     import numpy as np
 
     squares = np.pad(np.square(samples, dtype=np.float64), (hop // 2, hop))[: n_frames * hop]
@@ -336,9 +335,8 @@ def is_quiet(samples: "np.ndarray", hop: int, n_frames: int) -> "np.ndarray":
 
 
 def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[str]:
-    """Lines that compare the mean weights in silence and elsewhere, of all utterances together, and what they
-    would be if attention did not follow what is said. All three: (T,) of each utterance; a weight of 1 is an even
-    share."""
+    """Lines that compare the mean weights in silence and elsewhere, over all utterances, with those of an attention
+    that ignores the content. Arguments: (T,) for each utterance; a weight of 1 is an equal share."""
     import numpy as np
 
     share = 100 * np.concatenate(quiet).mean()
@@ -365,8 +363,8 @@ def describe_silence(weights: Weights, even: Weights, quiet: Weights) -> list[st
 
 
 def mean_profile(weights: Weights) -> "np.ndarray":
-    """The mean weight of the first frame, of the second, ... (T of the longest,); of the utterances that are so
-    long. weights: (T,) of each utterance."""
+    """The mean weight of the first frame, of the second, ... (T of the longest utterance,), each over the utterances
+    that are long enough. weights: (T,) for each utterance."""
     import numpy as np
 
     total, count = np.zeros((2, max(map(len, weights))))
@@ -377,7 +375,7 @@ def mean_profile(weights: Weights) -> "np.ndarray":
 
 
 def silence_and_rest(weights: Weights, quiet: Weights) -> tuple[float, float]:
-    """Mean weights of the quiet frames and of the others. weights and quiet: (T,) of each utterance."""
+    """Mean weights of the quiet frames and of the others. weights and quiet: (T,) for each utterance."""
     import numpy as np
 
     of_all, is_silence = np.concatenate(weights), np.concatenate(quiet)

@@ -1,4 +1,4 @@
-"""The epochs of a network's training: what an epoch comes to, its line in epochs.jsonl, and which is the best."""
+"""The epochs of a network's training: sums over an epoch, its line in epochs.jsonl, and the best epoch."""
 
 import json
 from collections.abc import Iterable
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sums:
-    """What the batches of an epoch have come to so far, as a checkpoint keeps it.
+    """Sums over the batches of an epoch so far; checkpoints include them.
 
-    loss, and what of it is penalty: summed over utterances; confusion: counts, a row a true class; seconds: spent
-    on them.
+    loss, and the penalty in it: summed over utterances; confusion: counts, one row per true class; seconds: time
+    spent.
     """
 
     batches: int
@@ -56,7 +56,7 @@ class Sums:
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
     def add(self, batch: "Batch", loss: "Tensor", penalty: "Tensor", logs: "Tensor") -> None:
-        """Add a batch. loss and penalty: its mean ones; logs (B, classes): log-posteriors."""
+        """Add a batch. loss and penalty: means over the batch; logs (B, classes): log-posteriors."""
         true, predicted = batch.targets.numpy(), logs.argmax(1).cpu().numpy()
         self.batches += 1
         self.utterances += len(true)
@@ -65,7 +65,7 @@ class Sums:
         self.confusion += metrics.confusion_matrix(true, predicted, len(self.confusion))
 
     def means(self, part: str) -> dict[str, float]:
-        """Mean loss and penalty, and WA, as the log calls them of a part."""
+        """Mean loss and penalty, and WA, under the names that the log uses for a part."""
         return {
             f"{part}_loss": self.loss / self.utterances,
             f"{part}_penalty": self.penalty / self.utterances,
@@ -74,7 +74,7 @@ class Sums:
 
 
 def line_of(epoch: int, train: Sums, dev: Sums, classes: list[str]) -> dict[str, float]:
-    """An epoch's line of epochs.jsonl. dev_share_<class>: per cent of dev utterances that are taken for it."""
+    """An epoch's line of epochs.jsonl. dev_share_<class>: per cent of dev utterances predicted as the class."""
     line = {"epoch": epoch, **train.means("train"), **dev.means("dev")}
     line |= {f"dev_{name}": metric.of(dev.confusion) for name, metric in metrics.METRICS.items()}
     line["seconds"] = train.seconds + dev.seconds
@@ -83,9 +83,9 @@ def line_of(epoch: int, train: Sums, dev: Sums, classes: list[str]) -> dict[str,
 
 
 def read_log(path: Path, needed: Iterable[str] = ()) -> list[dict[str, float]]:
-    """The lines of epochs.jsonl, one an epoch. Raises UserError naming the line that is not as it should be.
+    """The lines of epochs.jsonl, one per epoch. Raises UserError naming the first invalid line.
 
-    needed: what each line must hold, beside the number of its epoch.
+    needed: keys that each line must have, beside the number of its epoch.
     """
     log = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -95,9 +95,11 @@ def read_log(path: Path, needed: Iterable[str] = ()) -> list[dict[str, float]]:
         except (ValueError, TypeError, AttributeError, RecursionError):
             log = []
         if not log or log[-1].get("epoch") != number or not {*needed} <= log[-1].keys():
-            raise UserError(f"{path}:{number}: not the line of an epoch; remove the run's folder and run stage 4 again")
+            raise UserError(
+                f"{path}:{number}: not a valid line of an epoch; remove the run's folder and run stage 4 again"
+            )
     if not log:
-        raise UserError(f"{path}: no epochs in it; remove the run's folder and run stage 4 again")
+        raise UserError(f"{path}: contains no epochs; remove the run's folder and run stage 4 again")
     return log
 
 
@@ -107,7 +109,7 @@ def best_line(log: list[dict[str, float]], monitor: str) -> dict[str, float]:
 
 
 def is_over(log: list[dict[str, float]], settings: Training) -> bool:
-    """Whether the best epoch lies as far back as the patience goes."""
+    """Whether patience has run out since the best epoch."""
     if not log or not settings.patience:
         return False
     return len(log) - best_line(log, settings.monitor)["epoch"] >= settings.patience

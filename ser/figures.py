@@ -1,7 +1,7 @@
-"""Pictures, each with the numbers behind it as text beside it (same name, .txt).
+"""Figures, each with its numbers in a text file beside it (same name, .txt).
 
-A picture whose text is there already and would stay the same is not drawn again; remove it to have it drawn. Pictures
-are PNG files with a palette, two to three times smaller than with a colour per pixel.
+A figure whose text file exists and would stay the same is not drawn again; remove it to have it drawn. Figures are PNG
+files with a palette, two to three times smaller than in true colour.
 """
 
 import io
@@ -21,13 +21,13 @@ from PIL import Image
 
 from ser.files import whole
 
-plt.rcParams["text.parse_math"] = False  # a name may hold dollars
+plt.rcParams["text.parse_math"] = False  # names may contain dollar signs
 
 Log = Sequence[Mapping[str, float]]  # the lines of epochs.jsonl
 
-COLOURS = "plasma"  # from dark to light: works in grey and for the colour-blind
+COLOURS = "plasma"  # from dark to light: readable in grey and for colour-blind readers
 STYLES = ({"color": "black", "linewidth": 1.5}, {"color": "tab:red", "linewidth": 1.2, "linestyle": "--"})
-MARKERS = "o^sPDv*X<p>h"  # of shapes that stand side by side here, none is like the other
+MARKERS = "o^sPDv*X<p>h"  # neighbours in this order are easy to distinguish
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
@@ -63,8 +63,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path
 
 
 def learning_curves(logs: Mapping[str, Log], part: str, title: str, path: Path) -> None:
-    """Draw loss and WA over the epochs: for each run a line of the training set and one of the set that selects the
-    epoch, which is called `part`."""
+    """Draw loss and WA over the epochs: for each run a curve for the training set and one for the set that selects the
+    epoch, named by `part`."""
     keys = [key for key in next(iter(logs.values()))[0] if all(key in log[0] for log in logs.values())]
     text = f"# {title}\nrun {' '.join(keys)}\n" + "".join(
         f"{run} {' '.join(f'{line[key]:.6g}' for key in keys)}\n" for run, log in logs.items() for line in log
@@ -91,8 +91,8 @@ def learning_curves(logs: Mapping[str, Log], part: str, title: str, path: Path) 
 
 
 class Plane(NamedTuple):
-    """Points (N, 2) that stand for others in a space called `name`, and the share of those whose nearest
-    neighbour there is of their own class."""
+    """Points (N, 2) that represent points of a space called `name`, and the share of those whose nearest neighbour in
+    that space has the same class."""
 
     name: str
     points: np.ndarray
@@ -138,7 +138,7 @@ def planes(
         axes.set(xlabel="first dimension of t-SNE (no unit)", ylabel="second dimension of t-SNE (no unit)")
         axes.set(xticks=[], yticks=[])
     names = panels[0].get_legend_handles_labels()
-    n_columns = -(-len(classes) // -(-len(classes) // 7))  # rows of one length
+    n_columns = -(-len(classes) // -(-len(classes) // 7))  # rows of equal length
     figure.legend(*names, loc="outside lower center", ncols=n_columns, handletextpad=0.2)
     figure.suptitle(title, fontsize=10)
     keep(figure, path)
@@ -146,8 +146,8 @@ def planes(
 
 
 class Example(NamedTuple):
-    """An utterance, its class and the predicted one, its samples (N,), and of each attention, by its name, the
-    weight (T,) of each frame, 1 where all of all weigh the same."""
+    """An utterance, its true and predicted class, its samples (N,), and for each attention, by name, the weights (T,)
+    of its frames; 1 is an equal share."""
 
     utt: str
     true: str
@@ -164,7 +164,7 @@ def attention(
     silence: Sequence[str],
     path: Path,
 ) -> None:
-    """Draw waveforms and, over each, the weight of its frames. silence: lines on all utterances."""
+    """Draw waveforms and, over each, the weight of its frames. silence: lines about all utterances."""
     shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
     unit = "a weight is 1 if spread evenly over the frames, and holds until the utterance's next line"
     lines = [*(f"# {line}" for line in (title, *silence, *shown, unit)), f"utt seconds {' '.join(examples[0].weights)}"]
@@ -210,8 +210,8 @@ def attention(
 
 
 class Sentence(NamedTuple):
-    """An utterance, its class and the predicted one, its words, and of each attention, by its name, the words'
-    weights (M,), which sum to 1."""
+    """An utterance, its true and predicted class, its words, and for each attention, by name, the weights (M,) of the
+    words, which sum to 1."""
 
     utt: str
     true: str
@@ -221,7 +221,7 @@ class Sentence(NamedTuple):
 
 
 def sentences(examples: Sequence[Sentence], title: str, path: Path) -> None:
-    """Draw the words of utterances, and of each attention, a row, the words' weights."""
+    """Draw the words of utterances, with a row of word weights for each attention."""
     shown = [f"{example.utt}: {example.true}, predicted {example.predicted}" for example in examples]
     lines = [*(f"# {line}" for line in (title, *shown)), f"utt {' '.join(examples[0].weights)} word"]
     for example in examples:
@@ -253,8 +253,8 @@ def sentences(examples: Sequence[Sentence], title: str, path: Path) -> None:
 
 
 def spell(figure: Figure) -> list[str]:
-    """Take fonts of this machine for what matplotlib's own cannot write; return the characters that none can, sorted.
-    These are written as their numbers, \\u559c, and not as empty boxes."""
+    """Use fonts of this machine for characters that matplotlib's own font lacks; return, sorted, those that no font
+    has. These are written as escapes, \\u559c, instead of empty boxes."""
     texts = figure.findobj(Text)
     own = font_manager.findfont(font_manager.FontProperties())
     lacking = {character for text in texts for character in text.get_text()} - {"\n"}
@@ -264,13 +264,13 @@ def spell(figure: Figure) -> list[str]:
     families = list(plt.rcParams["font.family"])
     for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.name, font.fname)):
         is_of_boxes = "last resort" in font.name.lower()
-        if lacking and not is_of_boxes and Path(font.fname).is_file():  # matplotlib remembers fonts
+        if lacking and not is_of_boxes and Path(font.fname).is_file():  # matplotlib caches fonts that may be gone
             found = written_by(font.fname, lacking)
             lacking -= found
             families += [font.name] * bool(found)
     numbers = str.maketrans({character: character.encode("unicode_escape").decode() for character in lacking})
     for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):  # whose labels are written again when it is drawn
+        for axis in (axes.xaxis, axes.yaxis):  # their labels are set again when the axis is drawn
             labels = [label.get_text() for label in axis.get_ticklabels()]
             if lacking & set("".join(labels)):
                 axis.set_ticklabels([label.translate(numbers) for label in labels])
@@ -281,13 +281,13 @@ def spell(figure: Figure) -> list[str]:
 
 
 def written_by(font: str, characters: set[str]) -> set[str]:
-    """Those of some characters that the font in a file has."""
+    """Which of some characters the font in a file has."""
     glyphs = font_manager.get_font(font)
     return {character for character in characters if glyphs.get_char_index(ord(character))}
 
 
 def is_drawn(path: Path, text: str) -> bool:
-    """Whether a picture is there, drawn of the numbers in `text`."""
+    """Whether a figure exists that was drawn from the numbers in `text`."""
     beside = path.with_suffix(".txt")
     return path.exists() and beside.exists() and beside.read_bytes() == text.encode()
 
@@ -297,7 +297,7 @@ def keep(figure: Figure, path: Path) -> None:
     lacking = spell(figure)
     if lacking:
         print(
-            f"{path}: no font here has {' '.join(lacking[:10])}{' ...' * (len(lacking) > 10)}: written as numbers; "
+            f"{path}: no font here has {' '.join(lacking[:10])}{' ...' * (len(lacking) > 10)}: written as escapes; "
             "install one, such as Noto Sans CJK, remove the picture and draw it again",
             flush=True,
         )
@@ -309,11 +309,11 @@ def keep(figure: Figure, path: Path) -> None:
 
 
 def with_palette(picture: Image.Image) -> Image.Image:
-    """The same picture in 256 colours, which is exact where it has no more, as black, grey and white have not."""
+    """The same picture in at most 256 colours; lossless if it has no more, as in black, grey and white."""
     return picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
 def write(path: Path, text: str) -> None:
-    """Write the numbers behind a picture, once it is there: where this is interrupted it is drawn again."""
+    """Write the numbers of a figure, after the figure itself: if interrupted, it is drawn again."""
     with whole(path.with_suffix(".txt")) as stream:
         stream.write(text)

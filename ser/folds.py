@@ -1,4 +1,4 @@
-"""Folds on disk: FOLDS/fold<k>/{train,dev,test}, each a table `utt class`."""
+"""Folds on disk: FOLDS/fold<k>/{train,dev,test}, each a table of lines `utt class`."""
 
 import re
 from collections.abc import Iterable
@@ -13,16 +13,15 @@ if TYPE_CHECKING:
     from ser.config import Protocol
 
 
-SHARED_SPEAKERS = re.compile(r"train and test share (\d+) of (\d+) speakers")  # of an overlap
+SHARED_SPEAKERS = re.compile(r"train and test share (\d+) of (\d+) speakers")  # in an overlap
 
 
 @dataclass(frozen=True)
 class Fold:
     """One split: each part maps utterances to classes; `classes` in the protocol's order.
 
-    dev is empty where the protocol selects on the test set or takes the last model. overlap says
-    what train and test share, in words. sources: what each utterance is made of, which is itself, or for a noisy copy
-    of a training utterance that utterance.
+    dev is empty if the protocol selects on the test set or uses the last model. overlap says what train and test share,
+    in words. sources: maps a noisy copy of a training utterance to the original, and every other utterance to itself.
     """
 
     classes: list[str]
@@ -36,7 +35,7 @@ class Fold:
         object.__setattr__(self, "sources", {utt: utt for part in (self.train, self.dev, self.test) for utt in part})
 
     def with_copies(self, noises: Iterable[str]) -> "Fold":
-        """The fold with a noisy copy of every training utterance, for each of some noises."""
+        """The fold with a noisy copy of every training utterance, for each noise."""
         sources = {copy_id(utt, noise): utt for noise in noises for utt in self.train}
         train = self.train | {copy: self.train[utt] for copy, utt in sources.items()}
         fold = Fold(self.classes, train, self.dev, self.test, self.overlap)
@@ -55,17 +54,17 @@ def copy_id(utt: str, noise: str) -> str:
 
 
 def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" = None) -> Fold:
-    """Read FOLDS/fold<k>, as stage 1 wrote it or a hand did.
+    """Read FOLDS/fold<k>, written by stage 1 or by hand.
 
-    protocol: what the fold is used for. Raises UserError, naming file and line, for a class that the folds
-    lack, classes that are not the protocol's, an utterance in two parts or not in the data directory `data`;
-    and where there is nothing to train a class on, to test, or to select on under the protocol.
+    protocol: what the fold is used for. Raises UserError, naming file and line, for an unknown class, classes that are
+    not the protocol's, an utterance in two parts or not in the data directory `data`; and if a class has no training
+    utterance, or the test set, or a development set that the protocol needs, is empty.
     """
     folder = Path(folder)
     classes = read_classes(folder.parent / "classes")
     if protocol and classes != list(protocol.classes):
         others = f"{', '.join(classes)}, but the protocol {protocol.name} has {', '.join(protocol.classes)}"
-        raise UserError(f"{folder.parent / 'classes'}: the classes {others}; run stage 1 again")
+        raise UserError(f"{folder.parent / 'classes'}: has the classes {others}; run stage 1 again")
     train, dev, test = (read_table(folder / part) for part in ("train", "dev", "test"))
     known = read_table(Path(data) / "utt2spk")
     part_of: dict[str, str] = {}
@@ -75,9 +74,9 @@ def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" 
             if name not in classes:
                 raise UserError(f"{place}: {utt} has the class {name!r}; one of {', '.join(classes)}")
             if part_of.setdefault(utt, part) != part:
-                raise UserError(f"{place}: {utt} stands in {part_of[utt]} too; take one of the lines out")
+                raise UserError(f"{place}: {utt} is also in {part_of[utt]}; remove one of the lines")
             if utt not in known:
-                raise UserError(f"{place}: {utt} is not in {data}; take the line out or run stage 1 again")
+                raise UserError(f"{place}: {utt} is not in {data}; remove the line or run stage 1 again")
     there = set(train.values())
     for name in classes:
         if name not in there:
@@ -90,12 +89,12 @@ def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" 
 
 
 def read_classes(path: Path) -> list[str]:
-    """The classes in the order of their numbers. Raises UserError where these are not 0, 1, 2, ..., or a
-    number has no class, or a class two."""
+    """The classes in order of their numbers. Raises UserError unless these are 0, 1, 2, ..., with a different class
+    each."""
     numbered = read_table(path)
     classes = [numbered.get(str(number), "") for number in range(len(numbered))]
     if not all(classes) or len(set(classes)) < len(classes) or not classes:
-        raise UserError(f"{path}: not `0 class`, `1 class`, ..., each class once; run stage 1 again")
+        raise UserError(f"{path}: should have the lines `0 class`, `1 class`, ..., each class once; run stage 1 again")
     return classes
 
 
@@ -108,7 +107,7 @@ def read_overlap(path: Path) -> str:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; run stage 1 again") from None
     if len(lines) < 2:
-        raise UserError(f"{path}: no second line that says what train and test share; run stage 1 again")
+        raise UserError(f"{path}: the second line should say what train and test share; run stage 1 again")
     return "; ".join(lines[:2])
 
 
@@ -117,13 +116,13 @@ def fold_numbers(folder: str | Path) -> list[int]:
     names = [path.name for path in Path(folder).glob("fold*") if path.is_dir()]
     numbers = sorted(int(name[len("fold") :]) for name in names if re.fullmatch("fold[1-9][0-9]*", name))
     if not numbers:
-        raise UserError(f"{folder}: no folds here; run stage 1")
+        raise UserError(f"{folder}: contains no folds; run stage 1")
     return numbers
 
 
 def in_words(number: int, overlaps: Iterable[str]) -> str:
-    """How many folds a protocol has, and what they test, as counted by stage 1: "6 folds, each with 4 test speakers,
-    of whom 0 are in the training part". overlaps: of some or all of the folds, as Fold has it and scores keep it."""
+    """The numbers of folds and of test speakers, as counted by stage 1: "6 folds, each with 4 test speakers, of whom 0
+    are in the training part". overlaps: those of some or all folds, as in Fold and in scores."""
     found = [match for match in map(SHARED_SPEAKERS.search, overlaps) if match]
     words = f"{number} fold{'s' * (number > 1)}"
     if not found:
@@ -133,6 +132,6 @@ def in_words(number: int, overlaps: Iterable[str]) -> str:
 
 
 def span(counts: Iterable[int]) -> str:
-    """The least and the greatest of some numbers: "15 to 16", or "16" where all are the same."""
+    """The smallest and the largest of some numbers: "15 to 16", or "16" if all are the same."""
     least, *_, greatest = sorted(counts) * 2
     return f"{least}" if least == greatest else f"{least} to {greatest}"

@@ -1,6 +1,6 @@
-"""What a result follows from, told by content and never by file time: settings, source code, tables, files.
+"""What a result depends on, identified by content and never by file time: settings, source code, tables, files.
 
-Two results are of one row of a table where these are the same; what differs is named by its key.
+Two results belong to one row of a table if all of these are the same; a difference is named by its key.
 """
 
 import ast
@@ -18,25 +18,25 @@ from ser.datadir import read_table
 
 ROOT = Path(__file__).parent.parent
 SAME_CODE = ROOT / "egs" / "same_code.txt"  # lines `before after ...`, which ser.same_code writes
-# Modules that move data and compute no value of a result. What they read is told by its content elsewhere:
+# Modules that move data but compute no value of a result. What they read is identified by its content elsewhere:
 # recordings by the checksums of their samples, settings by their values, folds by their utterances.
 PLUMBING = frozenset(
     f"ser.{name}" for name in ("cli", "config", "datadir", "files", "folds", "identity", "runs", "settings", "worker")
 )
 PARTS = ("train", "dev", "test")
-DEFAULT = "the default"  # of a setting that is not there
-PROSE = ("name", "description", "paper", "table")  # of systems and protocols: no result follows from it
+DEFAULT = "the default"  # stands for a setting that is absent
+PROSE = ("name", "description", "paper", "table")  # of systems and protocols: no result depends on it
 
 
 def fingerprint(*values: Any) -> str:
-    """16 hexadecimal digits that follow from values of JSON."""
+    """16 hexadecimal digits computed from JSON values."""
     text = "".join(json.dumps(value, sort_keys=True) for value in values)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def settings(config: Any) -> Any:
-    """A system, a protocol or a part of one as plain values, without prose and without what has its default
-    value, so that a setting that is added later leaves what was made before as it was."""
+    """A system, a protocol or a part of one as plain values, without prose and without defaults, so that adding a
+    setting later does not change the identity of earlier results."""
     if isinstance(config, list | tuple):
         return [settings(item) for item in config]
     if not is_dataclass(config):
@@ -62,14 +62,14 @@ def differences(one: Any, other: Any, key: str = "") -> list[str]:
             for name in keys
             for line in differences(one.get(name, DEFAULT), other.get(name, DEFAULT), f"{key}.{name}" if key else name)
         ]
-    told = [value if value is DEFAULT else json.dumps(value) for value in (one, other)]
-    return [] if one == other else [f"{key} {told[0]}, not {told[1]}"]
+    shown = [value if value is DEFAULT else json.dumps(value) for value in (one, other)]
+    return [] if one == other else [f"{key} {shown[0]}, not {shown[1]}"]
 
 
 @functools.cache
 def sources(*modules: str) -> Mapping[str, str]:
-    """Fingerprints of the source of modules and of all of ser that they import, but for PLUMBING: {module: 16
-    digits}. Comments, docstrings, imports for type checkers and layout are no matter."""
+    """Fingerprints of the source code of modules and of all modules of ser that they import, except PLUMBING: {module:
+    16 digits}. Comments, docstrings, layout and imports for type checkers do not matter."""
     found: dict[str, str] = {}
     waiting = [*modules]
     while waiting:
@@ -82,13 +82,13 @@ def sources(*modules: str) -> Mapping[str, str]:
 
 
 def current_code(code: str) -> str:
-    """The fingerprint of the newest code that was shown to give the same bytes as the code with this one."""
+    """The fingerprint of the newest code shown to give the same bytes as the code with this fingerprint."""
     return _newer(SAME_CODE if SAME_CODE.exists() else None).get(code, code)
 
 
 @functools.cache
 def _newer(path: Path | None) -> dict[str, str]:
-    """Fingerprints of code, each with that of the newest that is the same; later lines of the file are newer."""
+    """Fingerprints of code, each with that of the newest equivalent code; later lines of the file are newer."""
     newer: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path else []:
         before, after = line.split()[:2]
@@ -102,11 +102,11 @@ def _path(module: str) -> Path:
 
 
 def _parse(module: str) -> ast.Module:
-    """The module's syntax, without docstrings and what is for type checkers alone."""
+    """The module's syntax tree, without docstrings and imports for type checkers."""
     try:
         tree = ast.parse(_path(module).read_bytes())
     except SyntaxError as error:
-        raise UserError(f"{_path(module)}:{error.lineno}: {error.msg}; mend the module") from None
+        raise UserError(f"{_path(module)}:{error.lineno}: {error.msg}; fix the module") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
@@ -117,7 +117,7 @@ def _parse(module: str) -> ast.Module:
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
-    """The modules of ser that it imports, at its head or inside a function."""
+    """The modules of ser that it imports, at the top or inside a function."""
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -126,7 +126,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 def _plain(node: Any) -> Any:
-    """Syntax as plain lists. What is empty is left out, since newer versions of Python know more such fields."""
+    """A syntax tree as plain lists, without empty fields, since newer versions of Python add such fields."""
     if isinstance(node, ast.AST):
         parts = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value not in (None, [])]
         return [type(node).__name__, *parts]
@@ -134,7 +134,7 @@ def _plain(node: Any) -> Any:
 
 
 def md5_of(*paths: Path) -> str:
-    """MD5 of some files, one after the other; of a file that has not changed it is known."""
+    """MD5 of some files together; a file that has not changed is not read again."""
     sums = [_md5(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
     return hashlib.md5("".join(sums).encode(), usedforsecurity=False).hexdigest()
 
@@ -145,12 +145,12 @@ def _md5(path: Path, changed: int, size: int) -> str:
 
 
 def split_of(folds: Path, number: int) -> str:
-    """Fingerprint of the classes and the utterances of a fold, as they are on disk now."""
+    """Fingerprint of a fold's classes and utterances, as they are on disk now."""
     return _split(*(_stamp(path) for path in _tables(folds, number)))
 
 
 def column_of(table: Path, folds: Path, numbers: tuple[int, ...]) -> str:
-    """Fingerprint of what a table of the data directory, such as utt2md5, has of the utterances of some folds."""
+    """Fingerprint of a table of the data directory, such as utt2md5, for the utterances of some folds."""
     tables = [_stamp(path) for number in numbers for path in _tables(folds, number)[1:]]
     return _column(_stamp(table), *tables)
 
@@ -160,7 +160,7 @@ def _tables(folds: Path, number: int) -> list[Path]:
 
 
 def _stamp(path: Path) -> tuple[Path, int, int]:
-    """A file that has not changed since it was read need not be read again."""
+    """Path, time and size of a file, by which caches see whether it has changed."""
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -170,7 +170,7 @@ def _stamp(path: Path) -> tuple[Path, int, int]:
 
 
 def table_of(path: Path) -> Mapping[str, str]:
-    """A table, which is read again only where it has changed."""
+    """A table; it is read again only if it has changed."""
     return _table(*_stamp(path))
 
 
@@ -191,7 +191,7 @@ def _column(table: tuple[Path, int, int], *stamps: tuple[Path, int, int]) -> str
         for number, utt in enumerate(_table(*stamp), 1):
             if utt not in values:
                 raise UserError(
-                    f"{stamp[0]}:{number}: {utt} is not in {table[0]}; take the line out or run stages 0 and 1 again"
+                    f"{stamp[0]}:{number}: {utt} is not in {table[0]}; remove the line or run stages 0 and 1 again"
                 )
             found[utt] = values[utt]
     return fingerprint(sorted(found.items()))

@@ -1,4 +1,4 @@
-"""Stages 3 and 4: lay out the runs of systems under protocols, and hand those not done to the job runner.
+"""Stages 3 and 4: set up the runs of systems under protocols, and give the unfinished ones to the job runner.
 
 Call it in the recipe's folder: it reads data/folds and dump, and writes exp/<system>/<protocol>/<run>.
 """
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 2.0  # between looks at a run that another process trains
 LEARNERS = ("classical", "network")
-REMEDY = {  # for runs that cannot go on; True: where --overwrite was given
-    False: "put back what differs, or give run.sh --overwrite true to remove these runs and train them again",
-    True: "wait until the other process has ended, or stop it, and run the same command again",
+REMEDY = {  # for runs that cannot continue; True: if --overwrite was given
+    False: "undo the change, or give run.sh --overwrite true to remove these runs and train them again",
+    True: "wait until the other process has finished, or stop it, then run the same command again",
 }
 
 
@@ -38,22 +38,20 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m ser.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--learner", choices=LEARNERS, required=True, help="which of the systems: classical models or networks"
+        "--learner", choices=LEARNERS, required=True, help="which systems to train: classical models or networks"
     )
-    parser.add_argument(
-        "--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it"
-    )
+    parser.add_argument("--corpus", required=True, help="name of the corpus, as in the paper rows of the system files")
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
-    parser.add_argument("--folds", default="all", help="numbers of the folds, as 1,2 or 1-3 (default all)")
+    parser.add_argument("--folds", default="all", help="folds to run, such as 1,2 or 1-3 (default all)")
     parser.add_argument("--seeds", type=positive, default=1, help="number of seeds: 1 to N (default 1)")
-    parser.add_argument("--nj", type=positive, default=1, help="runs side by side (default 1)")
-    parser.add_argument("--num-threads", type=positive, default=1, help="threads of a run (default 1)")
+    parser.add_argument("--nj", type=positive, default=1, help="runs in parallel (default 1)")
+    parser.add_argument("--num-threads", type=positive, default=1, help="threads per run (default 1)")
     parser.add_argument("--cmd", default="run.py", help="job runner and its options (default run.py)")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="remove the runs in exp/ that were made with other settings, code or data, finished ones too, and "
+        help="remove the runs in exp/ that were made with different settings, code or data, even finished ones, and "
         "train them again; the scores in results/ are not touched (see ser.score --replace)",
     )
     args = parser.parse_args(argv)
@@ -69,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         train(rows_left, args)
     if others:
         n_runs = sum(map(len, rows))
-        raise UserError(f"{len(others)} of {n_runs} runs cannot go on, as listed above; {REMEDY[args.overwrite]}")
+        raise UserError(f"{len(others)} of {n_runs} runs cannot continue (see above); {REMEDY[args.overwrite]}")
 
 
 def plan(args: argparse.Namespace, command: str) -> list[list["Run"]]:
@@ -111,10 +109,10 @@ def plan(args: argparse.Namespace, command: str) -> list[list["Run"]]:
 
 
 def write_all(rows: list[list["Run"]], overwrite: bool = False) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Write the run.yaml of every run. Returns the folders that hold a run made otherwise, with what differs, and
-    those that another process works on, with the reason too.
+    """Write the run.yaml of every run. Returns two mappings from folder to reason: the folders that hold a run with
+    different settings, code or data, and those that another process is using.
 
-    overwrite: replace the runs that were made otherwise; then none of them is returned.
+    overwrite: replace the former; the first mapping is then empty.
     """
     from ser.runs import OtherRun, shared_part, write_run
 
@@ -125,15 +123,15 @@ def write_all(rows: list[list["Run"]], overwrite: bool = False) -> tuple[dict[Pa
         for run in row:
             try:
                 write_run(run, shared, overwrite)
-            except InUse:  # without --overwrite it is waited for, and looked at again when it is taken
-                in_use[run.folder] = "another process works on it"
+            except InUse:  # without --overwrite we wait for it, and check it when it is trained
+                in_use[run.folder] = "in use by another process"
             except OtherRun as error:
                 others[run.folder] = error.reason
     return others, in_use
 
 
 def overwrite_all(rows: list[list["Run"]], others: dict[Path, str]) -> dict[Path, str]:
-    """Replace the runs in some folders, and print which. Returns those that another process works on."""
+    """Replace the runs in some folders, and print which. Returns those that another process is using."""
     from ser.reading import read_run_fold, refuse_other_features
 
     chosen = without(rows, {run.folder for row in rows for run in row} - others.keys())
@@ -146,13 +144,13 @@ def overwrite_all(rows: list[list["Run"]], others: dict[Path, str]) -> dict[Path
 
 
 def without(rows: list[list["Run"]], folders: Collection[Path]) -> list[list["Run"]]:
-    """The rows without the runs in some folders, and without rows that are then empty."""
+    """The rows without the runs in some folders; rows left empty are dropped."""
     left = [[run for run in row if run.folder not in folders] for row in rows]
     return [row for row in left if row]
 
 
 def in_words(reasons: dict[Path, str]) -> list[str]:
-    """A line for the folders below one folder that have a reason in common."""
+    """One line for all folders with the same parent and the same reason."""
     names: dict[tuple[Path, str], list[str]] = {}
     for folder, reason in reasons.items():
         names.setdefault((folder.parent, reason), []).append(folder.name)
@@ -163,7 +161,7 @@ def in_words(reasons: dict[Path, str]) -> list[str]:
 
 
 def train(rows: list[list["Run"]], args: argparse.Namespace) -> None:
-    """Hand the runs that are not done to the job runner."""
+    """Give the unfinished runs to the job runner."""
     from ser.reading import read_run_fold, refuse_other_features
 
     missing = [run.folder for row in rows for run in row if not run.is_done]
@@ -174,7 +172,7 @@ def train(rows: list[list["Run"]], args: argparse.Namespace) -> None:
             refuse_other_features(row[0], read_run_fold(row[0]))
     if not missing:
         return
-    threads = ["--num-threads", str(args.num_threads)]  # said twice: Kaldi's runners do not tell the jobs
+    threads = ["--num-threads", str(args.num_threads)]  # given twice: Kaldi's runners do not pass it on to the jobs
     cmd = [*args.cmd.split(), *threads, "--max-jobs-run", str(args.nj)]
     trainer = [sys.executable, "-m", "ser.train", *threads]
     log = Path("exp/log") / f"{args.learner}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
@@ -182,8 +180,8 @@ def train(rows: list[list["Run"]], args: argparse.Namespace) -> None:
 
 
 def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], nj: int) -> None:
-    """Train the runs in `folders` by `nj` jobs, and wait for those that other processes have; raise UserError at
-    the end where some failed."""
+    """Train the runs in `folders` with `nj` jobs, and wait for those that other processes are training; raise
+    UserError at the end if some failed."""
     runs = log / "runs.list"
     with whole(runs) as stream:
         stream.writelines(f"{folder}\n" for folder in folders)
@@ -197,19 +195,17 @@ def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], 
         with subprocess.Popen([*cmd, *array, *trainer, "--list", str(runs)]) as process:
             try:
                 progress.show_until_end(process)
-            except BaseException:  # Ctrl-C: the runner ends its jobs, and is waited for
+            except BaseException:  # Ctrl-C: let the runner stop its jobs, and wait for it
                 process.terminate()
                 raise
-        # runs that nobody took: the jobs that should have were killed, by the run that they had then
+        # runs that no job started: the jobs were killed during an earlier run
         if progress.count("waiting") in (0, waiting) or process.returncode < 0:
             break
     left = [folder for folder in folders if not (folder / "done").exists()]
     elsewhere = [folder for folder in left if is_in_use(folder / "lock")]
     failed = [folder for folder in left if folder not in elsewhere]
     if progress.count("waiting") == len(folders) and process.returncode and len(failed) == len(folders):
-        raise UserError(
-            "the job runner failed, as said above, and no run was begun; mend that and run the same command again"
-        )
+        raise UserError("the job runner failed (see above) and no run started; fix that and run the same command again")
     if elsewhere:
         wait_for(elsewhere)
         again = [folder for folder in elsewhere if not (folder / "done").exists()]
@@ -217,13 +213,13 @@ def run_all(trainer: list[str], folders: list[Path], log: Path, cmd: list[str], 
             run_all(trainer, again, log.with_name(f"{log.name}_again"), cmd, nj)
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(folders)} runs failed: {some(failed)}; mend what their logs in {log} name and "
-            "run the same command again"
+            f"{len(failed)} of {len(folders)} runs failed: {some(failed)}; fix the errors in their logs in {log}, "
+            "then run the same command again"
         )
 
 
 def choose_folds(text: str, numbers: list[int], protocol: str) -> list[int]:
-    """The folds that --folds asks for: all, or numbers and ranges as 1,3-5."""
+    """The folds that --folds selects: all, or numbers and ranges such as 1,3-5."""
     if text == "all":
         return numbers
     chosen: set[int] = set()
@@ -232,8 +228,8 @@ def choose_folds(text: str, numbers: list[int], protocol: str) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if first not in numbers or last not in numbers or first > last:
             raise UserError(
-                f"--folds {text}: {protocol} has folds {numbers[0]} to {numbers[-1]}; write all, or numbers as 1,2 or "
-                "1-3"
+                f"--folds {text}: {protocol} has folds {numbers[0]} to {numbers[-1]}; give all, or numbers such as "
+                "1,2 or 1-3"
             )
         chosen.update(number for number in numbers if first <= number <= last)
     return sorted(chosen)
@@ -244,8 +240,7 @@ def wait_for(folders: list[Path]) -> None:
     from ser.runs import first_line
 
     holder = first_line(folders[0] / "lock").strip() or "just ended"
-    told = f"{some(folders)} ({holder})"
-    print(f"waiting for {len(folders)} runs, which other processes train: {told}", flush=True)
+    print(f"waiting for {len(folders)} runs in use by other processes: {some(folders)} ({holder})", flush=True)
     for folder in folders:
         while is_in_use(folder / "lock"):
             time.sleep(WAIT_SECONDS)
@@ -264,7 +259,7 @@ def positive(text: str) -> int:
 
 
 class Progress:
-    """What became of the runs so far: a bar on a terminal, a line for each that ends elsewhere."""
+    """The state of all runs: a progress bar on a terminal, otherwise a line for each change."""
 
     def __init__(self, runs: Path, folders: list[Path]) -> None:
         self.runs = runs
@@ -275,7 +270,7 @@ class Progress:
         return [state.name for state in self.states].count(name)
 
     def show_until_end(self, process: subprocess.Popen) -> None:
-        """Look at the runs every second until the runner ends."""
+        """Check the runs every second until the job runner ends."""
         from tqdm import tqdm
 
         form = "{percentage:3.0f} %|{bar}| {desc}"
@@ -288,9 +283,9 @@ class Progress:
                 except subprocess.TimeoutExpired:
                     pass
                 old, self.states = self.states, self.look()
-                if ended:  # what still runs has lost its process, or its process has lost the runner
-                    killed = State("failed", more="its process ended before it did: killed?")
-                    alive = State("elsewhere", more="the job runner ended, and left its process running")
+                if ended:  # a run still marked as running was killed, or outlived the job runner
+                    killed = State("failed", more="its process ended before the run did; was it killed?")
+                    alive = State("elsewhere", more="the job runner ended but its process is still running")
                     self.states = [
                         state if state.name != "running" else alive if is_in_use(folder / "lock") else killed
                         for folder, state in zip(self.folders, self.states, strict=True)
@@ -304,7 +299,7 @@ class Progress:
                     print(self, flush=True)
 
     def look(self) -> list[State]:
-        """Read anew what had not ended."""
+        """The current states; those of unfinished runs are read again."""
         return [
             read_state(self.runs, number) if state.name in ("waiting", "running") else state
             for number, state in enumerate(self.states, 1)
@@ -315,7 +310,7 @@ class Progress:
         text = ", ".join(f"{counts[name]} {name}" for name in ("done", "running", "failed"))
         text += f", {counts['waiting']} left"
         if self.count("elsewhere"):
-            text += f", {self.count('elsewhere')} in work elsewhere"
+            text += f", {self.count('elsewhere')} in use elsewhere"
         took = [float(state.more) for state in self.states if state.name == "done"]
         if not took or not counts["running"]:
             return text

@@ -1,10 +1,10 @@
 """Stage 1: split the utterances of a protocol into folds, and count what train and test share.
 
-Writes DEST/classes, DEST/fold<k>/{train,dev,test,overlap} and DEST/protocol.yaml, the protocol that they
-are of. Where the protocol selects on the test set or takes the last model there is no development set, and
-dev is empty. Folds that are there are replaced; a folder with anything else in it is refused.
+Writes DEST/classes, DEST/fold<k>/{train,dev,test,overlap} and a copy of the protocol, DEST/protocol.yaml. If the
+protocol selects on the test set or uses the last model, there is no development set and dev is empty. Existing folds
+are replaced; a folder that contains anything else is refused.
 
-Identical recordings are counted by utt2md5, which is computed where DATA lacks it.
+Identical recordings are counted with utt2md5, which is computed if DATA lacks it.
 """
 
 import argparse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ser.config import GroupFolds, Protocol, RandomFolds
 
 LONGEST_LIST = 20  # values of a table in a message
-OWN = re.compile(r"classes|protocol\.yaml|fold[0-9]+(/(train|dev|test|overlap))?")  # what stands in DEST
+OWN = re.compile(r"classes|protocol\.yaml|fold[0-9]+(/(train|dev|test|overlap))?")  # what stage 1 writes to DEST
 PARTS = ("train", "dev", "test")
 Parts = tuple[list[str], list[str], list[str]]  # train, dev, test
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.add_allow_pipes(parser)
     parser.add_argument("protocol", metavar="PROTOCOL", help="protocol file (YAML)")
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
-    parser.add_argument("dest", type=Path, metavar="DEST", help="folder of this protocol's folds")
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder for the protocol's folds")
     args = parser.parse_args(argv)
 
     import yaml
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     from ser.config import Dumper, as_dict, read_protocol
 
     refuse_others(args.dest)
-    dest = args.dest.resolve()  # where it is a link, as to another disk, its target is replaced
+    dest = args.dest.resolve()  # if it is a link, as to another disk, replace its target
     protocol = read_protocol(args.protocol)
     utt2emo = read_table(args.data / "utt2emo", read_table(args.data / "utt2spk"))
     for number, (utt, emo) in enumerate(utt2emo.items(), 1):
@@ -72,19 +72,19 @@ def main(argv: list[str] | None = None) -> None:
             print(f"fold {number}: " + "\n        ".join(overlap))
         with whole(new / "protocol.yaml") as stream:
             yaml.dump(as_dict(protocol), stream, Dumper, sort_keys=False, allow_unicode=True)
-        refuse_others(args.dest)  # what came meanwhile
-        if not is_same(new, dest):  # else those who read them now would find none for a moment
+        refuse_others(args.dest)  # something may have been written meanwhile
+        if not is_same(new, dest):  # otherwise processes reading them would find none for a moment
             if dest.exists():
-                dest.rename(place / "old")  # goes with the workplace: a kill leaves no half of it
+                dest.rename(place / "old")  # removed with the workplace, so that no half of it is ever left
             new.rename(dest)
     if protocol.select == "test":
-        print("NOTE: this protocol picks the model on the test set: its numbers are too good")
+        print("NOTE: this protocol selects the model on the test set, so its numbers are too good")
     if protocol.labels == "shuffled":
-        print("NOTE: this protocol deals the labels out at random: its numbers show what chance gives")
+        print("NOTE: this protocol shuffles the labels, so its numbers show chance level")
 
 
 def refuse_others(dest: Path) -> None:
-    """Raise UserError where `dest` is something other than what stage 1 wrote, or an empty folder."""
+    """Raise UserError unless `dest` is missing, empty, or contains only what stage 1 wrote."""
     if not dest.exists():
         return
     remedy = "give another folder, or move it away"
@@ -92,14 +92,14 @@ def refuse_others(dest: Path) -> None:
         raise UserError(f"{dest}: not a folder; {remedy}")
     for path in dest.rglob("*"):
         if not OWN.fullmatch(path.relative_to(dest).as_posix()):
-            raise UserError(f"{path}: not of stage 1, which would replace the whole of {dest}; {remedy}")
+            raise UserError(f"{path}: not written by stage 1, which would replace the whole folder {dest}; {remedy}")
     if any(dest.iterdir()) and not ((dest / "classes").is_file() and (dest / "fold1").is_dir()):
-        raise UserError(f"{dest}: no folds of stage 1, which would replace the whole folder; {remedy}")
+        raise UserError(f"{dest}: not the folds of stage 1, which would replace the whole folder; {remedy}")
 
 
 def choose(protocol: "Protocol", utt2emo: dict[str, str], data: Path, path: str) -> dict[str, str]:
-    """Class of every utterance that the protocol takes; a label, or a value of `where`, that the corpus lacks
-    is an error. path: the protocol's, for errors."""
+    """Class of every utterance that the protocol uses. Raises UserError for a label, or a value of `where`, that is not
+    in the corpus. path: the protocol's, for errors."""
     import numpy as np
 
     labels = {label: name for name, taken in protocol.classes.items() for label in taken}
@@ -116,7 +116,7 @@ def choose(protocol: "Protocol", utt2emo: dict[str, str], data: Path, path: str)
 
 
 def refuse_unknown(asked: Iterable[str], values: Iterable[str], fault: str) -> None:
-    """Raise UserError, with a near value or all there are, for the first that is asked for and not there."""
+    """Raise UserError for the first wanted value that is unknown, with a similar one or all known ones."""
     there = set(values)
     for value in asked:
         if value not in there:
@@ -128,7 +128,7 @@ def refuse_unknown(asked: Iterable[str], values: Iterable[str], fault: str) -> N
 
 
 def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str) -> list[Parts]:
-    """The folds, each as sorted lists of train, dev and test utterances. path: the protocol's, for errors."""
+    """The folds, each as sorted lists of train, dev and test utterances. path: of the protocol, for errors."""
     from ser.config import RandomFolds
 
     utts = sorted(utt2class)
@@ -141,7 +141,7 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str
 
 
 def split_at_random(folds: "RandomFolds", utts: list[str], has_dev: bool) -> list[Parts]:
-    """Folds of utterances drawn at random; a development set is as large as a test set."""
+    """Folds of utterances drawn at random; the development set is as large as the test set."""
     import numpy as np
 
     n_test = math.ceil(folds.test_share * len(utts))
@@ -165,7 +165,7 @@ def split_by_group(folds: "GroupFolds", utts: list[str], has_dev: bool, data: Pa
         test_groups = set().union(*ring[: folds.test_parts])
         next_groups = ring[folds.test_parts] if has_dev else set()
         dev_values = sorted({utt2dev[utt] for utt in utts if utt2group[utt] in next_groups})
-        if folds.dev:  # of these one, by turns
+        if folds.dev:  # one of them, a different one in each fold
             dev_values = [dev_values[number % len(dev_values)]]
         test = [utt for utt in utts if utt2group[utt] in test_groups]
         others = [utt for utt in utts if utt2group[utt] not in test_groups]
@@ -176,25 +176,25 @@ def split_by_group(folds: "GroupFolds", utts: list[str], has_dev: bool, data: Pa
 
 
 def cut(folds: "GroupFolds", groups: list[str], has_dev: bool, data: Path, path: str) -> list[set[str]]:
-    """Cut the groups into as many parts as there are folds. Raises UserError where there are too few for that."""
+    """Divide the groups into as many parts as there are folds. Raises UserError if there are too few."""
     import numpy as np
 
     if folds.number > len(groups):
         raise UserError(
-            f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has {len(groups)} "
-            "values; use fewer folds"
+            f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has only "
+            f"{len(groups)} values; use fewer folds"
         )
     needed = folds.test_parts + (2 if has_dev and not folds.dev else 1)
     if folds.number < needed:
         names = "train, dev and test" if has_dev else "train and test"
-        raise UserError(f"{path}: folds.number: {names} need {needed} folds or more, not {folds.number}")
+        raise UserError(f"{path}: folds.number: {names} need at least {needed} folds, not {folds.number}")
     if folds.seed is not None:
         groups = np.random.default_rng(folds.seed).permutation(groups).tolist()
     return [set(block) for block in np.array_split(groups, folds.number)]
 
 
 def in_words(protocol: "Protocol", folds: list[Parts], data: Path) -> str:
-    """How the folds are split, and how many speakers and groups the parts have, as counted:
+    """How the folds are split, and the numbers of speakers and groups in each part:
     "6 folds by spk; 24 speakers: train 16, dev 4, test 4"."""
     by = getattr(protocol.folds, "by", "")
     columns = {"speakers": read_table(data / "utt2spk")}
@@ -217,7 +217,7 @@ def in_words(protocol: "Protocol", folds: list[Parts], data: Path) -> str:
 def write_fold(
     folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol", path: str
 ) -> list[str]:
-    """Write one fold; return (and write) its sizes and what its parts share, a line each."""
+    """Write one fold; return (and write) its sizes and what its parts share, one line each."""
     for name, utts in zip(PARTS, parts, strict=True):
         write_table(folder / name, {utt: utt2class[utt] for utt in utts})
         absent = set(protocol.classes) - {utt2class[utt] for utt in utts}
@@ -238,9 +238,9 @@ def write_fold(
 
 
 def count_shared(one: list[str], other: list[str], data: Path) -> str:
-    """How many of `other`'s speakers and sentences (and dialogs and scenarios, where there are tables of them) stand
-    in `one` too, and how many of its recordings have the very samples of one there. Without a table utt2sent, texts
-    with the same words are one sentence."""
+    """How many speakers and sentences (and dialogs and scenarios, if there are tables for them) of `other` are also in
+    `one`, and how many of its recordings have exactly the samples of one in `one`. Without a table utt2sent, texts with
+    the same words are one sentence."""
     utts, counts = one + other, []
     columns = {"speakers": read_table(data / "utt2spk", utts)}
     if (data / "utt2sent").exists():

@@ -1,7 +1,7 @@
-"""Metrics, from counts; how sure a mean is, and a difference.
+"""Metrics computed from confusion matrices, confidence intervals and significance tests.
 
-A metric is added here alone: a function of a confusion matrix, and a line in METRICS. Training then logs it for the
-development set, `monitor: dev_<name>` selects by it, and RESULTS.md can report it.
+To add a metric, change only this file: a function of a confusion matrix, and a line in METRICS. Training then logs it
+for the development set, `monitor: dev_<name>` selects by it, and RESULTS.md can report it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, n_classes: int) ->
 
 
 def wa(confusion: np.ndarray) -> float:
-    """Weighted accuracy: the share of all utterances that are right, in per cent."""
+    """Weighted accuracy: the share of utterances that are classified correctly, in per cent."""
     return 100 * float(np.trace(confusion) / confusion.sum())
 
 
@@ -29,13 +29,13 @@ def ua(confusion: np.ndarray) -> float:
 
 
 def macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 of the classes that are true or predicted at least once, in per cent, as scikit-learn's f1_score."""
+    """Mean F1 of the classes that occur as true or predicted class, in per cent, as in scikit-learn's f1_score."""
     sizes = confusion.sum(0) + confusion.sum(1)
     return 100 * float(np.mean(2 * np.diag(confusion)[sizes > 0] / sizes[sizes > 0]))
 
 
 class Metric(NamedTuple):
-    """title: as tables have it. of: confusion matrix (C, C) -> per cent, the higher the better."""
+    """title: used in tables. of: confusion matrix (C, C) -> per cent, higher is better."""
 
     title: str
     of: Callable[[np.ndarray], float]
@@ -43,11 +43,11 @@ class Metric(NamedTuple):
 
 METRICS = {"wa": Metric("WA", wa), "ua": Metric("UA", ua), "f1": Metric("macro-F1", macro_f1)}
 
-COLLAPSE = "{} takes over: more than half of the utterances of other classes are taken for it"
+COLLAPSE = "{0} takes over: more than half of the utterances of other classes are predicted as {0}"
 
 
 def collapse(confusion: np.ndarray) -> int | None:
-    """The class (number) that more than half of the other classes' utterances are taken for, if one is."""
+    """Number of the class that more than half of the other classes' utterances are predicted as, if there is one."""
     wrongly = confusion.sum(0) - np.diag(confusion)
     others = confusion.sum() - confusion.sum(1)
     taken = np.flatnonzero(2 * wrongly > others)
@@ -55,15 +55,15 @@ def collapse(confusion: np.ndarray) -> int | None:
 
 
 def half_interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of the mean of two values or more, by Student's t."""
+    """Half the width of the 95 % interval of the mean of two or more values, by Student's t."""
     from scipy import stats
 
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def paired_p(differences: np.ndarray) -> float:
-    """How often a mean as far from 0 comes up where each of the differences (N,) has its sign by chance:
-    a two-sided paired permutation test, exact for few differences, by 9999 draws for many."""
+    """p of a two-sided paired permutation test: how often the mean of the differences (N,) is at least as far from 0 if
+    their signs are random. Exact for few differences, by 9999 draws for many."""
     from scipy import stats
 
     unlike = differences[differences != 0]  # the others have no sign

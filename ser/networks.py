@@ -1,4 +1,4 @@
-"""Networks of ser/models: made, run, and kept as safetensors (nothing is unpickled)."""
+"""Networks of ser/models: built, run, and stored as safetensors (nothing is unpickled)."""
 
 import hashlib
 import json
@@ -21,32 +21,32 @@ from ser.runs import Run
 
 
 def device(name: str) -> torch.device:
-    """The device named "cpu", "cuda" or "auto" (a GPU where there is one)."""
+    """The device named "cpu", "cuda" or "auto" (a GPU if there is one)."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def build(system: System, sizes: Mapping[str, int]) -> nn.Module:
-    """A fresh network; its weights follow from torch's seed. sizes: n_features, n_classes, and its extras'."""
+    """A new network, initialised from torch's seed. sizes: n_features, n_classes, and those of its extra inputs."""
     module = load_kind("model", kind_of(system.model), system.name)
     return module.Network(system.model, **sizes)
 
 
 def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module, Statistics, dict[str, int]]:
-    """The network of a run that has ended, as its protocol selects it, on the CPU, for evaluation; its normalisation;
-    and the sizes that its constructor took. The run's folder has all that this takes.
+    """The network of a finished run that its protocol selects, on the CPU in evaluation mode; its normalisation; and
+    the sizes that its constructor took. Needs only the run's folder.
 
-    Raises UserError where the network is not for inputs of `sizes`.
+    Raises UserError if the network does not fit inputs of `sizes`.
     """
     path = run.weights
     weights, notes = load(path)
     if "sizes" not in notes:
-        raise UserError(f"{path}: of an older version; remove or rename the folder and run stage 4 again")
+        raise UserError(f"{path}: written by an older version; remove or rename the folder and run stage 4 again")
     for name, size in (sizes or {}).items():
         if notes["sizes"].get(name) != size:
             raise UserError(
-                f"{path}: {name} is {notes['sizes'].get(name)}, and {size} in {run.feature_folder()} and {run.data} "
+                f"{path}: {name} is {notes['sizes'].get(name)}, but {size} in {run.feature_folder()} and {run.data} "
                 "now; remove or rename the folder and run stage 4 again"
             )
     network = build(run.system, notes["sizes"])
@@ -56,7 +56,7 @@ def trained(run: Run, sizes: Mapping[str, int] | None = None) -> tuple[nn.Module
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trained values."""
+    """Number of trained parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
@@ -66,17 +66,16 @@ def optimiser(settings: Training, weights: Iterable[nn.Parameter]) -> torch.opti
     if settings.optimiser == "adam":
         return torch.optim.Adam(weights, fused=True, **options)  # a quarter of the time on a CPU
     if settings.optimiser == "rmsprop":
-        return torch.optim.RMSprop(weights, alpha=0.9, **options)  # Keras' rho; PyTorch's is 0.99
+        return torch.optim.RMSprop(weights, alpha=0.9, **options)  # rho in Keras; PyTorch's default is 0.99
     return torch.optim.NAdam(weights, **options)
 
 
 def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
     """Log-posteriors (B, classes) in float32 and penalty, on the network's device.
 
-    Of a network that scores each frame, the mean over an utterance's frames: the cross-entropy is then the
-    mean of theirs, and the class with the highest is what they say together.
-    precision "bfloat16": automatic mixed precision, weights and sums stay float32. A network whose
-    `learns_from_targets` is true is given the targets (B,) in training, and never else.
+    If a network scores each frame, these are means over an utterance's frames: the cross-entropy is then the mean of
+    the frames' cross-entropies. precision "bfloat16": automatic mixed precision; weights and sums stay float32. A
+    network whose `learns_from_targets` is true gets the targets (B,) in training, and never otherwise.
     """
     place = next(network.parameters()).device
     lengths = batch.lengths.to(place)
@@ -90,7 +89,7 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
 
 
 def evaluate(network: nn.Module, batches: Iterable[Batch], precision: str) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """Batches in, each with its log-posteriors and penalty out, as `forward` gives them in evaluation."""
+    """Each batch with its log-posteriors and penalty, as `forward` returns them, in evaluation mode."""
     network.eval()
     for batch in batches:
         with torch.inference_mode():
@@ -99,7 +98,7 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], precision: str) -> It
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | None = None) -> None:
-    """Write tensors, and notes as JSON in the header, whole or not at all."""
+    """Write tensors, and notes as JSON in the header, atomically."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {**(notes or {}), "md5": checksum(content, notes or {})}
     with whole(path, "wb") as stream:
@@ -107,7 +106,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any] | N
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and notes of a file that `save` wrote. Raises UserError where it is missing, or not as written."""
+    """Tensors and notes of a file that `save` wrote. Raises UserError if it is missing or damaged."""
     remedy = "remove it and run stage 4 again"
     try:
         with safetensors.safe_open(path, "pt") as stream:
@@ -116,18 +115,18 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             md5 = notes.pop("md5", None)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run stage 4") from None
-    except Exception as error:  # safetensors, torch and json tell a damaged file by many kinds
+    except Exception as error:  # safetensors, torch and json report a damaged file in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a whole safetensors file ({reason}); {remedy}") from None
+        raise UserError(f"{path}: not a complete safetensors file ({reason}); {remedy}") from None
     if md5 is None:
-        raise UserError(f"{path}: of an older version, without a checksum; {remedy}")
+        raise UserError(f"{path}: written by an older version, without a checksum; {remedy}")
     if md5 != checksum(tensors, notes):
-        raise UserError(f"{path}: damaged: its checksum is not that of its content; {remedy}")
+        raise UserError(f"{path}: damaged: the checksum does not match the content; {remedy}")
     return tensors, notes
 
 
 def checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
-    """MD5 of tensors on the CPU, their names and forms, and of notes."""
+    """MD5 of tensors on the CPU, with their names and shapes, and of notes."""
     digest = hashlib.md5(json.dumps(notes).encode(), usedforsecurity=False)
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -137,7 +136,7 @@ def checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]) -> None:
-    """Write the state of the network, of the optimiser and of torch's random numbers, and notes."""
+    """Write the state of the network, of the optimiser and of torch's random number generators, and notes."""
     state = optimiser.state_dict()
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for number, moments in state["state"].items():
@@ -150,13 +149,13 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
 
 
 def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, run: str) -> dict[str, Any]:
-    """Put network, optimiser and torch's random numbers into a checkpoint's state; return its notes.
+    """Restore network, optimiser and torch's random number generators from a checkpoint; return its notes.
 
-    Raises UserError where notes["run"] is not `run`.
+    Raises UserError if notes["run"] is not `run`.
     """
     tensors, notes = load(path)
     if notes.get("run") != run:
-        raise UserError(f"{path}: the checkpoint of another run or system; remove it and run stage 4 again")
+        raise UserError(f"{path}: belongs to another run or system; remove it and run stage 4 again")
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimiser": {}, "random": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
@@ -170,12 +169,12 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
         optimiser.load_state_dict({"state": state, "param_groups": notes.pop("groups")})
         for weight, moments in optimiser.state.items():
             for name, moment in moments.items():
-                if moment.shape == weight.shape:  # a fused step takes for granted that both lie in memory alike
+                if moment.shape == weight.shape:  # a fused step assumes the same memory layout
                     moments[name] = torch.empty_like(weight).copy_(moment)
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(parts["random"]["cuda"], next(network.parameters()).device)
-    except Exception as error:  # what torch says of weights, or of another version's optimiser
+    except Exception as error:  # torch reports unknown weights or optimiser states in many ways
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path}: not a checkpoint of this version ({type(error).__name__}: {reason}); remove it and run stage 4 "
@@ -185,13 +184,13 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Put weights that `path` holds into a network. Raises UserError where they are another network's."""
+    """Load weights from the file `path` into a network. Raises UserError if they belong to another network."""
     own = network.state_dict()
     wrong = [name for name in own if name not in weights or own[name].shape != weights[name].shape]
     wrong += [name for name in weights if name not in own]
     if wrong:
         raise UserError(
-            f"{path}: holds another network than the run's: {wrong[0]} and {len(wrong) - 1} more do not fit; "
+            f"{path}: its weights are not those of the run's network: {wrong[0]} and {len(wrong) - 1} more do not fit; "
             "remove or rename the folder and run stage 4 again"
         )
     network.load_state_dict(weights)

@@ -1,8 +1,8 @@
-"""What a trained system predicts for recordings: a line each, with the probability of every class.
+"""Predict the emotion of recordings with a trained system: one line each, with the probability of every class.
 
-RUN is the folder of a run that has ended (exp/<system>/<protocol>/<run>), or a copy of it: it holds all that is
-needed. FILE is a recording, or a folder, whose recordings are taken in the order of their names; hidden files are
-passed over. One that cannot be read is reported and left out: the command then ends with an error, after the others.
+RUN is the folder of a finished run (exp/<system>/<protocol>/<run>), or a copy of it; nothing else is needed. FILE is a
+recording, or a folder, whose recordings are read in order of their names; hidden files are skipped. A recording that
+cannot be read is reported and left out, and the command ends with an error after the others.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     for module in of_recordings.values():
         module.add_options(parser)
     cli.add_device(parser)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that has ended")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recording, or folder of recordings")
     args = parser.parse_args(argv)
 
@@ -52,34 +52,36 @@ def main(argv: list[str] | None = None) -> None:
         n_predicted += 1
     n_left_out = len(recordings) - n_predicted
     if n_left_out:
-        raise UserError(f"{n_left_out} of {len(recordings)} recordings are left out, as reported above; fix them")
+        raise UserError(
+            f"{n_left_out} of {len(recordings)} recordings could not be read (see above); fix or remove them"
+        )
 
 
 def find(files: list[Path]) -> dict[str, Path]:
-    """Recordings by their names without suffixes."""
+    """Recordings, keyed by their names without suffixes."""
     found: dict[str, Path] = {}
     for place in files:
         inside = sorted(
             path
-            for path in place.glob("[!.]*")  # hidden files, such as macOS's `._*`, are no recordings
+            for path in place.glob("[!.]*")  # hidden files, such as macOS's `._*`, are not recordings
             if path.suffix.lower() in SUFFIXES
         )
         if place.is_dir() and not inside:
-            raise UserError(f"{place}: no recordings in it ({', '.join(SUFFIXES)}); give another folder")
+            raise UserError(f"{place}: contains no recordings ({', '.join(SUFFIXES)}); give another folder")
         for path in inside if place.is_dir() else [place]:
             if path.stem in found:
-                raise UserError(f"{path}: {found[path.stem]} has that name too; rename one, or give one of them alone")
+                raise UserError(f"{path}: {found[path.stem]} has the same name; rename one, or give only one of them")
             found[path.stem] = path
     return found
 
 
 def features_of(model: "Model", recordings: Mapping[str, Path]) -> Iterator[tuple[str, "np.ndarray"]]:
-    """Each recording's name and normalised features (T, D), one by one; of a system that is normalised by speaker, all
-    are read before the first. A recording that cannot be read is reported and left out; where there is no other,
+    """Yield each recording's name and normalised features (T, D). With normalisation by speaker, all recordings are
+    read before the first is yielded. A recording that cannot be read is reported and left out; if it is the only one,
     UserError is raised."""
     read = readable(model, recordings)
     if model.is_by_speaker:
-        print("the recordings are taken for one speaker's, and normalised together", file=sys.stderr)
+        print("all recordings are assumed to be of one speaker and normalised together", file=sys.stderr)
         yield from model.normalised(dict(read)).items()
     else:
         yield from read
@@ -89,7 +91,7 @@ def readable(model: "Model", recordings: Mapping[str, Path]) -> Iterator[tuple[s
     """Name and features (T, D) of each recording that can be read."""
     from tqdm import tqdm
 
-    # no bar among the rows of a table on the terminal
+    # no progress bar between the rows that are printed on a terminal
     for name, path in tqdm(recordings.items(), "recordings", disable=sys.stdout.isatty() or None):
         try:
             matrix = model.features(path)

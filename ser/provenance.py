@@ -19,7 +19,7 @@ PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "kaldiio", 
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """What a run that is laid out now is made with."""
+    """What a run that is set up now is made with."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -35,10 +35,10 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def commit(root: Path = ROOT) -> str:
-    """The git commit of the code, with -dirty where more than what stages 5 and 6 write was changed since.
+    """The git commit of the code, with -dirty if files other than those that stages 5 and 6 write have changed since.
 
-    Where the code is no git checkout, the commit that pip or `git archive` recorded, with the package's version;
-    or why there is none.
+    Outside a git checkout: the commit that pip or `git archive` recorded, with the package's version; or why there is
+    none.
     """
     if reason := no_checkout(root):
         number = recorded(root)
@@ -49,8 +49,8 @@ def commit(root: Path = ROOT) -> str:
 
 
 def recorded(root: Path) -> str:
-    """The commit that `git archive` wrote into this file, or pip beside the package that it installed in `root` from
-    a git repository; "" where neither did."""
+    """The commit that `git archive` wrote into this file, or that pip recorded when it installed the package in `root`
+    from a git repository; "" if neither did."""
     if not ARCHIVED.startswith("$"):
         return ARCHIVED
     package = next(iter(distributions(name="ser", path=[str(root)])), None)
@@ -59,16 +59,16 @@ def recorded(root: Path) -> str:
 
 
 def is_committed(path: Path, root: Path = ROOT) -> bool:
-    """Whether git knows a file of the repository; where there is no git to ask, it may well be: True."""
+    """Whether git tracks a file of the repository; True outside a git checkout, where it might."""
     if no_checkout(root):
         return True
     return not git(root, "ls-files", "--error-unmatch", str(path.resolve())).startswith(UNKNOWN)
 
 
 def no_checkout(root: Path) -> str:
-    """UNKNOWN, and why a folder is no git checkout of the recipes; "" where it is one.
+    """UNKNOWN, and why a folder is not a git checkout of the recipes; "" if it is one.
 
-    Code that was unpacked or installed inside another repository has no part in that one's commits.
+    Code that was unpacked or installed inside another repository is not part of that repository's commits.
     """
     listed = git(root, "ls-files", "--full-name", "--error-unmatch", OWN)
     if listed == OWN:
@@ -79,15 +79,15 @@ def no_checkout(root: Path) -> str:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """What a git command prints; where it fails, UNKNOWN and why."""
-    # Git's hooks set variables that name their own repository, whatever `root` is. Messages are the untranslated ones.
+    """The output of a git command; UNKNOWN and the reason if it fails."""
+    # Git's hooks set variables that override `root` with their own repository. LC_ALL: untranslated messages.
     hooks = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     environment = {name: value for name, value in os.environ.items() if name not in hooks} | {"LC_ALL": "C"}
     command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     except OSError:
-        return f"{UNKNOWN}: no git here"
+        return f"{UNKNOWN}: cannot run git"
     if done.returncode:
         return f"{UNKNOWN}: {' '.join(done.stderr.split())}"
     return done.stdout.strip()

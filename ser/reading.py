@@ -25,7 +25,7 @@ class Inputs:
     """What a model reads of some utterances.
 
     features: the frames (T, D) of each. targets: {utt: class number}. extras: inputs beside frames, by name. sizes:
-    n_features and n_classes, and what else a network's constructor takes beside its Config.
+    n_features, n_classes, and whatever else a network's constructor takes beside its Config.
     """
 
     def __init__(
@@ -41,20 +41,20 @@ class Inputs:
             self.sizes |= extra.sizes
 
     def batch(self, utts: list[str], statistics: Statistics) -> Batch:
-        """Read, normalise, pad and stack what there is of some utterances."""
+        """Read, normalise, pad and stack some utterances."""
         more = {name: values for extra in self.extras.values() for name, values in extra.of(utts).items()}
         matrices = [normalise(self.features[utt], statistics) for utt in utts]
         return stack(utts, matrices, [self.targets[utt] for utt in utts], more)
 
 
 class Matrices(dict[str, "np.ndarray"]):
-    """The frames (T, D) of some utterances in memory, with what Features can be asked for."""
+    """The frames (T, D) of some utterances in memory, with the interface of Features."""
 
-    scp = Path("recordings")  # where they are from, for errors
+    scp = Path("recordings")  # where they come from, for errors
 
     @property
     def dimension(self) -> int:
-        """Values a frame."""
+        """Values per frame."""
         return next(iter(self.values())).shape[1]
 
     def lengths_of(self, utts: Iterable[str]) -> dict[str, int]:
@@ -63,7 +63,7 @@ class Matrices(dict[str, "np.ndarray"]):
 
 
 def read_run_fold(run: Run) -> Fold:
-    """The fold of a run, with the noisy copies of its training part that the system asks for."""
+    """The fold of a run, with the noisy copies of training utterances that the system asks for."""
     fold = read_fold(run.folds / f"fold{run.fold}", run.data, run.protocol)
     return fold.with_copies(run.system.augment)
 
@@ -76,7 +76,7 @@ def read_inputs(run: Run, fold: Fold) -> Inputs:
 
 
 def start(network: torch.nn.Module, run: Run, fold: Fold, extras: Mapping[str, inputs.Extra]) -> None:
-    """Give a fresh network what its inputs have for it before training, such as word vectors."""
+    """Give a new network what its inputs provide before training, such as word vectors."""
     for name, module in inputs.of(run.system).items():
         if hasattr(module, "start"):
             module.start(network, fold, extras[name], run)
@@ -99,25 +99,27 @@ def read_features(run: Run, fold: Fold) -> Features:
 
 
 def refuse_other_features(run: Run, fold: Fold) -> None:
-    """Raise UserError where the features were made by other code, or of other recordings of the fold."""
+    """Raise UserError if the features were made with different code, or from different recordings of the fold."""
     wanted = table_of(run.data / "utt2md5")
     utts = sorted(set(fold.sources.values()))
     for noise in run.noises:
         folder, code = run.feature_folder(noise), feature_sources(run.system.feature)
         if not (folder / "feats.scp").exists() or not (folder / "utt2md5").exists():
-            raise UserError(f"{folder}: no features here, or of an older version; run stage 2")
+            raise UserError(f"{folder}: no features here, or only those of an older version; run stage 2")
         changed = other_modules(read_yaml(folder / "feature.yaml"), "code", code)
         if changed:
-            raise UserError(f"{folder}: made by other {changed}; run stage 2 again")
+            raise UserError(f"{folder}: made with different {changed}; run stage 2 again")
         there = table_of(folder / "utt2md5")
         others = [utt for utt in utts if there.get(utt) != wanted.get(utt)]
         if others:
-            raise UserError(f"{folder}: made of other recordings: {others[0]}{and_more(others)}; run stage 2 again")
+            raise UserError(
+                f"{folder}: made from different recordings: {others[0]}{and_more(others)}; run stage 2 again"
+            )
 
 
 def read_groups(run: Run, fold: Fold) -> dict[str, str]:
-    """The group of every training utterance, which an inner split must keep together."""
-    by = getattr(run.protocol.folds, "by", "utt")  # of folds drawn at random, each is its own
+    """The group of every training utterance; an inner split must keep groups together."""
+    by = getattr(run.protocol.folds, "by", "utt")  # random folds: each utterance is its own group
     place = f"{run.folder / 'run.yaml'}: protocol.folds.by"
     sources = {utt: fold.sources[utt] for utt in fold.train}
     groups = read_column(run.data, by, sources.values(), place)

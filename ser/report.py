@@ -1,8 +1,8 @@
 """Stage 6: write RESULTS.md and the figures from the scores in results/.
 
-Call it in the recipe's folder. Every number comes from the scores in results/ (see ser/results.py); the papers'
-numbers come from the system files, which say which protocol is to reproduce them. A row without scores says so, and
-gives the command that makes them. Systems of other recipes that have scores in results/ are rows too.
+Call it in the recipe's folder. Our numbers come from the scores in results/ (see ser/results.py). The papers' numbers
+come from the system files, which also name the protocol that is meant to reproduce them. A row without scores says so
+and gives the command that makes them. Systems of other recipes with scores in results/ are also rows.
 
 The figures of the main system go to figures/, and RESULTS.md links them; those of the other systems go to
 figures/others/, which git ignores. A figure is drawn again only when its numbers have changed.
@@ -43,11 +43,11 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What RESULTS.md is about.
+    """What RESULTS.md reports.
 
-    main: name of the system that the others are tested against, "" for none. systems: each with its file, one a row.
-    protocols: those of papers first. found: the scores by the names of system and protocol. odd: the rows that are not
-    of the same folds, speakers or recordings as most.
+    main: name of the system that the others are tested against, "" for none. systems: one per row, each with its file.
+    protocols: those of papers first. found: the scores by names of system and protocol. odd: the rows whose folds,
+    speakers or recordings differ from those of most.
     """
 
     corpus: str
@@ -62,16 +62,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ser.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--corpus", required=True, help="name of the corpus, as the papers' rows in the system files have it"
-    )
+    parser.add_argument("--corpus", required=True, help="name of the corpus, as in the paper rows of the system files")
     parser.add_argument(
         "--systems",
         nargs="*",
         default=[],
         type=Path,
         metavar="YAML",
-        help="further rows: system files of other recipes (those in conf/ are always rows)",
+        help="more rows: system files of other recipes (those in conf/ are always rows)",
     )
     parser.add_argument(
         "--main",
@@ -98,13 +96,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read(corpus: str, more: list[Path], main: str) -> Report:
-    """Read the recipe's systems, protocols and scores. more: further system files. Raises UserError where `main` is no
-    system of them, or a file that is needed cannot be read."""
+    """Read the recipe's systems, protocols and scores. more: other system files. Raises UserError if `main` is not one
+    of the systems, or if a required file cannot be read."""
     from ser.results import find, of_other_folds
 
     systems = read_systems(more)
     if main and main not in {system.name for _, system in systems}:
-        raise UserError(f"--main {main}: no such system in conf/*/; give the name of one that is there")
+        raise UserError(f"--main {main}: no such system in conf/*/; give the name of one of them")
     papers = {row.protocol for _, system in systems for row in system.paper if row.corpus == corpus}
     protocols = sorted(read_protocols(), key=lambda protocol: protocol.name not in papers)
     found = {
@@ -114,8 +112,8 @@ def read(corpus: str, more: list[Path], main: str) -> Report:
 
 
 def read_systems(more: list[Path]) -> list[tuple[Path, "System"]]:
-    """The systems that are rows, each with its file. A file that cannot be read is left out with a line on standard
-    error; raises UserError where it was asked for or has scores."""
+    """The systems that are rows, each with its file. A file that cannot be read is left out and reported on standard
+    error; raises UserError if it was asked for or has scores."""
     from ser.config import read_system
 
     systems = []
@@ -141,7 +139,7 @@ def find_systems(more: list[Path]) -> list[Path]:
 
 
 def read_protocols() -> list["Protocol"]:
-    """The protocols below conf/protocols. Raises UserError where two have the same name."""
+    """The protocols below conf/protocols. Raises UserError if two have the same name."""
     from ser.config import read_protocol
 
     paths: dict[str, Path] = {}
@@ -174,7 +172,7 @@ def main_section(report: Report) -> list[str]:
 
 
 def section(report: Report, title: str) -> list[str]:
-    """The same of the protocols whose table has a title of its own, beside those of the same split."""
+    """The same for the protocols of a separate table, beside main-table protocols with the same split."""
     from ser import tables
 
     own = [protocol for protocol in report.protocols if protocol.table == title]
@@ -194,8 +192,8 @@ def section(report: Report, title: str) -> list[str]:
 
 
 def describe(report: Report, protocol: "Protocol") -> list[str]:
-    """What a protocol is, and how many its folds are and what their parts share, as counted by stage 1 and kept with
-    the scores."""
+    """A protocol's description, the number of its folds, and what their parts share, as counted by stage 1 and stored
+    in the scores."""
     from ser.folds import in_words
 
     mark = (
@@ -217,21 +215,21 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
 
 
 def against_main(report: Report, systems: list[tuple[Path, "System"]], protocols: list["Protocol"]) -> list[str]:
-    """The tests of some systems against the main one; none where there is no main one."""
+    """The tests of some systems against the main one; none if there is no main one."""
     from ser import tables
 
     return tables.against(report.main, systems, protocols, report.found, report.odd) if report.main else []
 
 
 def metrics_section(report: Report) -> list[str]:
-    """The metrics that the main table has no room for."""
+    """The metrics that are not in the main table."""
     from ser import tables
 
     return tables.other_metrics(report.systems, report.protocols, report.found)
 
 
 def scores_section(report: Report) -> list[str]:
-    """What the tables are made of, and which scores are left out of them, and why."""
+    """Which scores the tables show, and which they leave out and why."""
     every = [
         scores
         for results in report.found.values()
@@ -261,7 +259,7 @@ def scores_section(report: Report) -> list[str]:
 
 
 def left_out(results: "Results", command: str) -> list[str]:
-    """Which scores are left out, and why. command: runs the row."""
+    """Which scores are left out, and why. command: the one that runs the row."""
     notes = []
     for reason, runs in results.left_out.items():
         seeds = max(int(scores.about["seed"]) for scores in runs.values())
@@ -272,16 +270,16 @@ def left_out(results: "Results", command: str) -> list[str]:
 
 
 def remarks(results: "Results") -> list[str]:
-    """What else is to be known of the scores that are shown."""
+    """Other remarks on the scores that are shown."""
     from ser.tables import numbers
 
     notes = []
     if results.changed:
-        notes.append(f"data/ has other {' and '.join(results.changed)} now than these scores were made of.")
+        notes.append(f"{' and '.join(results.changed)} in data/ have changed since these scores were made.")
     if results.beside:
-        notes.append(f"the published scores are shown; made here, beside them: {numbers(results.beside)}.")
+        notes.append(f"the scores that came with the repository are shown; made here: {numbers(results.beside)}.")
     if results.is_own:
-        notes.append("the scores that were made here (own) are shown.")
+        notes.append("the scores shown were made here (own).")
     if len(results.trainers) > 1:
         commits = ", ".join(sorted(set(results.trainers.values())))
         notes.append(f"trained and scored by {len(results.trainers)} versions of the training code ({commits}).")
@@ -294,12 +292,12 @@ def some(names: list[str]) -> str:
 
 
 def figures_section(report: Report) -> list[str]:
-    """Draw the figures; the lines that link those of the main system (of all where there is none), and what
-    ser.draw_run has drawn."""
+    """Draw the figures; return lines that link those of the main system (of all systems if there is none) and those of
+    ser.draw_run."""
     from ser.draw_results import draw, drawn, link
 
     lines: list[str] = []
-    first: list[str] = []  # of the main system, under the first protocol that it was run under
+    first: list[str] = []  # of the main system, for the first protocol that has scores
     for _, system in report.systems:
         is_main = report.main in ("", system.name)
         for protocol in report.protocols:
@@ -315,7 +313,7 @@ def figures_section(report: Report) -> list[str]:
 
 
 def folder_of(results: "Results", is_main: bool) -> str:
-    """The folder below figures/ for the figures of a row: git has those of the main system alone."""
+    """The folder below figures/ for the figures of a row: only those of the main system are in git."""
     return "own" if results.is_own else "" if is_main else "others"
 
 

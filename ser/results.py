@@ -1,9 +1,9 @@
-"""Which scores in results/ a row of a table is made of: those of one identity, and what is left out.
+"""Which scores in results/ a row of a table shows, and which it leaves out.
 
-Scores are shown where the settings that they were made with are those of the system and protocol files as they are
-now. Of these, the ones that are the same in everything else are averaged, and no others: where there are several such
-groups, the one with the most folds, then the most runs, then today's code, then the newest. What came with the
-repository goes before what was made here (results/<system>/<protocol>/own/).
+Scores are shown if they were made with the current settings of the system and protocol files. Only scores that are also
+the same in everything else are averaged. If there are several such groups, the table shows the one with the most folds,
+then the most runs, then the current code, then the newest. Scores that came with the repository take precedence over
+those made here (results/<system>/<protocol>/own/).
 """
 
 import re
@@ -20,7 +20,7 @@ from ser.scores import Scores, read_scores
 if TYPE_CHECKING:
     from ser.config import Protocol, System
 
-ABOUT = {  # what scores say of themselves, and its form
+ABOUT = {  # header keys of scores, and the form of their values
     "corpus": ".+",
     "fold": r"\d+ of \d+",
     "seed": r"\d+",
@@ -30,17 +30,17 @@ ABOUT = {  # what scores say of themselves, and its form
     "commit": ".+",
 }
 
-Runs = dict[str, Scores]  # of one system under one protocol, by the run's name
+Runs = dict[str, Scores]  # of one system under one protocol, by name of the run
 
 
 @dataclass(frozen=True)
 class Results:
-    """What results/ has of a system under a protocol.
+    """The scores in results/ of a system under a protocol.
 
-    shown: the runs that are averaged. beside: those made here that are not shown, since the repository has others.
-    left_out: the others of both, by the reason. is_own: whether those shown were made here. is_older: whether they are
-    of other code than today's, or without the recordings' checksums. changed: of folds, recordings and speakers, those
-    that data/ has not as they were.
+    shown: the runs that are averaged. beside: runs made here that are not shown, since the repository has its own.
+    left_out: all other runs, by reason. is_own: whether those shown were made here. is_older: whether they were made
+    with older code, or do not record the recordings' checksums. changed: which of folds, recordings and speakers differ
+    in data/ now.
     """
 
     shown: Runs
@@ -52,7 +52,7 @@ class Results:
 
     @property
     def trainers(self) -> dict[str, str]:
-        """The versions of the code of training and scoring that the runs shown were made by, each with its commit."""
+        """The versions of the training and scoring code that made the runs shown, each with its commit."""
         return {
             f"{scores.about['trainer']} {scores.about.get('scorer')}": scores.about["commit"]
             for scores in self.shown.values()
@@ -60,7 +60,7 @@ class Results:
 
 
 def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
-    """Read what results/ has of a system under a protocol, and choose what to show."""
+    """Read the scores in results/ of a system under a protocol, and choose which to show."""
     folder = Path("results", system.name, protocol.name)
     published, own = (read(place, corpus) for place in (folder, folder / "own"))
     now = {"system": settings(system), "protocol": settings(protocol)}
@@ -89,20 +89,20 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     ordered = sorted(rows.values(), key=rank, reverse=True)
     shown = ordered[0] if ordered else {}
     for runs in ordered[1:]:
-        left_out[f"made with other {other_parts(runs, shown)} than those shown"] |= runs
+        left_out[f"made with different {other_parts(runs, shown)} from those shown"] |= runs
     is_older = any(scores.row["code"] != code or scores.row["recordings"] == "unknown" for scores in shown.values())
     changed = data_changed(next(iter(shown.values())), protocol) if shown else []
     return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older, changed)
 
 
 def data_changed(scores: Scores, protocol: "Protocol") -> list[str]:
-    """Of what scores follow from, that which is not what the recipe's data/ has now; [] where it has nothing."""
+    """Which of folds, recordings and speakers differ in the recipe's data/ now; [] if there is no data."""
     data, folds = Path("data/all"), Path("data/folds", protocol.name)
     if not (data / "utt2md5").exists() or not (folds / "classes").exists():
         return []
     try:
         now = row_of(data, folds, protocol)
-    except UserError:  # halfway between two stages
+    except UserError:  # between two stages
         return []
     return [part for part in now if scores.row.get(part) not in (now[part], "unknown")]
 
@@ -114,14 +114,14 @@ def read(folder: Path, corpus: str) -> Runs:
         refuse_damaged(folder / f"{name}.txt", scores)
         if scores.about["corpus"] != corpus:
             raise UserError(
-                f"{folder / name}.txt: scores of {scores.about['corpus']}, not {corpus}; remove results/, which was "
-                "copied from another recipe"
+                f"{folder / name}.txt: scores of {scores.about['corpus']}, not {corpus}; remove results/, which is "
+                "a copy from another recipe"
             )
     return runs
 
 
 def refuse_damaged(path: Path, scores: Scores) -> None:
-    """Raise UserError where a line of what scores say of themselves is missing or no such thing."""
+    """Raise UserError if a header line of scores is missing or damaged."""
     for key, form in ABOUT.items():
         if not re.fullmatch(form, scores.about.get(key, "")):
             raise UserError(f"{path}: {key}: missing or damaged; run stage 5 again, or fetch the file again")
@@ -141,15 +141,15 @@ def refuse_damaged(path: Path, scores: Scores) -> None:
 
 
 def mismatch(scores: Scores, now: dict[str, Any]) -> str:
-    """Why scores are not of the system and protocol as their files are now; "" where they are."""
+    """Why scores do not match the current system and protocol files; "" if they do."""
     if not scores.has_identity:
         return f"of unknown origin (commit {scores.about['commit']})"
-    told = [
+    reasons = [
         f"{part} {'; '.join(different[:3])}"
         for part in now
         if (different := differences(scores.settings(part), now[part]))
     ]
-    return f"made with other settings: {'; '.join(told)}" if told else ""
+    return f"made with different settings: {'; '.join(reasons)}" if reasons else ""
 
 
 def other_parts(runs: Runs, shown: Runs) -> str:
@@ -162,8 +162,8 @@ def other_parts(runs: Runs, shown: Runs) -> str:
 
 
 def of_other_folds(found: dict[tuple[str, str], Results]) -> set[tuple[str, str]]:
-    """The rows of a protocol that are of other folds, speakers or recordings than most of it, by system and
-    protocol; recordings whose checksums are unknown are taken for the same."""
+    """The rows (system, protocol) whose folds, speakers or recordings differ from those of most rows of the protocol.
+    Recordings with unknown checksums count as the same."""
     odd = set()
     for part in ("folds", "speakers", "recordings"):
         values: dict[str, dict[str, str]] = defaultdict(dict)  # {protocol: {system: fingerprint}}

@@ -1,11 +1,11 @@
 """A run: one system under one protocol, on one fold, with one seed, in a folder of its own.
 
-EXP/<system>/<protocol>/fold<k>_seed<s>/ holds run.yaml (all that made it) and what training writes;
-the file `done` appears when training has ended.
+EXP/<system>/<protocol>/fold<k>_seed<s>/ holds run.yaml (everything that the run depends on) and what training
+writes; the file `done` appears when training has finished.
 
-A run's identity is the fingerprint of its parts, each told by content: settings, source code, utterances of the
-fold and the checksums of their recordings, fold and seed. Where a part is no longer what it was when the run was
-laid out, the run is refused. Its row is what is the same for all runs that a table may average.
+A run's identity is the fingerprint of its parts, each identified by its content: settings, source code, the fold's
+utterances and the checksums of their recordings, fold and seed. If a part has changed since run.yaml was written, the
+run is refused. Its row is what must be the same for all runs that a table averages.
 """
 
 import json
@@ -40,11 +40,11 @@ from ser.identity import column_of, differences, fingerprint, md5_of, settings, 
 if TYPE_CHECKING:
     import numpy as np
 
-REMEDY = "remove or rename the folder to run it anew"
+REMEDY = "remove or rename the folder to train it again"
 
 
 class OtherRun(UserError):
-    """The folder of a run holds one that was made otherwise; reason: what differs."""
+    """A run's folder holds a run with different settings, code or data; reason: what differs."""
 
     def __init__(self, folder: Path, reason: str, remedy: str = REMEDY) -> None:
         super().__init__(f"{folder}: {reason}; {remedy}")
@@ -53,8 +53,8 @@ class OtherRun(UserError):
 
 @dataclass(frozen=True)
 class Run:
-    """folder: where the run lives; data: the data directory; folds: the protocol's folder of stage 1;
-    dump: of all features."""
+    """folder: the run's own. data: the data directory. folds: the protocol's folder, written by stage 1. dump: the
+    folder of all features."""
 
     folder: Path
     corpus: str
@@ -65,14 +65,14 @@ class Run:
     data: Path
     folds: Path
     dump: Path
-    made: dict[str, Any]  # command, commit, machine, versions: for the record alone
+    made: dict[str, Any]  # command, commit, machine, versions: for the record only
 
     @property
     def is_done(self) -> bool:
         return (self.folder / "done").exists()
 
     def feature_folder(self, noise: str | None = None) -> Path:
-        """Folder of the system's feature, of the recordings as they are or with a noise added."""
+        """Folder of the system's feature: of the original recordings, or with a noise added."""
         return self.dump / feature_name(self.system.feature, noise)
 
     @property
@@ -82,29 +82,29 @@ class Run:
 
     @property
     def columns(self) -> "np.ndarray | None":
-        """Numbers of the values of each frame that the system takes; None: all."""
+        """Indices of the values in each frame that the system uses; None: all."""
         return self.feature.columns(self.system.feature) if hasattr(self.feature, "columns") else None
 
     @property
     def noises(self) -> list[str | None]:
-        """All that the run needs the feature of; None: the recordings as they are."""
+        """The versions of the recordings whose features the run needs; None: the original recordings."""
         return list(dict.fromkeys([None, *self.system.augment, self.protocol.noise]))
 
     @property
     def code(self) -> Mapping[str, str]:
-        """Source that all runs of a row have in common: {module: fingerprint}."""
+        """Source code that all runs of a row share: {module: fingerprint}."""
         return code_of(self.system)
 
     @property
     def trainer(self) -> Mapping[str, str]:
-        """Source of what else training runs through."""
+        """The other source code that training uses: {module: fingerprint}."""
         extras = (f"ser.inputs.{name}" for name in self.system.extras)
         every = sources(f"ser.learners.{self.system.learner}", "ser.archive", *extras)
         return {module: of_module for module, of_module in every.items() if module not in self.code}
 
     @property
     def parts(self) -> dict[str, Any]:
-        """All that the run's weights follow from, as it is now."""
+        """Everything that the run's weights depend on, as it is now."""
         return {
             "corpus": self.corpus,
             "system": fingerprint(settings(self.system)),
@@ -125,7 +125,7 @@ class Run:
 
     @property
     def row(self) -> dict[str, str | None]:
-        """What is the same for all runs that a table may average, beside the settings of system and protocol."""
+        """What must be the same for all runs that a table averages, beside the settings of system and protocol."""
         return {
             "code": fingerprint(dict(self.code)),
             **row_of(self.data, self.folds, self.protocol),
@@ -134,57 +134,56 @@ class Run:
 
     @property
     def inputs(self) -> dict[str, str | None]:
-        """MD5 of what is read beside features, as it is on disk now; None: of what need not be there and is not."""
+        """MD5 of each input beside features, as it is on disk now; None: optional and missing."""
         modules = inputs.of(self.system).values()
         return {name: md5 for module in modules for name, md5 in module.checksums(self).items()}
 
     def refuse_missing_inputs(self) -> None:
-        """Raise UserError where what is read beside features is not there."""
+        """Raise UserError if an input beside features is missing."""
         for module in inputs.of(self.system).values():
             module.check(self)
 
     @property
     def weights(self) -> Path:
-        """The file with what training has learned, and the protocol selects."""
+        """The file with the trained weights that the protocol selects."""
         if self.system.learner == "classical":
             return self.folder / "model.skops"
         return self.folder / ("last.safetensors" if self.protocol.select == "last" else "best.safetensors")
 
     @property
     def model(self) -> str:
-        """MD5 of all that scores follow from, of a run that has ended."""
+        """MD5 of all that the scores of a finished run depend on."""
         if not self.weights.exists():
-            raise UserError(f"{self.weights}: gone; {REMEDY}")
+            raise UserError(f"{self.weights}: missing; {REMEDY}")
         beside = (self.folder / name for name in ("normalisation.safetensors", "vocabulary"))
         return md5_of(self.weights, *(path for path in beside if path.exists()))
 
-    def refuse_changes(self, but: Iterable[str] = ()) -> None:
-        """Raise OtherRun where a part is no longer what it was when the run was laid out. but: parts that are no
-        matter."""
+    def refuse_changes(self, ignore: Iterable[str] = ()) -> None:
+        """Raise OtherRun if a part has changed since run.yaml was written. ignore: parts that may change."""
         self.refuse_missing_inputs()
         refuse_other_protocol(self.folds, self.protocol)
         then = read_run_yaml(self.folder / "run.yaml")
         changed = changes(then, self)
-        told = [line for part, line in changed.items() if part not in but]
-        if told:
-            raise OtherRun(self.folder, f"made with other {', '.join(told)}", f"{REMEDY}, or put that back")
+        reasons = [reason for part, reason in changed.items() if part not in ignore]
+        if reasons:
+            raise OtherRun(self.folder, f"made with different {', '.join(reasons)}", f"{REMEDY}, or undo the change")
 
     def refuse_other_code(self) -> None:
-        """Raise OtherRun where feature or model are computed by other code now than when the run was laid out. This
-        needs the run's folder alone."""
-        told = other_modules(read_run_yaml(self.folder / "run.yaml"), "code", self.code)
-        if told:
-            raise OtherRun(self.folder, f"trained with other {told}", "put that code back, or train anew")
+        """Raise OtherRun if the code of the feature or the model has changed since run.yaml was written. Needs only the
+        run's folder."""
+        changed = other_modules(read_run_yaml(self.folder / "run.yaml"), "code", self.code)
+        if changed:
+            raise OtherRun(self.folder, f"trained with different {changed}", "restore that code, or train again")
 
 
-KEYS = {  # of run.yaml, with what each holds
+KEYS = {  # of run.yaml, with the type of each value
     "corpus": str, "fold": int, "seed": int, "data": str, "folds": str, "dump": str, "system": dict, "protocol": dict,
     "made": dict,
 }  # fmt: skip
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read FOLDER/run.yaml. Raises UserError where something is missing or no such thing."""
+    """Read FOLDER/run.yaml. Raises UserError if something is missing or damaged."""
     path = Path(folder) / "run.yaml"
     content = read_run_yaml(path)
     return Run(
@@ -202,7 +201,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def read_run_yaml(path: Path) -> dict[str, Any]:
-    """The content of a run.yaml. Raises UserError where something is missing or no such thing."""
+    """The content of a run.yaml. Raises UserError if something is missing or damaged."""
     content = read_yaml(path)
     for key, kind in KEYS.items():
         if not isinstance(content.get(key), kind):
@@ -211,39 +210,40 @@ def read_run_yaml(path: Path) -> dict[str, Any]:
     made, parts = content["made"], content.get("parts")
     if {*made} != {"command", "commit", "machine", "versions"} or not isinstance(made["versions"], dict):
         raise UserError(f"{path}: made: damaged; {REMEDY}")
-    if parts is not None and not (isinstance(parts, dict) and "trainer" in parts):  # older ones have none
+    if parts is not None and not (isinstance(parts, dict) and "trainer" in parts):  # files of older versions have none
         raise UserError(f"{path}: parts: damaged; {REMEDY}")
     return content
 
 
 def write_run(run: Run, shared: str | None = None, overwrite: bool = False) -> None:
-    """Write run.yaml; where the folder holds a run made otherwise that has begun, raise OtherRun, or, to overwrite
-    it, remove all that it has. Raises InUse where another process works there.
+    """Write run.yaml. If the folder holds a started run with different settings, code or data, raise OtherRun, or
+    with `overwrite` empty the folder. Raises InUse if another process is using it.
 
-    shared: what `shared_part` gives, for many runs of one system under one protocol.
+    shared: what `shared_part` returns, to compute it once for many runs of one system under one protocol.
     """
     path, parts = run.folder / "run.yaml", run.parts
     own = {"identity": fingerprint(parts), "fold": run.fold, "seed": run.seed, "parts": parts}
     lines = [f"{key}: {json.dumps(value)}\n" for key, value in own.items()]
     if first_line(path) == lines[0]:
         return
-    # a run that is just beginning has nothing yet that shows it: its lock does
+    # a run that has just started has written nothing yet, but holds its lock
     with alone(run.folder / "lock", str(run.folder)) if run.folder.exists() else nullcontext():
-        has_begun = any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl"))
-        if has_begun and overwrite:
+        has_started = any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl"))
+        if has_started and overwrite:
             empty(run.folder)
-        elif has_begun:
+        elif has_started:
             if not path.exists():
-                raise OtherRun(run.folder, "no run.yaml says what was trained here")
-            told = ", ".join(changes(read_run_yaml(path), run).values()) or "run.yaml, which was changed by hand"
-            raise OtherRun(run.folder, f"made with other {told}")
+                raise OtherRun(run.folder, "no run.yaml that says what was trained here")
+            reasons = ", ".join(changes(read_run_yaml(path), run).values()) or "run.yaml, which was edited by hand"
+            raise OtherRun(run.folder, f"made with different {reasons}")
         (run.folder / "vocabulary").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         with whole(path) as stream:
             stream.writelines([*lines, shared or shared_part(run)])
 
 
 def empty(folder: Path) -> None:
-    """Remove all that a run's folder has but the lock. `done` goes first: a kill leaves no run that looks whole."""
+    """Remove everything from a run's folder except the lock; `done` first, so that a killed process leaves no run that
+    looks finished."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name != "done"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -252,7 +252,7 @@ def empty(folder: Path) -> None:
 
 
 def shared_part(run: Run) -> str:
-    """What run.yaml has of all folds and seeds of a system under a protocol."""
+    """The part of run.yaml that all folds and seeds of a system under a protocol share."""
     content = {
         "corpus": run.corpus,
         "data": str(run.data),
@@ -268,12 +268,12 @@ def shared_part(run: Run) -> str:
 
 
 def and_more(items: list) -> str:
-    """How many there are beside the first."""
+    """How many items follow the first, in words."""
     return f" and {len(items) - 1} more" if len(items) > 1 else ""
 
 
 def first_line(path: Path) -> str:
-    """The first line of a text; "" where there is none."""
+    """The first line of a text file; "" if there is no such file."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.readline()
@@ -282,11 +282,11 @@ def first_line(path: Path) -> str:
 
 
 def changes(then: Mapping[str, Any], run: Run) -> dict[str, str]:
-    """The parts of a run.yaml that are not those of `run`, each with what differs, in words."""
+    """The parts of a run.yaml that differ from those of `run`, each with what differs, in words."""
     old, now = then.get("parts") or {}, run.parts
     if not isinstance(old, dict) or not old:
-        return {"code": "code, settings or recordings (it is of an older version, which did not note them)"}
-    told = {}
+        return {"code": "code, settings or recordings (an older version made it and did not record them)"}
+    found = {}
     for part in {**old, **now}:
         if part in old and part in now and old[part] == now[part]:
             continue
@@ -302,14 +302,14 @@ def changes(then: Mapping[str, Any], run: Run) -> dict[str, str]:
             what = f"utterances in {run.folds}/fold{run.fold}"
         elif part == "recordings":
             what = f"recordings (by {run.data}/utt2md5)"
-        told[part] = what
-    if "split" in told:  # of other utterances the rest is other, too
-        return {part: what for part, what in told.items() if part not in ("recordings", "speakers", "groups")}
-    return told
+        found[part] = what
+    if "split" in found:  # with different utterances these differ too
+        return {part: what for part, what in found.items() if part not in ("recordings", "speakers", "groups")}
+    return found
 
 
 def other_modules(then: Mapping[str, Any], part: str, modules: Mapping[str, str]) -> str:
-    """The modules whose source is not what a run.yaml has of it, in words; "" where all are."""
+    """The modules whose source differs from what a run.yaml records, in words; "" if none does."""
     before = then.get(part)
     before = before if isinstance(before, dict) else {}
     names = [name for name in {**before, **modules} if before.get(name) != modules.get(name)]
@@ -317,7 +317,7 @@ def other_modules(then: Mapping[str, Any], part: str, modules: Mapping[str, str]
 
 
 def stored_settings(content: Mapping[str, Any], part: str) -> Any:
-    """The settings of the system or protocol of a run.yaml; {} where they cannot be read any more."""
+    """The settings of the system or protocol in a run.yaml; {} if they can no longer be read."""
     try:
         if part == "system":
             return settings(make_system(content["system"], "run.yaml"))
@@ -327,7 +327,7 @@ def stored_settings(content: Mapping[str, Any], part: str) -> Any:
 
 
 def refuse_other_protocol(folds: Path, protocol: Protocol) -> None:
-    """Raise UserError where stage 1 made the folds in a folder for other settings than the protocol's."""
+    """Raise UserError if stage 1 made the folds in a folder for a protocol with different settings."""
     path = folds / "protocol.yaml"
     if not path.exists():  # made by hand
         return
@@ -335,36 +335,36 @@ def refuse_other_protocol(folds: Path, protocol: Protocol) -> None:
     different = differences(settings(made_for), settings(protocol))
     if different:
         raise UserError(
-            f"{folds}: made for another protocol of this name: {'; '.join(different[:3])}; run stage 1 with the one "
-            "that is meant, or rename one of them"
+            f"{folds}: made for another protocol of this name: {'; '.join(different[:3])}; run stage 1 again, or "
+            "rename one of the two protocols"
         )
 
 
 def row_of(data: Path, folds: Path, protocol: Protocol) -> dict[str, str]:
-    """Fingerprints of all folds of a protocol, and of what the data directory has of their utterances."""
+    """Fingerprints of all folds of a protocol, and of the data directory's tables for their utterances."""
     numbers = tuple(fold_numbers(folds))
     splits = fingerprint([split_of(folds, number) for number in numbers])
     return {"folds": splits, **columns_of(data, folds, protocol, numbers)}
 
 
 def columns_of(data: Path, folds: Path, protocol: Protocol, numbers: tuple[int, ...]) -> dict[str, str]:
-    """Fingerprints of what the data directory has of the utterances of some folds, and results follow from."""
+    """Fingerprints of the data directory's tables that results depend on, for the utterances of some folds."""
     found = {
         "recordings": column_of(data / "utt2md5", folds, numbers),
         "speakers": column_of(data / "utt2spk", folds, numbers),
     }
     by = getattr(protocol.folds, "by", "utt")
-    if by not in ("utt", "spk") and (data / f"utt2{by}").exists():  # an SVM's inner folds keep them together
+    if by not in ("utt", "spk") and (data / f"utt2{by}").exists():  # a classical model's inner folds keep them together
         found["groups"] = column_of(data / f"utt2{by}", folds, numbers)
     return found
 
 
 def code_of(system: System) -> Mapping[str, str]:
-    """Source of what a system's kinds name, and of what all features have in common: {module: fingerprint}."""
+    """Source code of a system's feature and model, and of what all features share: {module: fingerprint}."""
     kinds = f"ser.features.{kind_of(system.feature)}", f"ser.models.{kind_of(system.model)}"
     return sources(*kinds, "ser.extract", "ser.normalisation")
 
 
 def feature_sources(feature: Any) -> Mapping[str, str]:
-    """Source of what computes a feature: {module: fingerprint}."""
+    """Source code that computes a feature: {module: fingerprint}."""
     return sources(f"ser.features.{kind_of(feature)}", "ser.extract")

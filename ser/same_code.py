@@ -1,10 +1,10 @@
-"""Record that a change of the code changed no number.
+"""Record that a code change did not change any results.
 
-A change that only moves code still gives every feature and model another fingerprint, and what was scored before it
-would not be averaged with what is scored after it. So run the same systems, a few epochs each, in a checkout from
-before and in one from after; BEFORE and AFTER are their folders of one recipe, with dump/, exp/ and results/. For each
-run that both have, the archives of its features, its weights and its posteriors must be the same bytes. If they are,
-egs/same_code.txt gets a line for each of their systems, and the two fingerprints count as one from then on.
+Even a change that only moves code gives features and models new fingerprints, so that scores from before and after it
+would not be averaged. To prevent this, run the same systems for a few epochs in a checkout from before the change and
+in one from after it. BEFORE and AFTER are the folders of one recipe in these checkouts, with dump/, exp/ and results/.
+For each run in both, feature archives, weights and posteriors must be byte for byte the same. If they are,
+egs/same_code.txt gets a line for each of the systems, and from then on the two fingerprints count as one.
 """
 
 import argparse
@@ -36,19 +36,19 @@ def main(argv: list[str] | None = None) -> None:
     places = [path.parent.relative_to(args.after) for path in sorted(args.after.glob("exp/*/*/*/done"))]
     both = [place for place in places if (args.before / place / "done").exists()]
     if not both:
-        raise UserError(f"{args.before}, {args.after}: no run that has ended in both; train the same systems in each")
+        raise UserError(f"{args.before}, {args.after}: no run is finished in both; train the same systems in each")
     lines = [compare(args.before, args.after, place) for place in both]
     known = SAME_CODE.read_text(encoding="utf-8").splitlines() if SAME_CODE.exists() else []
     pairs = {tuple(line.split()[:2]) for line in known}
     new = [line for line in lines if tuple(line.split()[:2]) not in pairs and len({*line.split()[:2]}) == 2]
     with whole(SAME_CODE) as stream:
         stream.writelines(f"{line}\n" for line in [*known, *dict.fromkeys(new)])
-    print(f"{len(both)} runs, all the same; {SAME_CODE}: {len(new)} more lines")
+    print(f"{len(both)} runs, all the same; {SAME_CODE}: {len(new)} new lines")
 
 
 def compare(before: Path, after: Path, place: Path) -> str:
-    """The line of one run: code before and after, feature and model, commits, date. Raises UserError where something
-    is not the same."""
+    """The line of one run: code before and after, feature and model, commits, date. Raises UserError if something
+    differs."""
     from ser.config import kind_of
     from ser.runs import read_run, read_run_yaml
 
@@ -56,7 +56,7 @@ def compare(before: Path, after: Path, place: Path) -> str:
     old, new = (content["parts"] for content in contents)
     differing = sorted(part for part in {*old, *new} - {*CHANGES} if old.get(part) != new.get(part))
     if differing:
-        raise UserError(f"{place}: of other {', '.join(differing)} before; train the same in both")
+        raise UserError(f"{place}: made with different {', '.join(differing)} before; train the same systems in both")
     commits = [content["made"]["commit"] for content in contents]
     for root, commit in zip((before, after), commits, strict=True):
         if not commit.isalnum():
@@ -64,14 +64,14 @@ def compare(before: Path, after: Path, place: Path) -> str:
     run = read_run(after / place)
     for name in files_of(run, place, contents[1]):
         if digest(before / name) != digest(after / name):
-            raise UserError(f"{name}: not the same in {before} and {after}; the change changes numbers")
+            raise UserError(f"{name}: differs between {before} and {after}, so the change affects results")
     print(f"{place}: the same", flush=True)
     kinds = f"{kind_of(run.system.feature)}+{kind_of(run.system.model)}"
     return f"{old['code']} {new['code']} {kinds} {' '.join(commits)} {date.today()}"
 
 
 def files_of(run: "Run", place: Path, content: dict[str, Any]) -> list[Path]:
-    """What has to be the same of a run, as paths in the recipe's folder."""
+    """The files of a run that must be the same, as paths in the recipe's folder."""
     names = [
         place / name for name in ("best.safetensors", "last.safetensors", "normalisation.safetensors", "vocabulary")
     ]
@@ -88,7 +88,7 @@ def files_of(run: "Run", place: Path, content: dict[str, Any]) -> list[Path]:
 
 
 def digest(path: Path) -> str:
-    """MD5 of a file; of scores, of their lines but for those that say what made them."""
+    """MD5 of a file; for scores, their lines without the header."""
     if not path.exists():
         return f"{path}: missing"
     if path.suffix != ".txt":

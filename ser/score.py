@@ -1,10 +1,10 @@
 """Stage 5: score the finished runs of some systems on their test utterances.
 
 Call it in the recipe's folder: it reads exp/<system>/<protocol>/<run> and writes
-results/<system>/<protocol>/<run>.txt (and <run>.epochs.jsonl for a network). Scores of the very run, with its
-weights, are left alone. Scores of another commit or machine that git has, as those that came with the repository,
-are not replaced: the run's own are written beside them, to results/<system>/<protocol>/own/, and the table says
-which it shows. --replace puts them in their place.
+results/<system>/<protocol>/<run>.txt (and <run>.epochs.jsonl for a network). Up-to-date scores of the same run and
+weights are kept. Scores in git that another commit or machine made, such as those that came with the repository, are
+not replaced: the run's own scores go beside them, to results/<system>/<protocol>/own/, and the table says which it
+shows. With --replace they are replaced.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
     parser.add_argument(
-        "--replace", action="store_true", help="let scores take the place of those of another commit or machine"
+        "--replace", action="store_true", help="replace scores in git that another commit or machine made"
     )
     cli.add_device(parser)
     args = parser.parse_args(argv)
@@ -48,10 +48,10 @@ def main(argv: list[str] | None = None) -> None:
             for folder in folders:
                 try:
                     run = read_run(folder)
-                    told = differences(settings(run.system), settings(system))
-                    told += differences(settings(run.protocol), settings(protocol))
-                    if told:
-                        print(f"{folder}: left out, of other settings: {'; '.join(told[:3])}")
+                    different = differences(settings(run.system), settings(system))
+                    different += differences(settings(run.protocol), settings(protocol))
+                    if different:
+                        print(f"{folder}: left out, made with different settings: {'; '.join(different[:3])}")
                     elif run.is_done:
                         score(folder, Path("results", place, f"{folder.name}.txt"), args.device, args.replace)
                     else:
@@ -63,11 +63,11 @@ def main(argv: list[str] | None = None) -> None:
     if failed:
         for one in failed:
             print(f"error: {cli.plain(str(one))}", file=sys.stderr, flush=True)
-        raise UserError(f"{len(failed)} runs could not be scored, as said above")
+        raise UserError(f"{len(failed)} runs could not be scored (see above)")
 
 
 def score(folder: Path, result: Path, device: str, replace: bool = False) -> None:
-    """Score one run, where its scores are not there."""
+    """Score one run, unless its scores are up to date."""
     import numpy as np
 
     from ser import learners, metrics
@@ -78,7 +78,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     from ser.scores import Scores, identity_lines, write_scores
 
     run = read_run(folder)
-    run.refuse_changes(but=["trainer"])  # a run that has ended is scored as it was trained
+    run.refuse_changes(ignore=["trainer"])  # newer training code does not change a finished run
     identity = identity_lines(run)
     epochs = folder / "epochs.jsonl"
     own = result.parent / "own" / result.name
@@ -94,7 +94,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     learned = learners.load(run, device, inputs.sizes)
     posteriors = learned.posteriors(inputs, utts)
     if not np.isfinite(posteriors).all():
-        raise UserError(f"{run.weights}: gives posteriors that are no numbers; remove {folder} and train it again")
+        raise UserError(f"{run.weights}: gives posteriors that are not finite; remove {folder} and train it again")
     beside = ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())
     ended = datetime.datetime.fromtimestamp((folder / "done").stat().st_mtime)
     about = {
@@ -130,11 +130,11 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     if before and others and not replace and is_committed(result):
         made = f"commit {before.about.get('commit')}, {before.about.get('machine')}"
         print(
-            f"{result}: is committed, and of another commit or machine ({made}); stays as it is: "
+            f"{result}: kept, since it is in git and from another commit or machine ({made}); "
             "give run.sh --replace true to replace it"
         )
         result = own
-    elif own.exists():  # of an earlier call, and now out of date
+    elif own.exists():  # from an earlier call, now out of date
         for path in (own, own.with_suffix(".epochs.jsonl")):
             path.unlink(missing_ok=True)
     if epochs.exists():
@@ -149,13 +149,13 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
 
 
 def read_or_none(path: Path) -> "Scores | None":
-    """The scores in a file; None where it is not there or damaged, and is to be written anew."""
+    """The scores in a file; None if it is missing or damaged and has to be written again."""
     from ser.scores import read_scores
 
     try:
         return read_scores(path) if path.exists() else None
     except UserError as error:
-        print(f"{error}: written anew")
+        print(f"{error}: written again")
         return None
 
 

@@ -1,10 +1,10 @@
 """Scores of a run on its test utterances: a small text file, kept in git.
 
-Lines `# key: value` say what made them; the line `# utt true predicted <classes>` heads the columns;
-then a line an utterance, with the posterior of each class.
+Lines `# key: value` say what made them; the line `# utt true predicted <classes>` names the columns;
+then one line per utterance, with the posterior of each class.
 
-What makes them impossible to mix up: `run`, the run's identity; `model`, the MD5 of its weights; `row`,
-fingerprints of what is the same for all runs that a table may average; and the settings of system and protocol.
+These keys identify the scores: `run`, the run's identity; `model`, the MD5 of its weights; `row`, fingerprints of what
+must be the same for all runs that a table averages; and the settings of system and protocol.
 """
 
 import json
@@ -36,24 +36,24 @@ class Scores:
 
     @property
     def has_identity(self) -> bool:
-        """Whether it is known what they follow from."""
+        """Whether the file records what the scores depend on."""
         return "row" in self.about
 
     @property
     def row(self) -> dict[str, str]:
-        """Fingerprints of what is the same for all runs of a row, beside the settings; {} where that is not known.
-        The code's is that of the newest code which was shown to give the same bytes."""
+        """Fingerprints of what is the same for all runs of a row, beside the settings; {} if not recorded. The
+        code's is that of the newest code shown to give the same bytes."""
         words = self.about.get("row", "").split()
         row = dict(zip(words[::2], words[1::2], strict=False))
         return row | {"code": current_code(row["code"])} if "code" in row else row
 
     def settings(self, part: str) -> Any:
-        """Settings of the "system" or the "protocol", as ser.identity.settings has them."""
+        """Settings of the "system" or the "protocol", as ser.identity.settings returns them."""
         return json.loads(self.about[f"{part} settings"])
 
 
 def identity_lines(run: "Run") -> dict[str, str]:
-    """What a run's scores record of what they follow from."""
+    """The header lines of a run's scores that say what they depend on."""
     stored = read_yaml(run.folder / "run.yaml")  # as it was trained
     return {
         "run": fingerprint(stored["parts"]),
@@ -81,7 +81,7 @@ def write_scores(path: Path, scores: Scores) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read what write_scores wrote. Raises UserError naming the line that is not as it should be."""
+    """Read what write_scores wrote. Raises UserError naming the first invalid line."""
     about: dict[str, str] = {}
     numbers: dict[str, int] = {}  # of the classes
     utts, true, predicted, values = [], [], [], []
@@ -105,7 +105,7 @@ def read_scores(path: Path) -> Scores:
         except (ValueError, KeyError):
             raise _no_scores(path, place) from None
     if not utts:
-        raise UserError(f"{path}: has no scores in it; run stage 5 again")
+        raise UserError(f"{path}: contains no scores; run stage 5 again")
     if about.get("utterances", str(len(utts))) != str(len(utts)):
         raise UserError(f"{path}: {len(utts)} utterances instead of {about['utterances']}; run stage 5 again")
     try:

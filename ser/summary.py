@@ -1,4 +1,4 @@
-"""What the runs of a system under a protocol amount to: means over folds and their intervals."""
+"""Summary of the runs of a system under a protocol: means over folds and their intervals."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ def confusion_of(scores: Scores) -> np.ndarray:
 
 
 def rights(runs: Runs) -> dict[str, float]:
-    """For each utterance the share of the runs that tested it which classified it correctly."""
+    """For each utterance, the share of the runs testing it that classified it correctly."""
     answers = defaultdict(list)
     for scores in runs.values():
         for utt, right in zip(scores.utts, scores.true == scores.predicted, strict=True):
@@ -25,7 +25,7 @@ def rights(runs: Runs) -> dict[str, float]:
 
 
 def n_runs(runs: Sequence[Scores]) -> str:
-    """Number of runs of one system under one protocol, and of their folds where some are missing."""
+    """Number of runs of one system under one protocol, and of their folds if some are missing."""
     if not runs:
         return "0"
     folds = {scores.about["fold"] for scores in runs}
@@ -35,7 +35,7 @@ def n_runs(runs: Sequence[Scores]) -> str:
 
 def of_folds(runs: Sequence[Scores], measure: Callable[[np.ndarray], float]) -> list[list[float]]:
     """The values of a metric, one list per fold with a value per run. Runs of a fold with the same posteriors count
-    once: a seed that changes nothing is no further evidence."""
+    once: a seed that changes nothing adds no evidence."""
     values: dict[str, dict[bytes, float]] = defaultdict(dict)
     for scores in runs:
         values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(confusion_of(scores))
@@ -43,14 +43,14 @@ def of_folds(runs: Sequence[Scores], measure: Callable[[np.ndarray], float]) -> 
 
 
 def mean_of(values: Sequence[Sequence[float]]) -> float:
-    """The mean over folds of the mean over each fold's seeds. values: as of_folds gives them."""
+    """The mean over folds of the mean over each fold's seeds. values: as of_folds returns them."""
     means = [sum(of_fold) / len(of_fold) for of_fold in values]
     return sum(means) / len(means)
 
 
 def interval(values: Sequence[Sequence[float]]) -> str:
-    """Mean and half the width of its 95 % interval: over the folds, whose seeds are averaged first; of one fold over
-    its seeds. values: as of_folds gives them."""
+    """Mean and half the width of its 95 % interval, over folds, after averaging each fold's seeds; with one fold, over
+    its seeds. values: as of_folds returns them."""
     if not values:
         return "not run"
     mean = f"{mean_of(values):.1f}"

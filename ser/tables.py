@@ -1,4 +1,4 @@
-"""The tables of RESULTS.md, as lines of Markdown: what was published and what we got, and tests against one system."""
+"""The tables of RESULTS.md, as lines of Markdown: published numbers, ours, and tests against one system."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ser.summary import confusion_of, interval, mean_of, n_runs, of_folds, right
 Found = dict[tuple[str, str], Results]  # by the names of system and protocol
 Systems = Sequence[tuple[Path, System]]  # each with its file
 
-PUBLISHED = ("wa", "ua")  # what papers report, and the main table has; the other metrics have a table of their own
+PUBLISHED = ("wa", "ua")  # what papers report: the metrics of the main table; the others have their own table
 MARKS = {
     "†": "the test set selected the networks' epoch; an SVM's settings are chosen inside the training part.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
@@ -27,8 +27,8 @@ SHARED_SPEAKERS = re.compile(r"train and test share [1-9]\d* of \d+ speakers")  
 
 
 def table(corpus: str, systems: Systems, protocols: Sequence[Protocol], found: Found) -> list[str]:
-    """The main table: a row for each system, with its numbers under each protocol and the papers' own; and what the
-    marks in it mean."""
+    """The main table, a row for each system, with our numbers and the papers' under each protocol; and what its marks
+    mean."""
     published = {
         protocol.name: [
             name
@@ -55,7 +55,7 @@ def table(corpus: str, systems: Systems, protocols: Sequence[Protocol], found: F
 
 
 def heads(protocol: str, published: Sequence[str]) -> list[str]:
-    """The heads of a protocol's columns. published: the metrics that a paper has a number of."""
+    """The heads of a protocol's columns. published: the metrics for which a paper has a number."""
     row = []
     for name in PUBLISHED:
         title = METRICS[name].title
@@ -64,7 +64,7 @@ def heads(protocol: str, published: Sequence[str]) -> list[str]:
 
 
 def cells(results: Results, papers: Sequence[PaperRow], published: Sequence[str]) -> list[str]:
-    """What a row has under a protocol, as `heads` names it."""
+    """The cells of a row under a protocol, in the order of `heads`."""
     runs = list(results.shown.values())
     row = []
     for name in PUBLISHED:
@@ -101,18 +101,18 @@ def name_of(system: System, protocols: Sequence[Protocol], found: Found) -> str:
 
 
 def abouts_of(system: System, protocols: Sequence[Protocol], found: Found) -> list[dict[str, str]]:
-    """What the scores of a system that are shown under some protocols say of themselves."""
+    """The header lines of a system's scores that are shown under some protocols."""
     return [scores.about for protocol in protocols for scores in found[system.name, protocol.name].shown.values()]
 
 
 def numbers_of(system: System, corpus: str, protocol: Protocol) -> list[PaperRow]:
-    """What a paper has for a system on this corpus, where this protocol is to reproduce it."""
+    """A paper's numbers for a system on this corpus that this protocol is meant to reproduce."""
     return [paper for paper in system.paper if (paper.corpus, paper.protocol) == (corpus, protocol.name)]
 
 
 def tables_of(system: System, corpus: str, protocols: Sequence[Protocol]) -> list[str]:
-    """Where the numbers of a system stand in its paper: those that these protocols are to reproduce, else those of
-    other protocols; of other corpora, which are named, where there are none."""
+    """The tables of the paper with the system's numbers: those that these protocols are meant to reproduce, or else
+    those of other protocols, or else those on other corpora, which are named."""
     under_these = [paper for protocol in protocols for paper in numbers_of(system, corpus, protocol)]
     here = under_these or [paper for paper in system.paper if paper.corpus == corpus]
     if here:
@@ -127,7 +127,7 @@ def tables_of(system: System, corpus: str, protocols: Sequence[Protocol]) -> lis
 
 
 def other_metrics(systems: Systems, protocols: Sequence[Protocol], found: Found) -> list[str]:
-    """The section with the metrics that are not in the main table, for all systems that were run; none if none was."""
+    """The section with the metrics that are not in the main table, for all systems that were run; [] if none was."""
     names = [name for name in METRICS if name not in PUBLISHED]
     ran = [protocol for protocol in protocols if any(found[system.name, protocol.name].shown for _, system in systems)]
     rows = [["system", *(f"{marked(protocol, found)} {METRICS[name].title}" for protocol in ran for name in names)]]
@@ -142,8 +142,8 @@ def other_metrics(systems: Systems, protocols: Sequence[Protocol], found: Found)
 def against(
     main: str, systems: Systems, protocols: Sequence[Protocol], found: Found, odd: set[tuple[str, str]]
 ) -> list[str]:
-    """The section that tests each system against the main one; none if none was run where it was. odd: rows that are
-    of other folds, speakers or recordings, as `results.of_other_folds` finds them."""
+    """The section that tests each system against the main one; [] if none was run on the same utterances. odd: rows
+    with different folds, speakers or recordings, as `results.of_other_folds` finds them."""
     rows = [["system", *(f"{marked(protocol, found)} {cell}" for protocol in protocols for cell in ("WA", "p"))]]
 
     def rights_of(system: str, protocol: Protocol) -> dict[str, float]:
@@ -176,7 +176,7 @@ def against(
 
 
 def compare(one: dict[str, float], other: dict[str, float]) -> list[str]:
-    """Difference in WA on the utterances of both, and its p; two dashes where they have none in common."""
+    """Difference in WA on the utterances of both, and its p; two dashes if they have none in common."""
     differences = np.array([one[utt] - other[utt] for utt in sorted(one.keys() & other.keys())])
     if not len(differences):
         return ["–", "–"]
@@ -190,7 +190,7 @@ def same_split(one: Protocol, other: Protocol) -> bool:
 
 
 def is_row(system: System, corpus: str, protocols: Sequence[Protocol], found: Found) -> bool:
-    """Whether a system belongs in the table of these protocols: it was run under one, or one is to reproduce its
+    """Whether a system belongs in the table of these protocols: it was run under one, or one is meant to reproduce its
     paper's number."""
     return any(
         found[system.name, protocol.name].shown or numbers_of(system, corpus, protocol) for protocol in protocols
@@ -205,7 +205,7 @@ def marked(protocol: Protocol, found: Found) -> str:
 
 
 def marks_of(results: Results) -> str:
-    """What a reader must know of the runs that are shown."""
+    """The marks for what a reader must know about the runs that are shown."""
     return " own" * results.is_own + " §" * (results.is_older or bool(results.changed))
 
 
@@ -221,7 +221,7 @@ def as_lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def command(path: Path, abouts: Sequence[dict[str, str]], protocols: Sequence[str]) -> str:
-    """The command that makes the scores of a system under some protocols. abouts: what its scores say of themselves."""
+    """The command that makes the scores of a system under some protocols. abouts: the header lines of its scores."""
     seeds = max((int(about["seed"]) for about in abouts), default=1)
     names = " ".join(protocols)
     chosen = f' --protocol "{names}"' if len(protocols) > 1 else f" --protocol {names}" * len(protocols)

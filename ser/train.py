@@ -1,8 +1,8 @@
-"""Stages 3 and 4: train the model of one run; a network from where it stopped, if it did.
+"""Stages 3 and 4: train the model of one run; an interrupted network is resumed.
 
-RUN is a run's folder as ser.launch lays it out. A classical model leaves model.skops and chosen.json there; a network
-epochs.jsonl (a line an epoch), best.safetensors and last.safetensors (weights), normalisation.safetensors and
-checkpoint.safetensors (to go on from, within an epoch too). The file done comes last.
+RUN is a run's folder as ser.launch sets it up. A classical model leaves model.skops and chosen.json there; a network
+epochs.jsonl (one line per epoch), best.safetensors and last.safetensors (weights), normalisation.safetensors and
+checkpoint.safetensors (to resume from, even within an epoch). The file done is written last.
 """
 
 import argparse
@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--list",
         action="store_true",
-        help="RUN is a list of runs' folders, one a line, which several processes may share: train those "
-        "that no other takes, one after the other",
+        help="RUN is a list of runs' folders, one per line, which several processes may share: train those "
+        "that no other process has taken, one after the other",
     )
     cli.add_device(parser)
     parser.add_argument(
@@ -29,13 +29,13 @@ def main(argv: list[str] | None = None) -> None:
         type=float,
         default=60,
         metavar="S",
-        help="seconds between a network's checkpoints within an epoch (default 60); there is one after each epoch too",
+        help="seconds between a network's checkpoints within an epoch (default 60); there is also one after each epoch",
     )
     parser.add_argument(
         "--num-threads",
         type=int,
         metavar="N",
-        help="processor cores (default: for a network what OMP_NUM_THREADS says, for a classical model 1)",
+        help="processor cores (default: for a network OMP_NUM_THREADS, for a classical model 1)",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     args = parser.parse_args(argv)
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(folder: Path, device: str = "auto", checkpoint_seconds: float = 60, num_threads: int | None = None) -> None:
-    """Train one run to its end. Raises UserError where another process is at it."""
+    """Train one run until training ends. Raises UserError if another process is training it."""
     resources = Resources(device, num_threads, checkpoint_seconds)
     once(folder, lambda run: fit(run, resources))
 

@@ -1,4 +1,4 @@
-"""A trained model, to ask from Python: what `ser.load` gives."""
+"""A trained model, for use from Python: what `ser.load` returns."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +17,19 @@ Recording = str | Path | np.ndarray
 
 
 class Prediction(NamedTuple):
-    """label: the class with the highest probability. probabilities: {class: 0 to 1}, which sum to 1; those of a model
-    that gives none of its own, as an SVM, rank the classes and are not calibrated."""
+    """label: the class with the highest probability. probabilities: {class: 0 to 1}, which sum to 1. For
+    models without probabilities, such as SVMs, they only rank the classes and are not calibrated."""
 
     label: str
     probabilities: dict[str, float]
 
 
 class Model:
-    """The model of a run that has ended, on recordings of your own.
+    """The model of a finished run, to use on your own recordings.
 
-    run: what it is (ser.runs.Run). classes: their names, in the order of the posteriors. folder: the run's, which has
-    all that is needed, or a copy of it. Raises UserError where the run has not ended, where the code of its feature or
-    model has changed since, and where a file of it is damaged.
+    run: its ser.runs.Run. classes: their names, in the order of the posteriors. folder: the run's folder or a copy of
+    it; nothing else is needed. Raises UserError if the run is not finished, if the code of its feature or model has
+    changed since, or if one of its files is damaged.
     """
 
     def __init__(self, folder: str | Path, device: str = "auto") -> None:
@@ -44,13 +44,13 @@ class Model:
     def predict(
         self, recording: Recording | list[Recording], rate: int | None = None, **given: Any
     ) -> Prediction | list[Prediction]:
-        """What the model takes a recording for; of a list, a list.
+        """The class that the model predicts for a recording; a list for a list.
 
-        recording: a file, or samples (N,): floats with full scale at +-1, or signed integers with that of their type.
-        rate: of samples, in Hz. given: what a system reads beside frames, by the input's name, or of a list a list of
-        such: words="what is said", xvectors=array. A system that is normalised by speaker takes the recordings of a
-        list for one speaker's, and normalises them together. Raises UserError where a recording cannot be read, or
-        something that the system reads is not given.
+        recording: a file, or samples (N,): floats with full scale at +-1, or signed integers with the full scale of
+        their type. rate: sampling rate of samples, in Hz. given: inputs beside frames, by name, such as
+        words="the transcript" or xvectors=array; for a list of recordings, a list each. A system with normalisation by
+        speaker assumes that all recordings of a list are of one speaker, and normalises them together. Raises UserError
+        if a recording cannot be read, or an input of the system is missing.
         """
         is_many = isinstance(recording, list)
         recordings = recording if isinstance(recording, list) else [recording]
@@ -73,11 +73,11 @@ class Model:
         return found if is_many else found[0]
 
     def features(self, recording: Recording, rate: int | None = None) -> np.ndarray:
-        """The frames (T, D) float32 of a recording, as the system's feature has them. Arguments as of `predict`."""
+        """The frames (T, D) float32 of a recording, computed by the system's feature. Arguments: as for `predict`."""
         if isinstance(recording, np.ndarray):
             place, samples = "samples", checked(recording)
             if not rate:
-                raise UserError("samples: at which sampling rate? give rate=, in Hz")
+                raise UserError("samples: the sampling rate is missing; give rate=, in Hz")
         else:
             place = str(recording)
             samples, rate = audio.read(recording)
@@ -89,29 +89,29 @@ class Model:
         if matrix.shape[1] != self.learned.sizes["n_features"]:
             wanted = self.learned.sizes["n_features"]
             raise UserError(
-                f"{self.run.folder}: its model is for {wanted} values per frame, and its feature gives "
+                f"{self.run.folder}: its model takes {wanted} values per frame, but its feature has "
                 f"{matrix.shape[1]}; use another run"
             )
         return matrix
 
     @property
     def is_by_speaker(self) -> bool:
-        """Whether recordings are normalised together, as one speaker's."""
+        """Whether recordings are normalised together, as those of one speaker."""
         return self.run.system.normalisation == "speaker"
 
     def normalised(self, matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Features, by speaker where the system is normalised so."""
+        """Features, normalised by speaker if the system does that."""
         if not self.is_by_speaker or not matrices:
             return dict(matrices)
         found = statistics(matrices.values())
         return {name: normalise(matrix, found) for name, matrix in matrices.items()}
 
     def extras(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, inputs.Extra]:
-        """Inputs beside frames: {input: {recording: value}}, for the learner. Raises UserError where one that the
-        system reads is not given, or one that it does not read."""
+        """Convert inputs beside frames, {input: {recording: value}}, for the learner. Raises UserError if an input of
+        the system is missing, or if it does not read one that is given."""
         unknown = sorted(values.keys() - inputs.every().keys())
         if unknown:
-            raise UserError(f"{unknown[0]}: no such input; there are {', '.join(inputs.every())}")
+            raise UserError(f"{unknown[0]}: unknown input; one of {', '.join(inputs.every())}")
         extras = {}
         for name, module in inputs.every().items():
             is_read = name in self.run.system.extras and hasattr(module, "given")
@@ -127,33 +127,35 @@ class Model:
         return extras
 
     def posteriors(self, matrices: Mapping[str, np.ndarray], extras: Mapping[str, inputs.Extra]) -> np.ndarray:
-        """Posteriors (N, classes) of recordings, from their normalised features. Raises UserError where some are no
-        numbers."""
+        """Posteriors (N, classes) of recordings, from their normalised features. Raises UserError if some are not
+        finite."""
         names = list(matrices)
         given = Inputs(Matrices(matrices), dict.fromkeys(names, 0), len(self.classes), extras)
         posteriors = self.learned.posteriors(given, names)
         if not np.isfinite(posteriors).all():
-            raise UserError(f"{self.run.folder}: gives no numbers for a recording; use another run")
+            raise UserError(
+                f"{self.run.folder}: gives infinite or undefined posteriors for a recording; use another run"
+            )
         return posteriors
 
 
 def checked(samples: np.ndarray) -> np.ndarray:
     """Samples (N,) as float32 with full scale at +-1."""
     if samples.ndim != 1 or not len(samples):
-        raise UserError(f"samples: of shape {samples.shape}; give one channel, (N,)")
+        raise UserError(f"samples: shape {samples.shape}; give one channel, (N,)")
     if np.issubdtype(samples.dtype, np.signedinteger):
         return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise UserError(f"samples: of type {samples.dtype}; give floats with full scale at +-1")
+        raise UserError(f"samples: type {samples.dtype}; give floats with full scale at +-1")
     if not np.isfinite(samples).all():
-        raise UserError("samples: some are infinite or undefined; leave them out")
+        raise UserError("samples: some are infinite or undefined; remove them")
     return samples.astype(np.float32)
 
 
 def refuse_other_folder(folder: Path) -> None:
-    """Raise UserError where a folder holds runs and is none."""
+    """Raise UserError if a folder is not a run but contains runs."""
     if not (folder / "run.yaml").exists():
         deeper = sorted(run for depth in ("*", "*/*") for run in folder.glob(f"{depth}/run.yaml"))
         done = [run for run in deeper if run.with_name("done").exists()]
         if deeper:
-            raise UserError(f"{folder}: holds runs; give the folder of one: {(done or deeper)[0].parent}")
+            raise UserError(f"{folder}: contains runs; give the folder of one: {(done or deeper)[0].parent}")

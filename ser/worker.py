@@ -1,9 +1,9 @@
 """The runs of a list, shared by the processes that train them.
 
-Importing torch takes longer than a small run's epoch: a process trains one run after the other, each
-run taken by one process. Beside the list, `run<n>` says what became of the run on line n: it is
-created by the process that takes the run (so no other can), and holds one line: "running", "done
-SECONDS", "failed REASON" or, where a process that is none of these has the run, "elsewhere REASON".
+Importing torch takes longer than an epoch of a small run, so each process trains many runs, one after the other.
+Beside the list, the file `run<n>` holds the state of the run on line n. The process that takes the run creates it, so
+that no other process can take the run too. It holds one line: "running", "done SECONDS", "failed REASON" or, if an
+unrelated process is training the run, "elsewhere REASON".
 """
 
 import sys
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class State(NamedTuple):
-    """What became of a run: "waiting", "running", "done", "failed" or "elsewhere"; since: seconds of the
-    clock; more: the seconds that it took, or the reason."""
+    """The state of a run: "waiting", "running", "done", "failed" or "elsewhere". since: time of the last change, in
+    seconds since the epoch. more: the seconds that the run took, or the reason."""
 
     name: str
     since: float = 0
@@ -31,23 +31,23 @@ class State(NamedTuple):
 
 
 def once(folder: Path, train: Callable[["Run"], None]) -> None:
-    """Train one run, if it is not done. Raises UserError where another process is at it."""
+    """Train one run, if it is not done. Raises UserError if another process is training it."""
     from ser.runs import read_run
 
     run = read_run(folder)
     if not run.is_done:
         with alone(folder / "lock", str(folder)):
-            if not run.is_done:  # another process may just have ended it
+            if not run.is_done:  # another process may have finished it just now
                 run.refuse_changes()
                 train(run)
                 return
-    print(f"{folder}: done already")
+    print(f"{folder}: already done")
 
 
 def work(runs: Path, train: Callable[[Path], None]) -> None:
-    """Train the runs of a list that no other process takes. A run that fails does not stop the others.
+    """Train the runs of a list that no other process has taken. A failed run does not stop the others.
 
-    Raises UserError at the end where one failed.
+    Raises UserError at the end if one failed.
     """
     failed = []
     for number, folder in enumerate(runs.read_text(encoding="utf-8").splitlines(), 1):
@@ -76,16 +76,16 @@ def work(runs: Path, train: Callable[[Path], None]) -> None:
         with whole(state) as stream:
             stream.write(f"{outcome}\n")
     if failed:
-        raise UserError(f"{len(failed)} runs failed, as said above: {' '.join(failed)}")
+        raise UserError(f"{len(failed)} runs failed (see above): {' '.join(failed)}")
 
 
 def state_file(runs: Path, number: int) -> Path:
-    """The file that says what became of the run on line `number` of the list `runs`."""
+    """The file with the state of the run on line `number` of the list `runs`."""
     return runs.with_name(f"run{number}")
 
 
 def read_state(runs: Path, number: int) -> State:
-    """What became of the run on line `number` so far."""
+    """The current state of the run on line `number`."""
     path = state_file(runs, number)
     try:
         name, _, more = path.read_text(encoding="utf-8").strip().partition(" ")

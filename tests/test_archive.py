@@ -71,16 +71,16 @@ def test_kaldiios_is_read_by_ours(folder, matrices):
 
 def test_an_utterance_that_comes_twice(tmp_path, matrices):
     pairs = [*matrices.items(), ("a-1", matrices["a-1"])]
-    with pytest.raises(UserError, match=r"feats\.ark: utterance a-1 comes twice; make its id unique"):
+    with pytest.raises(UserError, match=r"feats\.ark: utterance a-1 occurs twice; make its id unique"):
         write_archive(tmp_path / "feats.ark", pairs)
     assert list(tmp_path.iterdir()) == []  # no archive, and no index of one
 
 
 def test_an_utterance_without_features(folder):
     features = Features(folder)
-    with pytest.raises(UserError, match=r"feats\.scp: no features of c-1; run stage 2 again"):
+    with pytest.raises(UserError, match=r"feats\.scp: no features for c-1; run stage 2 again"):
         features["c-1"]
-    with pytest.raises(UserError, match=r"feats\.scp: no features of c-1; run stage 2 again"):
+    with pytest.raises(UserError, match=r"feats\.scp: no features for c-1; run stage 2 again"):
         features.lengths_of(["a-1", "c-1"])
 
 
@@ -145,7 +145,7 @@ def test_an_utterance_with_frames_of_another_size(folder):
     Features(folder)["a-2"]
     with pytest.raises(UserError) as error:
         Features(folder)["b-1"]
-    message = f"{folder}/other.ark:4: b-1 has 4 values a frame, a-1 has 3; remove {folder} and run stage 2 again"
+    message = f"{folder}/other.ark:4: b-1 has 4 values per frame, a-1 has 3; remove {folder} and run stage 2 again"
     assert str(error.value) == message
 
 

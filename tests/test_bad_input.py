@@ -152,7 +152,7 @@ def cut_archive(recipe):
 
 
 def write_features(matrices):
-    """Write the toy recipe's features anew, as a stage 2 with other settings would have."""
+    """Write the toy recipe's features again, as a stage 2 with different settings would have."""
     import kaldiio
 
     (folder,) = Path("dump").iterdir()
@@ -338,11 +338,11 @@ CASES = [
     Case("a label that the system does not know", TRAIN, then_laid_out(edits(FOLD / "train", "a-01 low", "a-01 lwo")), ("fold1/train:2", "a-01", "'lwo'", "; one of low, high")),
     Case("an archive cut short", TRAIN, lambda recipe: (cut_archive(recipe), lay_out(recipe)), ("feats.ark:", "cannot read the features of b-", "; remove dump/")),
     Case("an archive cut short", TRAIN_SVM, lambda recipe: (write_features({}), lay_out(recipe, "svm")), ("feats.scp: empty", "; remove dump/")),
-    Case("frames of two dimensions", TRAIN, one_wide, ("feats.ark:", "a-03 has 7 values a frame", "; remove dump/")),
+    Case("frames of two dimensions", TRAIN, one_wide, ("feats.ark:", "a-03 has 7 values per frame", "; remove dump/")),
     Case("features of another dimension than the network's", SCORE, all_wide("tiny", 1), (RUN.format("tiny"), "best.safetensors", "n_features is 6, and 7", "; remove or rename")),
     Case("features of another dimension than the SVM's", SCORE_SVM, all_wide("svm", 1), (RUN.format("svm"), "model.skops", "another", "; ")),
-    Case("an unknown utterance in a fold", LAUNCH, edits(FOLD / "train", "a-01", "a-99"), ("fold1/train:2", "a-99 is not in data/all", "; take the line out")),
-    Case("an utterance on both sides", TRAIN, then_laid_out(edits(FOLD / "test", "d-01", "a-01")), ("fold1/test:2", "a-01 stands in train too", "; take one of the lines out")),
+    Case("an unknown utterance in a fold", LAUNCH, edits(FOLD / "train", "a-01", "a-99"), ("fold1/train:2", "a-99 is not in data/all", "; remove the line")),
+    Case("an utterance on both sides", TRAIN, then_laid_out(edits(FOLD / "test", "d-01", "a-01")), ("fold1/test:2", "a-01 is also in train", "; remove one of the lines")),
     Case("a class with no training example", FOLDS, no_high_but_actor01s, ("small.yaml: folds", "fold1: train has no utterance of high", "; use fewer folds")),
     Case("a class with no training example", TRAIN, then_laid_out(no_high), ("fold1/train", "no utterance of high", "; add some")),
     Case("a test part without utterance", TRAIN, then_laid_out(lambda recipe: (FOLD / "test").write_text("")), ("fold1/test", "no utterance", "; add some")),
@@ -357,8 +357,8 @@ CASES = [
         for command in (DUMP, LAUNCH)
     ),
     Case("a checkpoint of another system", TRAIN, other_checkpoint, (f"{RUN.format('tiny')}/checkpoint.safetensors", "another", "; remove")),
-    Case("a checkpoint cut short", TRAIN, lambda recipe: (other_checkpoint(recipe), cut_checkpoint()), (f"{RUN.format('tiny')}/checkpoint.safetensors", "not a whole", "; remove")),
-    Case("a network cut short", SCORE, cut("tiny", "best.safetensors"), (f"{RUN.format('tiny')}/best.safetensors", "not a whole", "; remove")),
+    Case("a checkpoint cut short", TRAIN, lambda recipe: (other_checkpoint(recipe), cut_checkpoint()), (f"{RUN.format('tiny')}/checkpoint.safetensors", "not a complete", "; remove")),
+    Case("a network cut short", SCORE, cut("tiny", "best.safetensors"), (f"{RUN.format('tiny')}/best.safetensors", "not a complete", "; remove")),
     Case("an SVM cut short", SCORE_SVM, cut("svm", "model.skops"), (f"{RUN.format('svm')}/model.skops", "; remove")),
     Case("an SVM that would run code", SCORE_SVM, unknown_type, (f"{RUN.format('svm')}/model.skops", "; remove")),
     Case("scores cut short", REPORT, lambda recipe: (scored(recipe), edit(SCORES, "\nd-02 ", "\nd-02")), (f"{SCORES}:", "not a line of scores", "; run stage 5 again")),

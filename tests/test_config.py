@@ -242,9 +242,9 @@ SYSTEM_FAULTS = {
         NETWORK,
         "  epochs: 3\n",
         "  epochs: 3\n  epochs: 4\n",
-        ":29: not valid YAML: key epochs stands twice",
+        ":29: not valid YAML: duplicate key epochs",
     ),
-    "section twice": (SVM, "model:", "description: b\nmodel:", ":13: not valid YAML: key description stands twice"),
+    "section twice": (SVM, "model:", "description: b\nmodel:", ":13: not valid YAML: duplicate key description"),
     "not YAML": (SVM, "cost: [1, 3]", "cost: [1, 3", ":17: not valid YAML: expected ',' or ']', but got ':'"),
     "unknown feature": (
         SVM,
@@ -276,7 +276,7 @@ SYSTEM_FAULTS = {
         SVM,
         "description: a machine",
         "description: a\nname: b",
-        ": name: remove it: a system is named by its file",
+        ": name: remove it: a system is named after its file",
     ),
 }
 
@@ -321,15 +321,19 @@ PROTOCOL_FAULTS = {
     "class with a terminal's escape": (
         "high:",
         '"\\e[2J":',
-        ": classes: '\\x1b[2J': a class is one word, since tables hold it",
+        ": classes: '\\x1b[2J': a class must be one printable word",
     ),
     "half a character": (
         "select: dev",
         'select: dev\ntable: "\\ud800"',
-        ": holds what cannot be taken (unexpected end of hex escape); remove it",
+        ": contains something that cannot be read (unexpected end of hex escape); remove it",
     ),
-    "class with a space": ("high:", "very high:", ": classes: 'very high': a class is one word, since tables hold it"),
-    "a name of its own": ("select: dev", "select: dev\nname: b", ": name: remove it: a protocol is named by its file"),
+    "class with a space": ("high:", "very high:", ": classes: 'very high': a class must be one printable word"),
+    "a name of its own": (
+        "select: dev",
+        "select: dev\nname: b",
+        ": name: remove it: a protocol is named after its file",
+    ),
     "development groups and nothing to select": (
         "number: 3}\nselect: dev",
         "number: 3, dev: spk}\nselect: last",
@@ -355,7 +359,7 @@ PROTOCOL_FAULTS = {
         "select: dev\ntable: 0x1F",
         ": table: input should be a valid string, not 31; put it in quotes",
     ),
-    "class twice": ("high:", "low:", ":2: not valid YAML: key low stands twice"),
+    "class twice": ("high:", "low:", ":2: not valid YAML: duplicate key low"),
     "a value that is a list": (
         "[angry]",
         "[[angry]]",
@@ -373,7 +377,7 @@ def test_a_fault_of_a_protocol_is_named(tmp_path, name):
 @pytest.mark.parametrize("noise", ["snr", "snr1.5", "deviation", "white", "snr10 dB"])
 def test_a_noise_that_is_none_is_named(tmp_path, noise):
     message = fault(config.read_protocol, write(tmp_path, "x.yaml", PROTOCOL + f"noise: {noise}\n"))
-    assert message == f": noise: {noise!r} is no noise; write snr10, for 10 dB, or deviation1"
+    assert message == f": noise: unknown noise {noise!r}; write snr10 (10 dB) or deviation1"
 
 
 def test_a_protocol_may_have_a_base(tmp_path):
@@ -405,33 +409,39 @@ def test_a_file_that_is_no_mapping(tmp_path):
     assert fault(config.read_system, tmp_path / "gone.yaml") == ": no such file"
     write(tmp_path, "gun.yaml", "")
     assert fault(config.read_system, tmp_path / "gone.yaml") == ": no such file; did you mean gun.yaml?"
-    assert fault(config.read_system, write(tmp_path, "empty.yaml", "")) == ": should hold `key: value` lines"
-    assert fault(config.read_protocol, write(tmp_path, "list.yaml", "- a\n")) == ": should hold `key: value` lines"
+    assert fault(config.read_system, write(tmp_path, "empty.yaml", "")) == ": should consist of `key: value` lines"
+    assert (
+        fault(config.read_protocol, write(tmp_path, "list.yaml", "- a\n")) == ": should consist of `key: value` lines"
+    )
     assert fault(config.read_system, write(tmp_path, "deep.yaml", "[" * 5000)).startswith(": not valid YAML: ")
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"description: caf\xe9\n")
     assert ": not valid YAML: " in fault(config.read_system, path)
 
 
-ALIASES = "no anchors (&) and aliases (*) here; write out what they stand for"
+ALIASES = "anchors (&) and aliases (*) are not allowed; write out what they stand for"
 REFUSED = {
     # name: (text, line, fault)
     "a circle": ("description: d\nmodel: &a [*a]\n", 2, ALIASES),
     "an anchor": ("description: d\nmodel: &a x\n", 2, ALIASES),
     "an alias": ("a:\n  *b\n", 2, ALIASES),
     "an alias as a key": ("description: d\n*a : x\n", 2, ALIASES),
-    "a merge key": ("model: {x: 1,\n  <<: {y: 2}}\n", 2, "no merge keys (<<) here; write out what it stands for"),
-    "code": ("a: !!python/object/apply:os.getcwd []\n", 1, "no tags (!) here; remove it"),
-    "bytes": ("description: d\n? !!binary aGk=\n: x\n", 2, "no tags (!) here; remove it"),
-    "a set": ("a: !!set {x}\n", 1, "no tags (!) here; remove it"),
-    "text by a tag": ("a: ! 1\n", 1, "no tags (!) here; remove it"),
-    "a list as a key": ("description: d\n[a, b]: c\n", 2, "a key has to be text"),
-    "a mapping as a key": ("{a: b}: c\n", 1, "a key has to be text"),
+    "a merge key": (
+        "model: {x: 1,\n  <<: {y: 2}}\n",
+        2,
+        "merge keys (<<) are not allowed; write out what it stands for",
+    ),
+    "code": ("a: !!python/object/apply:os.getcwd []\n", 1, "tags (!) are not allowed; remove it"),
+    "bytes": ("description: d\n? !!binary aGk=\n: x\n", 2, "tags (!) are not allowed; remove it"),
+    "a set": ("a: !!set {x}\n", 1, "tags (!) are not allowed; remove it"),
+    "text by a tag": ("a: ! 1\n", 1, "tags (!) are not allowed; remove it"),
+    "a list as a key": ("description: d\n[a, b]: c\n", 2, "a key must be text"),
+    "a mapping as a key": ("{a: b}: c\n", 1, "a key must be text"),
     "hexadecimal digits without end": (f"description: 0x{'f' * 9000}\n", 1, "a number of more than 40 characters"),
     "digits without end": (f"a: x\nb: {'9' * 9000}\n", 2, "a number of more than 40 characters"),
     "minutes without end": (f"a: {'1:' * 300}1.5\n", 1, "a number of more than 40 characters"),
-    "a number of 64 bits": ("a: 9223372036854775808\n", 1, "9223372036854775808 is too large a number"),
-    "no digits": ("a: 0b_\n", 1, "0b_ is no number"),
+    "a number of 64 bits": ("a: 9223372036854775808\n", 1, "9223372036854775808 is too large"),
+    "no digits": ("a: 0b_\n", 1, "0b_ is not a number"),
 }
 
 
@@ -451,7 +461,7 @@ def test_a_character_beyond_unicode(tmp_path):
 def test_a_file_that_is_too_large(tmp_path, text):
     assert (
         fault(config.read_yaml, write(tmp_path, "x.yaml", text))
-        == ": more than 100000 bytes; no system or protocol needs so many"
+        == ": more than 100000 bytes; no system or protocol needs that much"
     )
 
 
@@ -542,7 +552,7 @@ class TestBase:
         write(tmp_path, "secret.txt", "hunter2: x\n")
         (tmp_path / "link.yaml").symlink_to("secret")
         path = write(tmp_path, "x.yaml", f"base: {name}\n")
-        assert fault(config.read_system, path) == f": base: {tmp_path / name} is no .yaml file; give the path of one"
+        assert fault(config.read_system, path) == f": base: {tmp_path / name} is not a .yaml file; give the path of one"
 
     def test_a_base_may_have_a_base(self, base):
         self.read(base, "model: {dropout: 0}\ntraining: {epochs: 9}\n")
@@ -554,7 +564,7 @@ class TestBase:
     def test_a_circle(self, base):
         write(base.parent, "one.yaml", "base: two.yaml\n")
         path = write(base.parent, "two.yaml", "base: one.yaml\n")
-        with pytest.raises(UserError, match=r"one\.yaml: base: comes back to .*two\.yaml; take another file"):
+        with pytest.raises(UserError, match=r"one\.yaml: base: leads back to .*two\.yaml; use another file"):
             config.read_system(path)
 
 

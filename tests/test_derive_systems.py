@@ -113,7 +113,7 @@ def test_a_system_that_cannot_have_the_settings_stops_all(recipe):
     with pytest.raises(UserError) as error:
         derive("training.epochs=2", TINY, "conf/toy/svm.yaml")
     assert str(error.value) == (
-        "conf/toy/svm.yaml with --set training.epochs=2: training: this system has none, since its model has no epochs; "
+        "conf/toy/svm.yaml with --set training.epochs=2: training: this system's model is not trained in epochs; "
         "leave it out of --systems"
     )
     assert not Path("exp").exists()

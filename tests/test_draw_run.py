@@ -345,7 +345,7 @@ class TestRefused:
     def test_a_classical_model(self, recipe):
         run = recipe.lay_out("svm/selects_on_dev/fold1_seed1", system="svm")
         (run / "done").touch()
-        self.refuse(run, f"{run}: no network, and only networks are drawn; leave it out")
+        self.refuse(run, f"{run}: not a network, and only networks are drawn; leave it out")
 
     def test_no_run(self, tmp_path):
         self.refuse(tmp_path / "no", f"{tmp_path}/no/run.yaml: no such file")
@@ -362,13 +362,13 @@ class TestRefused:
         run = lay_out(toy)
         table = Path("data/folds/selects_on_dev/fold1/test")
         table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
-        with pytest.raises(UserError, match="made with other utterances"):
+        with pytest.raises(UserError, match="made with different utterances"):
             draw_run.main([str(run)])
 
     def test_few_utterances(self, toy):
         Path("data/folds/selects_on_dev/fold1/test").write_text("d-00 high\nd-01 low\nd-02 low\n")
         run = lay_out(toy)
-        self.refuse(run, f"{run}: 3 test utterances, and t-SNE needs 4; leave it out")
+        self.refuse(run, f"{run}: 3 test utterances, but t-SNE needs 4; leave it out")
 
     def test_a_recording_that_is_gone(self, toy):
         run = lay_out(toy)

@@ -183,7 +183,7 @@ def test_a_name_that_no_font_has_is_written_as_numbers(tmp_path, monkeypatch, ca
     figure = confusion_of(["喜び", "грусть"], monkeypatch)
     assert labels_of(figure) == [["\\u559c\\u3073", "грусть"]] * 2
     assert figure.axes[0].get_title() == "of \\u559c\\u3073"
-    told = "p.png: no font here has び 喜: written as numbers; install one, such as Noto Sans CJK, remove the picture and draw it again\n"
+    told = "p.png: no font here has び 喜: written as escapes; install one, such as Noto Sans CJK, remove the picture and draw it again\n"
     assert capsys.readouterr().out == told
     assert Path("p.txt").read_text("utf-8").splitlines()[1] == "true 喜び грусть"
 

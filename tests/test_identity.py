@@ -186,7 +186,7 @@ def test_a_column_is_told_by_the_utterances_of_the_folds(tmp_path):
     assert column(1, 2) != both
     (tmp_path / "utt2md5").write_text("a 1\n")
     with pytest.raises(
-        identity.UserError, match="fold1/test:1: b is not in .*utt2md5; take the line out or run stages 0 and 1 again"
+        identity.UserError, match="fold1/test:1: b is not in .*utt2md5; remove the line or run stages 0 and 1 again"
     ):
         column(1)
 

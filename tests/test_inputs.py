@@ -86,9 +86,9 @@ def test_a_run_is_of_the_words_and_x_vectors_that_it_was_made_with(spoken, what)
         content = bytearray(kept[Path("data/all/xvector.ark")])
         content[-1] ^= 1  # one value
         Path("data/all/xvector.ark").write_bytes(content)
-    with pytest.raises(UserError, match=f"^{folder}: made with other {what}; remove .*, or put that back$"):
+    with pytest.raises(UserError, match=f"^{folder}: made with different {what}; remove .*, or undo the change$"):
         score.score(folder, Path("scores.txt"), "cpu")
-    with pytest.raises(UserError, match=f"made with other {what}; remove"):
+    with pytest.raises(UserError, match=f"made with different {what}; remove"):
         spoken.lay_out("run", system="peng")
     for path, content in kept.items():
         path.write_bytes(content)
@@ -108,7 +108,7 @@ def test_words_that_came_after_the_vectors(spoken):
     Path("data/all/text").write_text(Path("data/all/text").read_text().replace("yes", "zebra"))
     with pytest.raises(
         UserError,
-        match=r"^dump/vectors/vectors.txt: made of other transcripts, without 'zebra' of \S+; run stage 2 with --glove",
+        match=r"^dump/vectors/vectors.txt: made from different transcripts, without 'zebra' in \S+; run stage 2 with --glove",
     ):
         train(spoken.lay_out("run", system="peng"), "cpu")
 
@@ -135,7 +135,7 @@ def test_other_word_vectors_make_another_run(spoken):
     assert read_yaml(folder / "run.yaml")["parts"]["vectors"] is None
     (folder / "done").touch()
     write_vectors("no 1 2 3 4\n")
-    with pytest.raises(UserError, match="made with other vectors;"):
+    with pytest.raises(UserError, match="made with different vectors;"):
         spoken.lay_out("run", system="peng")
 
 

@@ -112,7 +112,9 @@ def test_some_folds(place, text, folds):
 def test_folds_that_there_are_not(place, text):
     with pytest.raises(UserError) as error:
         start("--folds", text)
-    assert str(error.value) == f"--folds {text}: selects_on_dev has folds 1 to 2; write all, or numbers as 1,2 or 1-3"
+    assert (
+        str(error.value) == f"--folds {text}: selects_on_dev has folds 1 to 2; give all, or numbers such as 1,2 or 1-3"
+    )
     assert not Path("exp").exists()
 
 
@@ -120,7 +122,7 @@ def test_folds_that_were_not_made(place):
     place.write_yaml(
         "conf/protocols/selects_on_luck.yaml", **yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text())
     )
-    with pytest.raises(UserError, match="data/folds/selects_on_luck: no folds here; run stage 1"):
+    with pytest.raises(UserError, match="data/folds/selects_on_luck: contains no folds; run stage 1"):
         start(protocols=["luck"])
 
 
@@ -187,14 +189,14 @@ def test_runs_whose_process_was_killed_do_not_stop_the_others(place, capsys):
     assert Path("attempts").read_text() == "attempt\n" * 4
     shown = capsys.readouterr().out.splitlines()
     assert [line for line in shown if line.startswith("failed: ")] == [
-        f"failed: {folder}: its process ended before it did: killed?" for folder in handed()
+        f"failed: {folder}: its process ended before the run did; was it killed?" for folder in handed()
     ]
     assert shown[-1] == "0 done, 0 running, 4 failed, 0 left"
 
 
 def test_a_runner_that_starts_nothing_is_called_once(place, monkeypatch):
     Path("runner").write_text("#!/bin/sh\necho attempt >> attempts; exit 2\n")
-    with pytest.raises(UserError, match="the job runner failed, as said above, and no run was begun; mend that and"):
+    with pytest.raises(UserError, match="the job runner failed .see above. and no run started; fix that and"):
         start("--nj", "1")
     assert Path("attempts").read_text() == "attempt\n"
 
@@ -233,7 +235,7 @@ def other_process(folder, until, ends):
 
 
 def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys, waits):
-    """They go on: they count as what is in work elsewhere, and are waited for."""
+    """They continue: they count as in use elsewhere, and are waited for."""
     Path("runner").write_text(KILLED.replace("exit 1", "kill -9 $$"))
     first = place.lay_out("tiny/selects_on_dev/fold1_seed1")
     with other_process(first, waits, ends=True), pytest.raises(UserError, match="3 of 4 runs failed: "):
@@ -242,7 +244,7 @@ def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys, wa
     first = first.relative_to(place.folder)
     shown = capsys.readouterr().out
     assert f"elsewhere: {first}: the job runner ended, and left its process running\n" in shown
-    assert f"waiting for 1 runs, which other processes train: {first} (process {os.getpid()} on " in shown
+    assert f"waiting for 1 runs in use by other processes: {first} (process {os.getpid()} on " in shown
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -253,10 +255,10 @@ def test_runs_that_another_process_has_are_waited_for_and_finished(place, monkey
         start(protocols=["dev"], cmd=f"{sys.executable} {ROOT}/tools/run.py")
     shown = capfd.readouterr()
     assert (
-        "1 done, 0 running, 0 failed, 0 left, 1 in work elsewhere\n" in shown.out
+        "1 done, 0 running, 0 failed, 0 left, 1 in use elsewhere\n" in shown.out
         and "failed: " not in shown.out + shown.err
     )
-    assert "waiting for 1 runs, which other processes train: exp/tiny/selects_on_dev/fold1_seed1 (process" in shown.out
+    assert "waiting for 1 runs in use by other processes: exp/tiny/selects_on_dev/fold1_seed1 (process" in shown.out
     assert len(list(Path("exp").rglob("done"))) == 2
     assert (first / "last.safetensors").exists() is not ends  # trained here, where the other did not end it
 
@@ -282,7 +284,9 @@ def test_numbers_that_cannot_be(place, option, value, capsys):
 
 def test_features_that_were_not_dumped(place):
     shutil.rmtree("dump")
-    with pytest.raises(UserError, match=r"dump/logmel-\w+: no features here, or of an older version; run stage 2"):
+    with pytest.raises(
+        UserError, match=r"dump/logmel-\w+: no features here, or only those of an older version; run stage 2"
+    ):
         start()
     assert not Path("called").exists()
 
@@ -299,7 +303,7 @@ def test_a_table_of_runs_one_of_which_fails(place, monkeypatch, capfd):
         start(*command, protocols=["dev"], cmd=run_py)
     assert str(error.value).startswith(f"1 of 4 runs failed: {bad}; mend what their logs in exp/log/")
     shown = capfd.readouterr().out.splitlines()
-    reason = f"failed: {bad}: {bad}/checkpoint.safetensors: not a whole safetensors file"
+    reason = f"failed: {bad}: {bad}/checkpoint.safetensors: not a complete safetensors file"
     assert sum(line.startswith(reason) for line in shown) == 1
     assert shown[-1].startswith("3 done, 0 running, 1 failed, 0 left")
     dones = {path: path.stat().st_mtime_ns for path in Path("exp").rglob("done")}
@@ -348,11 +352,11 @@ def test_a_folder_made_with_other_settings_is_refused(place, capsys):
     with pytest.raises(UserError) as error:
         start()
     assert str(error.value) == (
-        "4 of 4 runs cannot go on, as listed above; put back what differs, or give run.sh --overwrite true to remove these "
+        "4 of 4 runs cannot continue (see above); undo the change, or give run.sh --overwrite true to remove these "
         "runs and train them again"
     )
     assert capsys.readouterr().out.splitlines() == [
-        f"exp/tiny/selects_on_{name}/{{fold1_seed1,fold2_seed1}}: made with other system (training.epochs 3, not 4)"
+        f"exp/tiny/selects_on_{name}/{{fold1_seed1,fold2_seed1}}: made with different system (training.epochs 3, not 4)"
         for name in ("dev", "test")
     ]
     place.write_yaml(str(file), **content)
@@ -360,9 +364,9 @@ def test_a_folder_made_with_other_settings_is_refused(place, capsys):
     file = Path("conf/protocols/selects_on_dev.yaml")
     content = yaml.safe_load(file.read_text())
     place.write_yaml(str(file), **content | {"classes": {"low": ["calm", "sad"], "high": ["angry"]}})
-    with pytest.raises(UserError, match="2 of 4 runs cannot go on, as listed above"):
+    with pytest.raises(UserError, match="2 of 4 runs cannot continue .see above."):
         start()
-    assert "fold2_seed1}: made with other protocol (classes.low" in capsys.readouterr().out
+    assert "fold2_seed1}: made with different protocol (classes.low" in capsys.readouterr().out
     place.write_yaml(str(file), **content)
     assert start() is None
 
@@ -382,7 +386,7 @@ def test_overwrite_replaces_the_runs_that_were_made_otherwise_alone(place, capsy
     given = start("--overwrite", protocols=["dev"])  # of seed 1 alone
     assert set(given) == places("tiny", ["dev"], [1, 2], [1])
     assert capsys.readouterr().out.splitlines()[:2] == [
-        "removed exp/tiny/selects_on_dev/{fold1_seed1,fold2_seed1}: made with other system (training.epochs 3, not 4)",
+        "removed exp/tiny/selects_on_dev/{fold1_seed1,fold2_seed1}: made with different system (training.epochs 3, not 4)",
         "network: 2 runs, 0 done, 2 to do",
     ]
     for folder in given:
@@ -407,9 +411,9 @@ def test_overwrite_leaves_what_another_process_works_on(place, capsys):
     with alone(first / "lock", str(first)), pytest.raises(UserError) as error:
         start("--overwrite", protocols=["dev"])
     assert str(error.value).startswith(
-        "1 of 2 runs cannot go on, as listed above; wait until the other process has ended"
+        "1 of 2 runs cannot continue .see above.; wait until the other process has finished"
     )
-    assert f"{first}: another process works on it\n" in capsys.readouterr().out
+    assert f"{first}: in use by another process\n" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in first.iterdir()} == before
     assert handed() == ["exp/tiny/selects_on_dev/fold2_seed1"]
     assert not Path("exp/tiny/selects_on_dev/fold2_seed1/epochs.jsonl").exists()

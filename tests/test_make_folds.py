@@ -296,7 +296,7 @@ def test_a_protocol_that_selects_on_the_test_set_is_told_of(data, capsys):
     run(data, "{kind: groups, by: spk, number: 3}", "dev")
     assert "NOTE" not in capsys.readouterr().out
     run(data, "{kind: groups, by: spk, number: 3}", "test")
-    assert "NOTE: this protocol picks the model on the test set" in capsys.readouterr().out
+    assert "NOTE: this protocol selects the model on the test set" in capsys.readouterr().out
 
 
 def test_a_label_that_the_corpus_lacks(data):
@@ -387,11 +387,11 @@ def test_one_that_was_stopped_while_it_replaced_folds_can_be_run_again(data, mon
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        (["svm/honest/fold1_seed1/done"], "folds/protocol/svm: not of stage 1, which would replace the whole of folds/protocol"),
-        (["classes", "fold1/train", "notes"], "folds/protocol/notes: not of stage 1, which would replace the whole of folds/protocol"),
-        (["classes", "fold1/train", "fold1/mine"], "folds/protocol/fold1/mine: not of stage 1, which would replace the whole of folds/protocol"),
-        (["fold1/train"], "folds/protocol: no folds of stage 1, which would replace the whole folder"),
-        (["classes"], "folds/protocol: no folds of stage 1, which would replace the whole folder"),
+        (["svm/honest/fold1_seed1/done"], "folds/protocol/svm: not written by stage 1, which would replace the whole folder folds/protocol"),
+        (["classes", "fold1/train", "notes"], "folds/protocol/notes: not written by stage 1, which would replace the whole folder folds/protocol"),
+        (["classes", "fold1/train", "fold1/mine"], "folds/protocol/fold1/mine: not written by stage 1, which would replace the whole folder folds/protocol"),
+        (["fold1/train"], "folds/protocol: not the folds of stage 1, which would replace the whole folder"),
+        (["classes"], "folds/protocol: not the folds of stage 1, which would replace the whole folder"),
     ],
 )  # fmt: skip
 def test_a_folder_of_something_else_is_left_alone(data, others, message):
@@ -438,16 +438,16 @@ def test_the_folds_say_what_protocol_they_are_of(data):
 def test_too_many_and_too_few_folds(data):
     assert (
         fails(data, "{kind: groups, by: spk, number: 8}")
-        == "protocol.yaml: folds.number: 8 folds by spk, but data/utt2spk has 7 values; use fewer folds"
+        == "protocol.yaml: folds.number: 8 folds by spk, but data/utt2spk has only 7 values; use fewer folds"
     )
     assert (
         fails(data, "{kind: groups, by: spk, number: 2}")
-        == "protocol.yaml: folds.number: train, dev and test need 3 folds or more, not 2"
+        == "protocol.yaml: folds.number: train, dev and test need at least 3 folds, not 2"
     )
     assert len(run(data, "{kind: groups, by: spk, number: 2}", "test")) == 2
     two = "{kind: groups, by: spk, number: %d, test_parts: 2}"
-    assert fails(data, two % 3) == "protocol.yaml: folds.number: train, dev and test need 4 folds or more, not 3"
-    assert fails(data, two % 2, "test") == "protocol.yaml: folds.number: train and test need 3 folds or more, not 2"
+    assert fails(data, two % 3) == "protocol.yaml: folds.number: train, dev and test need at least 4 folds, not 3"
+    assert fails(data, two % 2, "test") == "protocol.yaml: folds.number: train and test need at least 3 folds, not 2"
     assert len(run(data, two % 4)) == 4
     assert len(run(data, two % 3, "test")) == 3
 
@@ -527,7 +527,7 @@ def test_where_leaves_a_class_without_utterances(data):
     message = fails(data, "{kind: groups, by: spk, number: 3}\nwhere: {emo: [calm, sad]}")
     assert message == "protocol.yaml: folds: fold1: train has no utterance of high; use fewer folds or other classes"
     message = fails(data, "{kind: groups, by: spk, number: 3}\nwhere: {sent: ['1'], spk: [s1]}")
-    assert message == "protocol.yaml: folds.number: 3 folds by spk, but data/utt2spk has 1 values; use fewer folds"
+    assert message == "protocol.yaml: folds.number: 3 folds by spk, but data/utt2spk has only 1 values; use fewer folds"
 
 
 def test_a_class_that_a_part_lacks(data):
@@ -575,12 +575,12 @@ def edit(data, part, old, new):
     [
         ("dev", "s6-calm-1 low", "s6-calm-1 lwo", "dev:4: s6-calm-1 has the class 'lwo'; one of low, high"),
         ("dev", "s6-calm-1 low", "s6-calm-1", "dev:4: s6-calm-1 has the class ''; one of low, high"),
-        ("test", "s4-calm-1 low", "s6-calm-1 low", "test:4: s6-calm-1 stands in dev too; take one of the lines out"),
+        ("test", "s4-calm-1 low", "s6-calm-1 low", "test:4: s6-calm-1 is also in dev; remove one of the lines"),
         (
             "dev",
             "s6-calm-1 low",
             "s9-calm-1 low",
-            "dev:4: s9-calm-1 is not in data; take the line out or run stage 1 again",
+            "dev:4: s9-calm-1 is not in data; remove the line or run stage 1 again",
         ),
     ],
 )
@@ -654,8 +654,8 @@ def test_classes_that_a_hand_has_changed(data, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no second line that says what train and test share"),
-        (b"train 1\n", "no second line that says what train and test share"),
+        (None, "the second line should say what train and test share"),
+        (b"train 1\n", "the second line should say what train and test share"),
         (b"train 1\n\xff\n", "not UTF-8 text"),
     ],
 )
@@ -682,7 +682,7 @@ def test_more_than_ten_classes_keep_their_order(tmp_path):
 
 
 def test_folds_that_are_not_there(tmp_path):
-    with pytest.raises(UserError, match="no folds here; run stage 1"):
+    with pytest.raises(UserError, match="contains no folds; run stage 1"):
         folds.fold_numbers(tmp_path)
 
 
@@ -692,7 +692,7 @@ def test_ten_folds_are_in_the_order_of_their_numbers(tmp_path):
     assert folds.fold_numbers(tmp_path) == [1, 2, 10]
 
 
-def test_shuffled_labels_are_dealt_out_anew(data, capsys):
+def test_shuffled_labels_are_dealt_out_again(data, capsys):
     groups = "{kind: groups, by: spk, number: 3}"
     own = run(data, groups)
     shuffled = run(data, f"{groups}\nlabels: shuffled")

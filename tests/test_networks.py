@@ -133,7 +133,8 @@ def test_a_file_without_a_checksum(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"weight": torch.zeros(2)}, path, {"notes": '{"sizes": {"n_features": 6}}'})
     with pytest.raises(
-        UserError, match=r"x\.safetensors: of an older version, without a checksum; remove it and run stage 4 again"
+        UserError,
+        match=r"x\.safetensors: written by an older version, without a checksum; remove it and run stage 4 again",
     ):
         networks.load(path)
 

@@ -117,7 +117,7 @@ def test_code_that_changed_since_is_refused(place, monkeypatch):
     monkeypatch.setattr(runs, "sources", lambda *modules: {**sources(*modules), "ser.features.logmel": "edited"})
     with pytest.raises(
         UserError,
-        match=rf"^{folder}: trained with other code \(ser.features.logmel\); put that code back, or train anew",
+        match=rf"^{folder}: trained with different code \(ser.features.logmel\); restore that code, or train again",
     ):
         predict.main([str(folder), "heard"])
 
@@ -171,7 +171,7 @@ def test_a_recording_that_cannot_be_taken_leaves_the_others(place, system, capsy
     soundfile.write("heard/silent.wav", np.zeros(4000), RATE)
     Path("heard/._a.wav").write_bytes(b"Mac OS X")  # which macOS puts beside each file on other disks
     capsys.readouterr()
-    with pytest.raises(UserError, match=r"^2 of 5 recordings are left out, as reported above; fix them$"):
+    with pytest.raises(UserError, match=r"^2 of 5 recordings could not be read .see above.; fix or remove them$"):
         predict.main([str(folder), "heard"])
     out, err = capsys.readouterr()
     assert [line.split("\t")[0] for line in out.splitlines()[1:]] == list(table)
@@ -244,7 +244,7 @@ class TestRefused:
     def test_words_that_are_not_there(self, place):
         folder = trained(place, "peng")
         self.refuse(
-            f"{folder}: its system reads what is said; give --text or --texts (in Python words=)",
+            f"{folder}: its system reads transcripts; give --text or --texts (in Python words=)",
             "--xvectors",
             "heard.scp",
             folder,
@@ -267,7 +267,9 @@ class TestRefused:
         with kaldiio.WriteHelper("ark,scp:wide.ark,wide.scp") as writer:
             for name in "abc":
                 writer(name, np.zeros(4, np.float32))
-        learned = f"{folder}: its network learned from x-vectors of 3 values, and these have 4; give those of the same extractor"
+        learned = (
+            f"{folder}: its network was trained on x-vectors of 3 values, but these have 4; use the same extractor"
+        )
         self.refuse(learned, "--texts", "texts", "--xvectors", "wide.scp", folder, "heard")
 
     def test_words_given_twice(self, place, capsys):
@@ -279,7 +281,7 @@ class TestRefused:
     def test_words_that_nobody_reads(self, place, system):
         folder = trained(place, system)
         refused = f"{folder}: its system does not read "
-        self.refuse(f"{refused}what is said; leave --text or --texts out", "--text", "no", folder, "heard/a.wav")
+        self.refuse(f"{refused}transcripts; leave --text or --texts out", "--text", "no", folder, "heard/a.wav")
         self.refuse(f"{refused}x-vectors; leave --xvectors out", "--xvectors", "heard.scp", folder, "heard")
 
     def test_every_model_is_here(self):
@@ -292,7 +294,7 @@ class TestRefused:
         folder = trained(place, "tiny")
         Path("none").mkdir()
         self.refuse(
-            "none: no recordings in it (.wav, .flac, .ogg, .mp3, .aiff, .aif); give another folder", folder, "none"
+            "none: contains no recordings (.wav, .flac, .ogg, .mp3, .aiff, .aif); give another folder", folder, "none"
         )
         self.refuse("heard/z.wav: No such file or directory; check the path and its permissions", folder, "heard/z.wav")
         soundfile.write("heard/d.wav", 0.1 * np.arange(50) % 3 / 9, RATE)
@@ -302,7 +304,7 @@ class TestRefused:
         Path("more").mkdir()
         shutil.copy("heard/a.wav", "more")
         self.refuse(
-            "more/a.wav: heard/a.wav has that name too; rename one, or give one of them alone",
+            "more/a.wav: heard/a.wav has the same name; rename one, or give only one of them",
             folder,
             "heard/a.wav",
             "more",
@@ -312,7 +314,9 @@ class TestRefused:
         place.lay_out("tiny/honest/fold1_seed1")
         place.lay_out("tiny/honest/fold2_seed1")
         for folder in (Path("exp/tiny"), Path("exp/tiny/honest")):
-            self.refuse(f"{folder}: holds runs; give the folder of one: exp/tiny/honest/fold1_seed1", folder, "heard")
+            self.refuse(
+                f"{folder}: contains runs; give the folder of one: exp/tiny/honest/fold1_seed1", folder, "heard"
+            )
         Path("exp/tiny/honest/fold2_seed1/done").touch()
         self.refuse("exp/tiny: holds runs; give the folder of one: exp/tiny/honest/fold2_seed1", "exp/tiny", "heard")
         self.refuse("exp/run.yaml: no such file", "exp", "heard")
@@ -323,19 +327,19 @@ class TestRefused:
         machine = classical.load(read_run(folder)).estimator
         features = np.random.default_rng(0).standard_normal((30, machine.n_features_in_))
         if what == "mapping":
-            machine, reason = {"a": "1"}, "it holds something else"
+            machine, reason = {"a": "1"}, "it contains something else"
         elif what == "classes":
-            machine, reason = machine.fit(features, np.arange(30) % 3), "of the classes [0, 1, 2], and the run has 2"
+            machine, reason = machine.fit(features, np.arange(30) % 3), "its classes are [0, 1, 2], but the run has 2"
         elif what == "unfitted":
             machine, reason = make_pipeline(StandardScaler(), SVC()), "'SVC' object has no attribute 'classes_'"
         elif what == "broken":
             machine[-1]._n_support, reason = np.array([0, 1000000], np.int32), "its parts are inconsistent"
         else:
-            reason = "it holds more than its size"
+            reason = "its content is larger than the file"
         with open(folder / "model.skops", "wb") as stream:
             skops.io.dump(machine, stream, compression=8 if what == "large" else 0)
         self.refuse(
-            f"{folder}/model.skops: not a whole svm ({reason}); remove or rename {folder} and run stage 3 again",
+            f"{folder}/model.skops: not a complete svm ({reason}); remove or rename {folder} and run stage 3 again",
             folder,
             "heard",
         )
@@ -359,7 +363,7 @@ class TestRefused:
                 ).estimator  # a bit that is no matter, as of the time in a zip file
                 assert np.array_equal(classical.probabilities(same, frames), classical.probabilities(machine, frames))
             except UserError as error:
-                assert str(error).startswith(f"{folder}/model.skops: not a whole svm (")
+                assert str(error).startswith(f"{folder}/model.skops: not a complete svm (")
                 refused += 1
         assert refused > 30
 
@@ -368,7 +372,7 @@ class TestRefused:
         weights, _ = networks.load(folder / "best.safetensors")
         networks.save(folder / "best.safetensors", weights)
         self.refuse(
-            f"{folder}/best.safetensors: of an older version; remove or rename the folder and run stage 4 again",
+            f"{folder}/best.safetensors: written by an older version; remove or rename the folder and run stage 4 again",
             folder,
             "heard",
         )

@@ -111,7 +111,7 @@ def test_what_pip_recorded(tmp_path, origin, commit):
 
 def test_no_git(checkout, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.commit(checkout) == f"unknown: no git here (ser {VERSION})"
+    assert provenance.commit(checkout) == f"unknown: cannot run git (ser {VERSION})"
 
 
 def test_what_is_committed(checkout, tmp_path):

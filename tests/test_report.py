@@ -202,7 +202,7 @@ def test_a_system_file_that_was_edited_since(place):
     path.write_text(path.read_text().replace("cost: [1]", "cost: [3]"))
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("not run", "0")
-    told = "left out fold2_seed1, fold3_seed1: made with other settings: system model.cost [1.0], not [3.0]; "
+    told = "left out fold2_seed1, fold3_seed1: made with different settings: system model.cost [1.0], not [3.0]; "
     assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
     write_scores("alpha", "apart", "fold1_seed1", "llhh llhh")
     row = rows()["alpha"]
@@ -215,7 +215,7 @@ def test_a_protocol_that_was_edited_since(place):
     path = Path("conf/protocols/apart.yaml")
     path.write_text(path.read_text().replace("number: 3", "number: 4"))
     assert rows()["alpha"]["apart WA"] == "not run"
-    told = "left out fold1_seed1: made with other settings: protocol folds.number 3, not 4; "
+    told = "left out fold1_seed1: made with different settings: protocol folds.number 3, not 4; "
     assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
 
 
@@ -237,7 +237,8 @@ def test_what_is_not_of_one_row_is_not_averaged(place, part, told):
     row = rows()["alpha"]
     assert row["apart WA"].startswith("87.5 ±") and row["runs 2"] == "2 (2 of 3 folds)"
     assert (
-        f"- **alpha**, apart: left out fold3_seed1: made with other {told} than those shown; {REDO}" in scores_section()
+        f"- **alpha**, apart: left out fold3_seed1: made with different {told} from those shown; {REDO}"
+        in scores_section()
     )
 
 

@@ -56,7 +56,7 @@ def test_utterances_may_be_the_groups(noisy):
 def test_missing_copies_are_told(noisy):
     _, run = noisy
     (run.feature_folder("snr0") / "feats.scp").write_text("a-00 nowhere:1\n")
-    with pytest.raises(UserError, match="-snr0/feats.scp: no features of .*; run stage 2 again"):
+    with pytest.raises(UserError, match="-snr0/feats.scp: no features for .*; run stage 2 again"):
         read_features(run, read_run_fold(run))
 
 
@@ -148,7 +148,7 @@ def test_a_run_notes_by_content_what_changed(recipe, part):
     assert [name for name in parts if run.parts[name] != parts[name]] == [part]
     with pytest.raises(
         UserError,
-        match=f"exp/run: made with other {told}; remove or rename the folder to run it anew, or put that back$",
+        match=f"exp/run: made with different {told}; remove or rename the folder to train it again, or undo the change$",
     ):
         run.refuse_changes()
 
@@ -176,7 +176,7 @@ def test_file_times_are_no_matter(recipe):
 def test_other_code_is_another_run(recipe, monkeypatch, module):
     run = runs.read_run(recipe.lay_out("run"))
     other_code(monkeypatch, module)
-    with pytest.raises(UserError, match=rf"exp/run: made with other code \({module}\); remove or rename"):
+    with pytest.raises(UserError, match=rf"exp/run: made with different code \({module}\); remove or rename"):
         run.refuse_changes()
 
 
@@ -184,7 +184,7 @@ def test_the_training_code_is_no_matter_to_a_run_that_has_ended(recipe, monkeypa
     run = runs.read_run(recipe.lay_out("run"))
     other_code(monkeypatch, "ser.learners.network")
     run.refuse_changes(but=["trainer"])
-    with pytest.raises(UserError, match=r"made with other code \(ser\.learners\.network\)"):
+    with pytest.raises(UserError, match=r"made with different code \(ser\.learners\.network\)"):
         run.refuse_changes()
 
 
@@ -192,23 +192,26 @@ def test_features_of_other_code_or_recordings_are_refused(recipe, monkeypatch):
     run = runs.read_run(recipe.lay_out("run"))
     dump = run.feature_folder()
     edit(dump / "utt2md5", "md5-of-a-01", "another")
-    with pytest.raises(UserError, match=f"{dump}: made of other recordings: a-01; run stage 2 again"):
+    with pytest.raises(UserError, match=f"{dump}: made from different recordings: a-01; run stage 2 again"):
         read_features(run, read_run_fold(run))
     recipe.seal(dump)
     read_features(run, read_run_fold(run))
     other_code(monkeypatch, "ser.features.logmel")
-    with pytest.raises(UserError, match=rf"{dump}: made by other code \(ser\.features\.logmel\); run stage 2 again"):
+    with pytest.raises(
+        UserError, match=rf"{dump}: made with different code \(ser\.features\.logmel\); run stage 2 again"
+    ):
         read_features(run, read_run_fold(run))
 
 
-def test_a_run_that_has_not_begun_is_laid_out_anew_and_one_that_has_is_refused(recipe):
+def test_a_run_that_has_not_started_is_laid_out_again_and_one_that_has_is_refused(recipe):
     folder = recipe.lay_out("run", epochs=3)
     assert "identity" in (folder / "run.yaml").read_text()
     recipe.lay_out("run", epochs=2)
     assert runs.read_run(folder).system.training.epochs == 2
     (folder / "epochs.jsonl").touch()
     with pytest.raises(
-        UserError, match=r"exp/run: made with other system \(training.epochs 2, not 3\); remove or rename the folder"
+        UserError,
+        match=r"exp/run: made with different system \(training.epochs 2, not 3\); remove or rename the folder",
     ):
         recipe.lay_out("run", epochs=3)
     assert runs.read_run(folder).system.training.epochs == 2
@@ -243,7 +246,7 @@ def test_a_part_that_vanished_is_told(recipe):
     run = runs.read_run(recipe.lay_out("run"))
     assert "groups" in run.parts
     Path("data/all/utt2room").unlink()
-    with pytest.raises(UserError, match="made with other groups"):
+    with pytest.raises(UserError, match="made with different groups"):
         run.refuse_changes()
 
 
@@ -254,7 +257,7 @@ def test_a_run_of_an_older_version_is_refused(recipe):
         del content[key]
     (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content))
     (folder / "done").touch()
-    with pytest.raises(UserError, match="made with other code, settings or recordings .it is of an older version"):
+    with pytest.raises(UserError, match="made with different code, settings or recordings .an older version made it"):
         recipe.lay_out("run")
 
 
@@ -270,7 +273,7 @@ def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):
     runs.read_run(folder).refuse_changes()
     content["protocol"]["folds"]["test_parts"] = 2  # not what is meant now
     (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content, sort_keys=False))
-    with pytest.raises(UserError, match="made with other protocol"):
+    with pytest.raises(UserError, match="made with different protocol"):
         runs.read_run(folder).refuse_changes()
 
 

@@ -86,8 +86,8 @@ def test_what_is_no_comparison_is_refused(two, tmp_path):
     content = yaml.safe_load(kept)
     content["parts"]["seed"] = 2
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match="of other seed before; train the same in both"):
+    with pytest.raises(UserError, match="made with different seed before; train the same systems in both"):
         call(*two)
     shutil.rmtree(two[0] / "exp")
-    with pytest.raises(UserError, match="no run that has ended in both"):
+    with pytest.raises(UserError, match="no run is finished in both"):
         call(*two)

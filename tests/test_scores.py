@@ -113,7 +113,7 @@ def test_an_utterance_that_stands_twice(tmp_path):
 
 def test_scores_without_any(tmp_path):
     (tmp_path / "scores.txt").write_text("# seed: 1\n# utt true predicted a b\n")
-    with pytest.raises(UserError, match=r"scores\.txt: has no scores in it; run stage 5 again"):
+    with pytest.raises(UserError, match=r"scores\.txt: contains no scores; run stage 5 again"):
         read_scores(tmp_path / "scores.txt")
 
 
@@ -194,7 +194,7 @@ def test_scores_say_what_they_follow_from(scored):
 
 
 def test_file_times_are_no_matter(scored, recipe):
-    """A run that was made anew with other settings is scored, though its scores seem to be newer; and one that is the same is not."""
+    """A run that was made again with different settings is scored, though its scores seem to be newer; and one that is the same is not."""
     folder, result = scored
     before = result.read_bytes()
     os.utime(folder / "done", (2e9, 2e9))
@@ -215,7 +215,7 @@ def test_file_times_are_no_matter(scored, recipe):
     assert not (result.parent / "own").exists()  # of the same commit and machine
 
 
-def test_other_weights_are_scored_anew(scored):
+def test_other_weights_are_scored_again(scored):
     folder, result = scored
     machine = skops.io.load(folder / "model.skops")
     machine[-1].intercept_ += 100.0
@@ -239,7 +239,7 @@ def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monk
     run_score()
     own = result.parent / "own" / result.name
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results/")]
-    assert told[0].startswith(f"{result}: is committed, and of another commit or machine (commit ")
+    assert told[0].startswith(f"{result}: kept, since it is in git and from another commit or machine (commit ")
     assert told[0].endswith("; stays as it is: give run.sh --replace true to replace it")
     assert told[1].startswith(f"{own}: WA ")
     assert result.read_text() == published
@@ -264,7 +264,7 @@ def test_scores_that_git_does_not_know_are_replaced(scored, monkeypatch):
     assert not (result.parent / "own").exists()
 
 
-def test_scores_cut_at_the_end_of_a_line_are_made_anew(scored, capsys):
+def test_scores_cut_at_the_end_of_a_line_are_made_again(scored, capsys):
     folder, result = scored
     whole = result.read_text()
     result.write_text("".join(whole.splitlines(keepends=True)[:-1]))
@@ -274,7 +274,7 @@ def test_scores_cut_at_the_end_of_a_line_are_made_anew(scored, capsys):
     assert result.read_text() == whole
 
 
-def test_other_code_of_scoring_scores_anew(scored, monkeypatch):
+def test_other_code_of_scoring_scores_again(scored, monkeypatch):
     folder, result = scored
     before = read_scores(result).about["scorer"]
     sources = scores_module.sources
@@ -289,12 +289,12 @@ def test_runs_of_other_settings_than_the_file_has_are_left_out(scored, capsys, r
     recipe.write_yaml("conf/toy/svm.yaml", **content | {"model": content["model"] | {"cost": [7]}})
     before = result.read_bytes()
     run_score()
-    told = "exp/svm/selects_on_test/fold1_seed1: left out, of other settings: model.cost [1.0, 10.0], not [7.0]\n"
+    told = "exp/svm/selects_on_test/fold1_seed1: left out, made with different settings: model.cost [1.0, 10.0], not [7.0]\n"
     assert told in capsys.readouterr().out
     assert result.read_bytes() == before
 
 
-def test_a_log_that_is_damaged_is_written_anew(recipe):
+def test_a_log_that_is_damaged_is_written_again(recipe):
     folder = recipe.lay_out("tiny/selects_on_test/fold1_seed1", "test")
     train.train(folder, "cpu")
     run_score()
@@ -316,7 +316,7 @@ def test_a_run_that_cannot_be_scored_does_not_stop_the_others(recipe, capsys):
     assert "results/svm/selects_on_test/fold2_seed1.txt: WA" in capsys.readouterr().out
     (folders[1] / "chosen.json").write_text("x")
     shutil.rmtree("results")
-    with pytest.raises(UserError, match="2 runs could not be scored, as said above"):
+    with pytest.raises(UserError, match="2 runs could not be scored .see above."):
         run_score()
     assert capsys.readouterr().err.count("error: exp/svm/selects_on_test/fold") == 2
 
@@ -325,7 +325,7 @@ def test_scores_of_a_changed_run_are_refused(scored):
     folder, result = scored
     table = Path("data/all/utt2md5")
     table.write_text(table.read_text().replace("md5-of-a-00", "another"))
-    with pytest.raises(UserError, match=rf"^{folder.relative_to(Path.cwd())}: made with other recordings"):
+    with pytest.raises(UserError, match=rf"^{folder.relative_to(Path.cwd())}: made with different recordings"):
         run_score()
 
 
@@ -355,7 +355,7 @@ def test_a_network_that_gives_no_numbers_is_not_scored(recipe):
     )
     with pytest.raises(
         UserError,
-        match=r"best\.safetensors: gives posteriors that are no numbers; remove .*fold1_seed1 and train it again",
+        match=r"best\.safetensors: gives posteriors that are not finite; remove .*fold1_seed1 and train it again",
     ):
         run_score()
 
@@ -420,7 +420,7 @@ def test_stage_5_of_an_svm(recipe, capsys):
 
     capsys.readouterr()
     train.train(folder)
-    assert capsys.readouterr().out == f"{folder}: done already\n"
+    assert capsys.readouterr().out == f"{folder}: already done\n"
 
 
 def test_an_svms_inner_groups_are_those_of_the_protocol(recipe, monkeypatch):

@@ -95,7 +95,7 @@ def test_a_class_that_takes_over_is_told_of(recipe, monkeypatch, capsys):
     assert [line["dev_share_high"] for line in log_of(folder)] == [100, 100]
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert told == [
-        f"warning: epoch {epoch}: high takes over: more than half of the utterances of other classes are taken for it"
+        f"warning: epoch {epoch}: high takes over: more than half of the utterances of other classes are predicted as high"
         for epoch in (1, 2)
     ]
 
@@ -213,7 +213,7 @@ def test_the_checkpoint_of_another_run(recipe):
         (place / "checkpoint.safetensors").write_bytes((folder / "checkpoint.safetensors").read_bytes())
         with pytest.raises(
             UserError,
-            match=r"checkpoint\.safetensors: the checkpoint of another run or system; remove it and run stage 4",
+            match=r"checkpoint\.safetensors: belongs to another run or system; remove it and run stage 4",
         ):
             train(place, "cpu")
 
@@ -251,7 +251,7 @@ def test_a_checkpoint_that_is_broken_is_named(recipe):
     folder = recipe.lay_out("run")
     (folder / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     with pytest.raises(
-        UserError, match=r"checkpoint\.safetensors: not a whole safetensors file .*; remove it and run stage 4 again"
+        UserError, match=r"checkpoint\.safetensors: not a complete safetensors file .*; remove it and run stage 4 again"
     ):
         train(folder, "cpu")
 
@@ -294,7 +294,7 @@ def test_a_run_that_is_done_is_left_alone(recipe, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     capsys.readouterr()
     done(folder)
-    assert capsys.readouterr().out == f"{folder}: done already\n"
+    assert capsys.readouterr().out == f"{folder}: already done\n"
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
@@ -507,5 +507,5 @@ def test_a_run_of_other_utterances_is_refused(recipe):
     folder = recipe.lay_out("old")
     test = recipe.folder / "data/folds/selects_on_dev/fold1/test"
     test.write_text("".join(test.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(UserError, match="made with other utterances in .*fold1; remove or rename"):
+    with pytest.raises(UserError, match="made with different utterances in .*fold1; remove or rename"):
         train(folder)

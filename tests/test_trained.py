@@ -84,15 +84,13 @@ def test_words_and_x_vectors(spoken, tmp_path):
     assert other.probabilities != pytest.approx(one.probabilities, abs=1e-6)
     refused(
         lambda: model.predict("a.wav"),
-        f"{model.run.folder}: its system reads what is said; give --text or --texts (in Python words=)",
+        f"{model.run.folder}: its system reads transcripts; give --text or --texts (in Python words=)",
     )
     refused(
         lambda: model.predict(["a.wav", "b.wav"], words=["yes"], xvectors=[1, 2]),
         "words: 1 values for 2 recordings; give one for each",
     )
-    refused(
-        lambda: model.predict("a.wav", smell="of roses"), "smell: no such input; there are speakers, words, xvectors"
-    )
+    refused(lambda: model.predict("a.wav", smell="of roses"), "smell: unknown input; one of speakers, words, xvectors")
 
 
 def refused(ask, line):
@@ -103,11 +101,11 @@ def refused(ask, line):
 
 def test_bad_samples_are_one_line(recipe, sound):
     model = model_of(recipe, "svm")
-    refused(lambda: model.predict(sound["a"]), "samples: at which sampling rate? give rate=, in Hz")
-    refused(lambda: model.predict(sound["a"][None], RATE), "samples: of shape (1, 2500); give one channel, (N,)")
+    refused(lambda: model.predict(sound["a"]), "samples: the sampling rate is missing; give rate=, in Hz")
+    refused(lambda: model.predict(sound["a"][None], RATE), "samples: shape (1, 2500); give one channel, (N,)")
     refused(
         lambda: model.predict(sound["a"].astype(np.uint8), RATE),
-        "samples: of type uint8; give floats with full scale at +-1",
+        "samples: type uint8; give floats with full scale at +-1",
     )
     refused(
         lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; leave them out"
@@ -118,7 +116,7 @@ def test_bad_samples_are_one_line(recipe, sound):
     )
     refused(
         lambda: model.predict("a.wav", words="no"),
-        f"{model.run.folder}: its system does not read what is said; leave --text or --texts out",
+        f"{model.run.folder}: its system does not read transcripts; leave --text or --texts out",
     )
 
 

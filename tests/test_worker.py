@@ -39,7 +39,7 @@ def test_a_run_that_fails_does_not_stop_the_others(runs, capsys):
         if folder.name == "4":
             raise ValueError("ours\nand more")
 
-    with pytest.raises(UserError, match="2 runs failed, as said above: exp/2 exp/4$"):
+    with pytest.raises(UserError, match="2 runs failed .see above.: exp/2 exp/4$"):
         worker.work(runs, fails)
     states = [worker.read_state(runs, n) for n in range(1, 201)]
     assert [state.name for state in states].count("done") == 198

@@ -153,15 +153,15 @@ def test_an_archive_cut_short_anywhere(tmp_path, kind):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"these are words, " * 100, "no vector"),
-        (b"[ 1 2\n 3 4 ]\n", "no vector"),  # a matrix
+        (b"these are words, " * 100, "not a vector"),
+        (b"[ 1 2\n 3 4 ]\n", "not a vector"),  # a matrix
         (b"[ 1 2 many ]\n", "could not convert string to float: b'many'"),
         (b"\0BFM \x04\1\0\0\0\x04\1\0\0\0\0\0\0\0", "a matrix"),
         (b"\0BFV \x04\2\0\0\0\0\0\0\0", "cut short"),
         (b"\0B\x04\1\0\0\0\x04\7\0\0\0", "Unexpected format"),  # whole numbers
         (b"\0B" + b"x" * 5000, "Unexpected format"),
-        (b"", "no vector"),
-        (b"NPY" + bytes(100), "no vector"),
+        (b"", "not a vector"),
+        (b"NPY" + bytes(100), "not a vector"),
     ],
 )
 def test_an_archive_that_is_something_else(tmp_path, content, reason):

@@ -1,23 +1,23 @@
-# Sourced by a recipe's run.sh after its options: the stages, the same in every recipe. `recipe` is its folder,
-# which is named as its corpus. `note` is a sentence for the head of RESULTS.md; none where it is not set.
-# `not_run` is one for as long as there are no results. A recipe may define get_inputs and dump_inputs, which stages -1
-# and 2 call, for what its systems read beside frames (tools/word_vectors.sh).
+# Sourced by a recipe's run.sh after its options: the stages, the same in every recipe. `recipe` is its folder, which
+# has the name of the corpus. `note` is an optional sentence for the top of RESULTS.md; `not_run` replaces it as long as
+# there are no results. A recipe may define get_inputs and dump_inputs, which stages -1 and 2 call, for what its systems
+# read beside frames (tools/word_vectors.sh).
 #
 #   . "$recipe/../../tools/stages.sh"
 
-unset CDPATH  # or cd goes to a folder of the same name elsewhere
+unset CDPATH  # otherwise cd may go to a folder of the same name elsewhere
 fail() { echo "error: $*" >&2; exit 1; }
-here=$PWD  # where the user stands, and paths are seen from
-[ -z "$corpus" ] || [ -d "$corpus" ] || fail "--corpus $corpus: no such folder; give the one that holds the corpus"
+here=$PWD  # the user's folder, which paths in options are relative to
+[ -z "$corpus" ] || [ -d "$corpus" ] || fail "--corpus $corpus: no such folder; give the folder of the corpus"
 [ -z "$corpus" ] || corpus=$(realpath -- "$corpus")
 cd -- "$recipe"
 . ./path.sh
 . ./cmd.sh
 
 [ "$stage" -le "$stop_stage" ] && [ "$stage" -le 6 ] && [ "$stop_stage" -ge -1 ] ||
-  fail "--stage $stage --stop-stage $stop_stage: no stage from the one to the other; there are -1 to 6"
+  fail "--stage $stage --stop-stage $stop_stage: no stages in this range; there are -1 to 6"
 
-# --systems is seen from where the user stands, or else, as its default always is, from the recipe's folder.
+# --systems is relative to the user's folder, or else to the recipe's; its default is always relative to the recipe's.
 [[ $options_given != *" systems "* || $here -ef . ]] && from= ||
   from=$(python -c "import os, sys; print(os.path.relpath(sys.argv[1]))" "$here")/
 set -f; patterns=($systems); set +f
@@ -38,12 +38,12 @@ protocols=$(printf 'conf/protocols/%s.yaml ' $protocol)
 runs=(--corpus $name --systems "${systems[@]}" --protocols $protocols --folds "$folds" --seeds $seeds
       --nj $nj --num-threads $num_threads --cmd "$train_cmd" $([ $overwrite = false ] || echo --overwrite))
 
-# at_stage NUMBER TITLE: whether --stage and --stop-stage let this stage run; prints its title if so.
+# at_stage NUMBER TITLE: whether --stage and --stop-stage include this stage; if so, prints its title.
 at_stage() {
   [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && printf '== Stage %s: %s\n' "$1" "$2"
 }
 
-# Without --corpus a data directory that is there is taken as it is: wav.scp, written last, says that it is whole.
+# Without --corpus an existing data directory is used as it is; wav.scp, written last, shows that it is complete.
 prepared=false
 [ -n "$corpus" ] || [ ! -e data/all/wav.scp ] || prepared=true
 
@@ -54,7 +54,7 @@ fi
 
 if at_stage 0 "data preparation"; then
   if $prepared; then
-    echo "data/all is there; remove it, or give --corpus, to make it anew"
+    echo "data/all exists and is used; to make it again, remove it or give --corpus"
   else
     python -m ser.prepare_data $([ $strict = false ] || echo --strict) --nj $nj \
       $name "${corpus:-downloads/$name}" data/all
@@ -89,7 +89,7 @@ fi
 if at_stage 6 "table and figures"; then
   for one in $protocol; do
     run=exp/$main/$(basename $one)/fold1_seed1
-    if [ -e $run/done ] && [ -e $run/last.safetensors ]; then  # a network, trained
+    if [ -e $run/done ] && [ -e $run/last.safetensors ]; then  # a trained network
       python -m ser.draw_run $run
     fi
   done

@@ -1,8 +1,8 @@
-# Sourced by the run.sh of a recipe whose systems read words, between its options and stages.sh: word vectors, by its
-# option `glove` (a file, fetch, or nothing for systems to learn their own).
+# Word vectors, sourced by the run.sh of a recipe whose systems read words, between its options and stages.sh. The
+# option `glove` is a file, `fetch`, or empty: systems then learn their own vectors.
 
 [[ -z $glove || $glove == fetch || -e $glove ]] ||
-  { echo "error: $0: --glove $glove: no such file; give one, or fetch" >&2; exit 1; }
+  { echo "error: $0: --glove $glove: no such file; give a file, or fetch to download one" >&2; exit 1; }
 [[ -z $glove || $glove == fetch ]] || glove=$(realpath -- "$glove")
 
 get_inputs() {
@@ -14,6 +14,6 @@ dump_inputs() {
     [ "$glove" != fetch ] || glove=downloads/glove.6B/glove.6B.300d.txt
     python -m ser.dump_vectors --glove "$glove" data/all dump/vectors
   elif [ -e dump/vectors ]; then
-    echo "dump/vectors: word vectors are there; remove the folder for systems to learn them"
+    echo "dump/vectors: using these word vectors; remove the folder to let systems learn their own"
   fi
 }

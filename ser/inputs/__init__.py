@@ -1,23 +1,23 @@
-"""What a network reads beside frames: words, x-vectors, who speaks. One module an input, named as the input.
+"""What a network reads beside frames: words, x-vectors, speakers. One module per input, with the input's name.
 
-A model's Config names the inputs that it takes in its property `extras`. Nothing else in ser names one: to add an
-input, add a module here. It owes
+A model's Config lists its inputs in the property `extras`. Nothing else in ser names an input: to add one, add a module
+here. It must define
 
-- `check(run)`: raise UserError where its table is not there, saying how to make it;
+- `check(run)`: raise UserError if its table is missing, and say how to make it;
 - `checksums(run)`: {name: MD5 or None} of what it reads, which becomes part of the run's identity;
-- `read(run, fold)`: an `Extra`, of all utterances of a fold, its noisy copies among them (`fold.sources`);
+- `read(run, fold)`: an `Extra` with all utterances of a fold, noisy copies included (`fold.sources`);
 
-and, as far as there is something to do,
+and, if it needs them,
 
-- PARTIAL, tables of the data directory that may lack utterances;
-- `start(network, fold, extra, run)`: what a fresh network is given before training;
-- for ser.predict and ser.load: NOUN and OPTIONS, which messages name; `add_options(parser)`;
-  `from_options(args, names)`, a value for each recording, {} where no option was given; and
+- PARTIAL, tables of the data directory in which utterances may be missing;
+- `start(network, fold, extra, run)`: prepare a new network before training;
+- for ser.predict and ser.load: NOUN and OPTIONS, used in messages; `add_options(parser)`;
+  `from_options(args, names)`, a value for each recording, {} if no option was given; and
   `given(run, values, sizes)`, the `Extra` of some recordings from such values (`sizes`: of the trained network);
-- for ser.draw_run, of an input that a network attends to: WEIGHTS, the network's method that gives the weights, and
-  `pieces(run, utts)`, what they are the weights of.
+- for ser.draw_run, if networks attend to the input: WEIGHTS, the name of the network's method that returns the weights,
+  and `pieces(run, utts)`, the pieces that have these weights.
 
-Modules here are quick to import: what takes long is imported where it is used.
+Modules here must be quick to import: they import slow packages inside functions.
 """
 
 import importlib
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 
 class Extra(Protocol):
-    """An input of some utterances. sizes: what the network's constructor takes, by name."""
+    """An input of some utterances. sizes: arguments of the network's constructor, by name."""
 
     sizes: dict[str, int]
 
     def of(self, utts: Sequence[str]) -> "dict[str, Tensor]":
-        """What the network's forward takes of a batch, by name."""
+        """Arguments of the network's forward for a batch, by name."""
 
 
 def every() -> dict[str, ModuleType]:
-    """All inputs that there are: {name: module}."""
+    """All inputs: {name: module}."""
     return {name: _module(name) for name in sorted(module.name for module in pkgutil.iter_modules(__path__))}
 
 
 def partial_tables() -> set[str]:
-    """Tables of the data directory that may lack utterances."""
+    """Tables of the data directory in which utterances may be missing."""
     return {name for module in every().values() for name in getattr(module, "PARTIAL", ())}
 
 
@@ -61,10 +61,10 @@ def of(system: "System") -> dict[str, ModuleType]:
 
 
 def refuse_missing(path: Path, names: Collection[str]) -> None:
-    """Raise UserError where a table that is given for recordings has no line for one of them."""
+    """Raise UserError if a table given for recordings has no line for one of them."""
     missing = sorted(set(names) - read_table(path).keys())
     if missing:
-        raise UserError(f"{path}: no line for {missing[0]}; lines start with the files' names without their suffixes")
+        raise UserError(f"{path}: no line for {missing[0]}; each line starts with a file's name without its suffix")
 
 
 def _module(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Who speaks: the number of each utterance's speaker, for networks that learn to tell speakers too."""
+"""Speakers: the number of each utterance's speaker, for networks that also learn to recognise speakers."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Speakers:
-    """numbers: of the speaker of every utterance; below 0 for a speaker who does not train."""
+    """numbers: the speaker's number for every utterance; -1 for speakers outside the training part."""
 
     def __init__(self, numbers: Mapping[str, int]) -> None:
         self.numbers = numbers
@@ -27,16 +27,16 @@ class Speakers:
 
 
 def check(run: "Run") -> None:
-    """utt2spk is there in every data directory."""
+    """Nothing to check: every data directory has utt2spk."""
 
 
 def checksums(run: "Run") -> dict[str, str | None]:
-    """None of its own: speakers are part of every run's identity."""
+    """Nothing to add: speakers are part of every run's identity."""
     return {}
 
 
 def read(run: "Run", fold: "Fold") -> Speakers:
-    """Speakers who train are numbered by name."""
+    """Number the speakers of the training part in order of their names."""
     utt2spk = read_table(run.data / "utt2spk", fold.sources.values())
     names = sorted({utt2spk[fold.sources[utt]] for utt in fold.train})
     numbers = {name: number for number, name in enumerate(names)}

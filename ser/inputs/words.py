@@ -1,7 +1,7 @@
 """Transcripts: the words of an utterance, and the word vectors that a network may start with.
 
 `model.words` names the table of the data directory: text, or text_asr, which ser.transcribe writes. The vectors are
-those of dump/vectors, where stage 2 has made some.
+in dump/vectors, if stage 2 made any.
 """
 
 import argparse
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ser.folds import Fold
     from ser.runs import Run
 
-NOUN, OPTIONS = "what is said", "--text or --texts"
+NOUN, OPTIONS = "transcripts", "--text or --texts"
 WEIGHTS = "word_weights"
 UNKNOWN = "<unk>"
 
 
 class Words:
-    """vocabulary: word number 0, UNKNOWN, stands for all that are not in it."""
+    """vocabulary: word 0, UNKNOWN, stands for all words that are not in it."""
 
     def __init__(self, texts: Mapping[str, str], vocabulary: Sequence[str]) -> None:
         numbers = {word: number for number, word in enumerate(vocabulary)}
@@ -38,7 +38,7 @@ class Words:
         self.sizes = {"vocabulary_size": len(vocabulary)}
 
     def of(self, utts: Sequence[str]) -> "dict[str, Tensor]":
-        """words (B, M), 0 behind an utterance's own, and n_words (B,)."""
+        """words (B, M), padded with 0, and n_words (B,)."""
         import torch
 
         rows = [torch.tensor(self.numbers[utt]) for utt in utts]
@@ -47,7 +47,7 @@ class Words:
 
 
 def words_of(text: str) -> list[str]:
-    """What a network reads of a transcript: one unknown word where nothing was said, or understood."""
+    """The words of a transcript as a network reads them; one unknown word for an empty transcript."""
     return tokens(text) or [UNKNOWN]
 
 
@@ -57,23 +57,23 @@ def table_of(run: "Run") -> Path:
 
 
 def vectors_of(run: "Run") -> Path | None:
-    """The word vectors that a network starts with, where stage 2 has made some."""
+    """The file of word vectors that a network starts with; None if stage 2 made none."""
     path = run.dump / "vectors" / "vectors.txt"
     return path if path.exists() else None
 
 
 def check(run: "Run") -> None:
-    """Raise UserError where there are no transcripts."""
+    """Raise UserError if there are no transcripts."""
     path = table_of(run)
     if not path.exists():
         raise UserError(
-            f"{path}: no such table; put transcripts there, a line `utterance words` each, or have a recogniser write "
+            f"{path}: no such table; put transcripts there, with lines `utterance words`, or have a recogniser write "
             f"text_asr: python -m ser.transcribe {run.data}; or leave {run.system.name} out"
         )
 
 
 def checksums(run: "Run") -> dict[str, str | None]:
-    """MD5 of the transcripts and of the word vectors; None where there are no vectors."""
+    """MD5 of the transcripts and of the word vectors; None if there are no vectors."""
     from ser.identity import md5_of
 
     vectors = vectors_of(run)
@@ -81,8 +81,9 @@ def checksums(run: "Run") -> dict[str, str | None]:
 
 
 def read(run: "Run", fold: "Fold") -> Words:
-    """The vocabulary is the run's own where it has one; else it is made, and written there: of training's words
-    but those that come once and have no vector, which teach what UNKNOWN means, and of all words with a vector."""
+    """The transcripts of a fold. The vocabulary is read from the run's folder, or made and written there: all words
+    with a vector, and the words that are in the training part more than once. The rest train the embedding of
+    UNKNOWN."""
     texts = read_table(table_of(run), fold.sources.values())
     path = run.folder / "vocabulary"
     if not path.exists():
@@ -98,31 +99,32 @@ def read(run: "Run", fold: "Fold") -> Words:
 
 
 def refuse_new_words(path: Path, vectors: "Mapping[str, np.ndarray]", texts: Mapping[str, str]) -> None:
-    """Raise UserError for a word that ser.dump_vectors, which wrote `path`, never met: it looked for it in no file."""
+    """Raise UserError for a word that was not in the transcripts when ser.dump_vectors wrote `path`."""
     unknown = path.with_name("unknown")
     looked_for = vectors.keys() | {line.split()[0] for line in unknown.read_text("utf-8").splitlines()}
     for utt, text in texts.items():
         for word in tokens(text):
             if word not in looked_for:
                 raise UserError(
-                    f"{path}: made of other transcripts, without {word!r} of {utt}; run stage 2 with --glove again"
+                    f"{path}: made from different transcripts, without {word!r} in {utt}; run stage 2 "
+                    "with --glove again"
                 )
 
 
 def read_vocabulary(run: "Run") -> list[str]:
-    """The words of a run that has begun, UNKNOWN first."""
+    """The vocabulary of a run that has started, UNKNOWN first."""
     return (run.folder / "vocabulary").read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def start(network: "nn.Module", fold: "Fold", extra: Words, run: "Run") -> None:
-    """Give a fresh network's embedding `words` the word vectors that there are; the others are drawn from a normal
-    distribution with the vectors' deviation, or with 1 where there are none."""
+    """Copy the word vectors into a new network's embedding `words`. The other words keep their normally distributed
+    values, scaled to the vectors' standard deviation."""
     import numpy as np
     import torch
 
     path = vectors_of(run)
     if not path:
-        print("no word vectors: the network learns them from nothing", flush=True)
+        print("no word vectors: the network learns them from scratch", flush=True)
         return
     numbers = {word: number for number, word in enumerate(read_vocabulary(run))}
     vectors = read_vectors(path)
@@ -130,8 +132,8 @@ def start(network: "nn.Module", fold: "Fold", extra: Words, run: "Run") -> None:
     values = torch.from_numpy(np.stack(list(vectors.values())))
     if values.shape[1] != network.words.embedding_dim:
         raise UserError(
-            f"{path}: vectors of {values.shape[1]} values, and model.word_size is {network.words.embedding_dim}; "
-            "set it to theirs"
+            f"{path}: vectors of {values.shape[1]} values, but model.word_size is {network.words.embedding_dim}; "
+            f"set it to {values.shape[1]}"
         )
     with torch.no_grad():
         network.words.weight *= values.std()
@@ -142,34 +144,34 @@ def start(network: "nn.Module", fold: "Fold", extra: Words, run: "Run") -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ser.predict."""
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--text", metavar="WORDS", help="what is said, for a system that reads it; for one FILE")
+    either.add_argument("--text", metavar="WORDS", help="transcript of a single FILE, for a system that reads words")
     either.add_argument(
         "--texts",
         type=Path,
         metavar="TABLE",
-        help="the same for many: a line each, the file's name without its suffix and the words",
+        help="transcripts of many files, one line per file: its name without the suffix, then the words",
     )
 
 
 def from_options(args: argparse.Namespace, names: Collection[str]) -> dict[str, str]:
-    """The transcript of each recording. Raises UserError where one has none."""
+    """The transcript of each recording. Raises UserError if one has none."""
     if args.texts:
         refuse_missing(args.texts, names)
         return read_table(args.texts, names)
     if args.text is None:
         return {}
     if len(names) > 1:
-        raise UserError(f"--text: for one recording, and there are {len(names)}; give --texts")
+        raise UserError(f"--text: only for a single recording, but there are {len(names)}; use --texts")
     return dict.fromkeys(names, args.text)
 
 
 def given(run: "Run", values: Mapping[str, str], sizes: Mapping[str, int]) -> Words:
-    """Transcripts of recordings, as the run's network reads them."""
+    """Transcripts of recordings, in the vocabulary of the run's network."""
     return Words(values, read_vocabulary(run))
 
 
 def pieces(run: "Run", utts: Sequence[str]) -> dict[str, list[str]]:
-    """The words of some utterances as the network reads them, those that it does not know marked."""
+    """The words of some utterances as the network reads them; unknown words are marked."""
     texts = read_table(table_of(run), utts)
     known = set(read_vocabulary(run))
     return {utt: [word if word in known else f"{word} (unknown)" for word in words_of(texts[utt])] for utt in utts}

@@ -1,6 +1,6 @@
-"""X-vectors: one vector an utterance, of a network that was trained to tell speakers (Snyder et al. 2018).
+"""X-vectors: one vector per utterance, from a network trained for speaker recognition (Snyder et al. 2018).
 
-Read from Kaldi's xvector.scp, as sid/nnet3/xvector/extract_xvectors.sh and ser.dump_xvectors write it.
+Read from Kaldi's xvector.scp, which sid/nnet3/xvector/extract_xvectors.sh and ser.dump_xvectors write.
 """
 
 import argparse
@@ -27,7 +27,7 @@ EXTRACT = "extract them with python -m ser.dump_xvectors or with Kaldi"
 
 
 class XVectors:
-    """vectors: (D,) float32 of every utterance, all of one size."""
+    """vectors: (D,) float32 for every utterance, all of the same size."""
 
     def __init__(self, vectors: "Mapping[str, np.ndarray]") -> None:
         self.vectors = vectors
@@ -47,11 +47,11 @@ def index_of(run: "Run") -> Path:
 
 
 def check(run: "Run") -> None:
-    """Raise UserError where there are no x-vectors."""
+    """Raise UserError if there are no x-vectors."""
     path = index_of(run)
     if not path.exists():
         raise UserError(
-            f"{path}: no such table; extract x-vectors with Kaldi, or by python -m ser.dump_xvectors {run.data} "
+            f"{path}: no such table; extract x-vectors with Kaldi, or with python -m ser.dump_xvectors {run.data} "
             f"{run.data}; or leave {run.system.name} out"
         )
 
@@ -65,14 +65,14 @@ def checksums(run: "Run") -> dict[str, str | None]:
 
 
 def read(run: "Run", fold: "Fold") -> XVectors:
-    """A noisy copy has its source's."""
+    """The x-vectors of a fold; a noisy copy has that of its source."""
     vectors = read_scp(index_of(run), dict.fromkeys(fold.sources.values()))
     return XVectors({utt: vectors[source] for utt, source in fold.sources.items()})
 
 
 def start(network: "nn.Module", fold: "Fold", extra: XVectors, run: "Run") -> None:
-    """Give a fresh network the training part's mean and deviation of each value, so that the scale of the extractor
-    is no matter."""
+    """Give a new network the training part's mean and standard deviation of each value, so that the extractor's scale
+    does not matter."""
     import torch
 
     from ser.normalisation import statistics
@@ -88,12 +88,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--xvectors",
         type=Path,
         metavar="SCP",
-        help="x-vectors, for a system that reads them: Kaldi's index, by the files' names without their suffixes",
+        help="x-vectors, for a system that reads them: a Kaldi index, keyed by file name without suffix",
     )
 
 
 def from_options(args: argparse.Namespace, names: Collection[str]) -> "dict[str, np.ndarray]":
-    """The x-vector of each recording. Raises UserError where one has none."""
+    """The x-vector of each recording. Raises UserError if one has none."""
     if not args.xvectors:
         return {}
     refuse_missing(args.xvectors, names)
@@ -101,34 +101,33 @@ def from_options(args: argparse.Namespace, names: Collection[str]) -> "dict[str,
 
 
 def given(run: "Run", values: "Mapping[str, np.ndarray]", sizes: Mapping[str, int]) -> XVectors:
-    """X-vectors of recordings. Raises UserError where they are not as long as those that the network learned from."""
+    """X-vectors of recordings. Raises UserError if their size is not that of the network's training data."""
     extra = XVectors(values)
     size, wanted = extra.sizes["xvector_size"], sizes["xvector_size"]
     if size != wanted:
         raise UserError(
-            f"{run.folder}: its network learned from x-vectors of {wanted} values, and these have {size}; give those "
-            "of the same extractor"
+            f"{run.folder}: its network was trained on x-vectors of {wanted} values, but these have {size}; use the "
+            "same extractor"
         )
     return extra
 
 
 def archives(scp: Path) -> list[Path]:
-    """The archives that an index points into, as far as they are there."""
+    """The archives that an index points to, except missing ones."""
     return [path for path in _archives(scp, scp.stat().st_mtime_ns) if os.path.isfile(path)]
 
 
 @functools.cache
 def _archives(scp: Path, changed: int) -> list[Path]:
-    """All of them; a table that has not changed since is not read again for each of many runs."""
+    """All archives of an index; cached, since many runs share one that has not changed."""
     return sorted({Path(place.rpartition(":")[0]) for place in read_table(scp).values()})
 
 
 def read_scp(scp: str | Path, utts: Iterable[str]) -> "dict[str, np.ndarray]":
     """The x-vector (D,) float32 of each of `utts`, in their order.
 
-    Archives hold vectors of floats or doubles, binary or as text; what else `scp` has is left alone. Raises
-    UserError where an utterance has none, or one that is not as long as the first, or has values that are
-    infinite or undefined.
+    Archives hold vectors of floats or doubles, binary or text; other entries of `scp` are not read. Raises UserError
+    if an utterance has no x-vector, or one of another size than the first, or with infinite or undefined values.
     """
     import numpy as np
 
@@ -142,10 +141,10 @@ def read_scp(scp: str | Path, utts: Iterable[str]) -> "dict[str, np.ndarray]":
     if missing:
         raise UserError(
             f"{scp}: {len(missing)} of {len(utts)} utterances have no x-vector, the first is {missing[0]}; "
-            f"{EXTRACT}, which leaves out what it hears no speech in: let its vad.scp have ones there"
+            f"{EXTRACT}, which skips utterances without speech: set their frames to 1 in its vad.scp"
         )
     vectors: dict[str, np.ndarray] = {}
-    remedy = f"correct its archive's path in {scp}, which is seen from here, or extract it again"
+    remedy = f"correct its path in {scp}, which is relative to this folder, or extract it again"
     for utt in utts:
         vector = read_entry(scp, utt, index[utt], 1, remedy)
         first = next(iter(vectors.values()), vector)

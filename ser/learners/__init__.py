@@ -1,10 +1,10 @@
-"""What trains a model and then asks it: one learner for networks, one for scikit-learn's estimators.
+"""Training and prediction: one learner for networks, one for scikit-learn's estimators.
 
-`System.learner` says which one a system has; it follows from the model's module (ser/models/__init__.py). A learner is
+`System.learner` says which one a system uses; it follows from the model's module (ser/models/__init__.py). A learner is
 a module with two functions and a class:
 
-- `fit(run, resources)`: train the model of a run, and write what becomes of it into the run's folder, `done` last;
-- `load(run, device, sizes)`: the model of a run that has ended, as a `Learned`.
+- `fit(run, resources)`: train the model of a run, and write the results into the run's folder, `done` last;
+- `load(run, device, sizes)`: the model of a finished run, as a `Learned`.
 """
 
 import importlib
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resources:
-    """device: "auto" (a GPU where there is one), "cpu" or "cuda". num_threads: processor cores; None: what torch takes
-    by itself for a network, one for a classical model. checkpoint_seconds: between checkpoints within an epoch. What a
-    learner has no use for it ignores."""
+    """device: "auto" (a GPU if there is one), "cpu" or "cuda". num_threads: processor cores; None: torch's default for
+    a network, one for a classical model. checkpoint_seconds: time between checkpoints within an epoch. A learner
+    ignores what it does not use."""
 
     device: str = "auto"
     num_threads: int | None = None
@@ -32,7 +32,7 @@ class Resources:
 
 
 class Learned(Protocol):
-    """A trained model. sizes: n_features and n_classes, and of a network what else its constructor takes."""
+    """A trained model. sizes: n_features, n_classes, and whatever else a network's constructor takes."""
 
     sizes: dict[str, int]
 
@@ -40,16 +40,16 @@ class Learned(Protocol):
         """Posteriors (N, classes) of N utterances, in their order."""
 
     def about(self) -> dict[str, object]:
-        """What the scores of its run say of its training, such as train_seconds."""
+        """Header lines about its training for the scores of its run, such as train_seconds."""
 
 
 def fit(run: "Run", resources: Resources) -> None:
-    """Train the model of a run to its end."""
+    """Train the model of a run until training ends."""
     _learner(run).fit(run, resources)
 
 
 def load(run: "Run", device: str = "auto", sizes: Mapping[str, int] | None = None) -> Learned:
-    """The model of a run that has ended. Raises UserError where it is damaged, or not for inputs of `sizes`."""
+    """The model of a finished run. Raises UserError if it is damaged, or does not fit inputs of `sizes`."""
     return _learner(run).load(run, device, sizes)
 
 

@@ -1,4 +1,4 @@
-"""Scikit-learn's estimators, on statistics of an utterance's frames; settings are chosen inside the training part."""
+"""Scikit-learn's estimators, on statistics of an utterance's frames; settings are tuned within the training part."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from ser.learners import Resources
 from ser.reading import Inputs, read_features, read_groups, read_run_fold
 from ser.runs import Run
 
-DRAWS = 10  # of groups into inner folds, before they are given up
+DRAWS = 10  # attempts to divide the groups into inner folds, before groups are ignored
 
 
 def fit(run: Run, resources: Resources) -> None:
@@ -42,7 +42,7 @@ def fit(run: Run, resources: Resources) -> None:
         resources.num_threads or 1,
     )
     if chosen:
-        print(f"{run.system.name}: chosen inside the training part: {chosen}")
+        print(f"{run.system.name}: chosen within the training part: {chosen}")
     with whole(run.folder / "model.skops", "wb") as stream:
         skops.io.dump(estimator, stream)
     with whole(run.folder / "chosen.json") as stream:
@@ -51,7 +51,7 @@ def fit(run: Run, resources: Resources) -> None:
 
 
 def pool(frames: np.ndarray, config: Any) -> np.ndarray:
-    """Frames (T, D) -> the functionals of the model's Config, one after the other (F * D,)."""
+    """Frames (T, D) -> the functionals of the model's Config, concatenated (F * D,)."""
     batch = torch.tensor(frames)[None]
     return functionals.pool(batch, torch.tensor([len(frames)]), config.functionals)[0].numpy()
 
@@ -62,7 +62,7 @@ def search(
     """Choose among the settings of the model's `grid` by UA in cross-validation over `pooled` (N, F * D), then fit on
     all of it. Returns the estimator, and what was chosen: {} for a model without a grid.
 
-    groups (N,): utterances of one group stay on one side of an inner split; see `inner_splits`.
+    groups (N,): an inner split does not divide the utterances of a group; see `inner_splits`.
     """
     module = load_kind("model", kind_of(config), "")
     estimator = module.estimator(config, seed)
@@ -83,31 +83,32 @@ def search(
 def inner_splits(
     targets: np.ndarray, groups: np.ndarray, n_folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Numbers of the utterances that train, and of those that test, in each of `n_folds` inner folds, or in as many
-    as there are groups.
+    """Indices of the training and test utterances of each of `n_folds` inner folds, or of one per group if there are
+    fewer groups.
 
-    Groups are whole, and all classes train that have two utterances or more. Where there is one group alone (one of
-    two speakers), or groups cannot give that (one has all of a class), each utterance is its own. Raises UserError
-    where fewer than two classes have two utterances.
+    Groups stay whole, and every class with at least two utterances is in each training part. If there is only one group
+    (one of two speakers), or groups do not allow this (one has a whole class), each utterance is its own group. Raises
+    UserError if fewer than two classes have two utterances.
     """
     classes, counts = np.unique(targets, return_counts=True)
     common = classes[counts > 1]
     if len(common) < 2:
         raise UserError(
-            "the inner folds need two classes with two training utterances or more; use fewer folds or other classes"
+            "the inner folds need at least two classes with two training utterances each; use fewer folds "
+            "or other classes"
         )
     if len(np.unique(groups)) < 2:
         groups = np.arange(len(groups))
     n_folds = min(n_folds, counts.max())
     n_groups = len(np.unique(groups))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer utterances than there are inner folds
+        warnings.simplefilter("ignore", UserWarning)  # about classes with fewer utterances than inner folds
         for draw in range(DRAWS):
             folds = StratifiedGroupKFold(min(n_folds, n_groups), shuffle=True, random_state=seed + draw)
             splits = list(folds.split(targets, targets, groups))
             if all(np.isin(common, targets[train]).all() for train, _ in splits):
                 return splits
-        print("inner folds: each utterance is a group of its own, since whole groups leave a class out of training")
+        print("inner folds: groups are ignored, since keeping them whole leaves a class out of training")
         return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(targets, targets))
 
 
@@ -127,16 +128,16 @@ class Learned:
         return probabilities(self.estimator, pooled)
 
     def about(self) -> dict[str, object]:
-        """What was chosen, and the seconds of training."""
+        """The chosen settings, and the seconds of training."""
         chosen = read_chosen(self.run.folder / "chosen.json")
         seconds = chosen.pop("seconds")
-        told = ", ".join(f"{name} {value:.4g}" for name, value in chosen.items())
-        return {**({"chosen": told} if told else {}), "train_seconds": round(seconds)}
+        settings = ", ".join(f"{name} {value:.4g}" for name, value in chosen.items())
+        return {**({"chosen": settings} if settings else {}), "train_seconds": round(seconds)}
 
 
 def probabilities(estimator: BaseEstimator, pooled: np.ndarray) -> np.ndarray:
-    """(N, classes): what the estimator gives; of one that gives none, the softmax of its one-against-rest decision
-    values, which rank the classes as it does and are not calibrated."""
+    """Probabilities (N, classes) of the estimator; if it has none, the softmax of its one-vs-rest decision values,
+    which ranks the classes as the estimator does but is not calibrated."""
     if hasattr(estimator, "predict_proba"):
         return estimator.predict_proba(pooled)
     decisions = estimator.decision_function(pooled)
@@ -146,42 +147,42 @@ def probabilities(estimator: BaseEstimator, pooled: np.ndarray) -> np.ndarray:
 
 
 def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None) -> Learned:
-    """The estimator of a run that has ended. Raises UserError where the file is damaged or holds another model than
-    the run's, or one that is not for inputs of `sizes`."""
+    """The estimator of a finished run. Raises UserError if the file is damaged, holds another model than the run's, or
+    does not fit inputs of `sizes`."""
     path = run.folder / "model.skops"
     remedy = f"remove or rename {run.folder} and run stage 3 again"
     try:
-        with zipfile.ZipFile(path) as parts:  # what skops writes is not compressed
+        with zipfile.ZipFile(path) as parts:  # skops does not compress
             if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
-                raise ValueError("it holds more than its size")
+                raise ValueError("its content is larger than the file")
         trusted = getattr(load_kind("model", kind_of(run.system.model), ""), "TRUSTED", [])
-        estimator = skops.io.load(path, trusted=trusted)  # of known types alone: nothing is executed
+        estimator = skops.io.load(path, trusted=trusted)  # only known types: nothing is executed
         refuse_other(estimator, run.system.model, len(run.protocol.classes))
         learned = Learned(run, estimator)
     except FileNotFoundError:
         raise
-    except Exception as error:  # skops reports a broken file by errors of many types
+    except Exception as error:  # skops reports a damaged file in many ways
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a whole {kind_of(run.system.model)} ({reason}); {remedy}") from None
+        raise UserError(f"{path}: not a complete {kind_of(run.system.model)} ({reason}); {remedy}") from None
     if sizes and sizes["n_features"] * len(run.system.model.functionals) != estimator.n_features_in_:
-        raise UserError(f"{path}: of features of another size than those in {run.feature_folder()}; {remedy}")
+        raise UserError(f"{path}: trained on features of another size than those in {run.feature_folder()}; {remedy}")
     return learned
 
 
 def refuse_other(estimator: Any, config: Any, n_classes: int) -> None:
-    """Raise an error, of whatever type, where an object is not a fitted estimator of a model for so many classes."""
+    """Raise an error of any type if an object is not a fitted estimator of a model for this number of classes."""
     module = load_kind("model", kind_of(config), "")
     if types_of(estimator) != types_of(module.estimator(config, 0)):
-        raise ValueError("it holds something else")
+        raise ValueError("it contains something else")
     if not np.array_equal(estimator.classes_, np.arange(n_classes)):
-        raise ValueError(f"of the classes {estimator.classes_.tolist()}, and the run has {n_classes}")
+        raise ValueError(f"its classes are {estimator.classes_.tolist()}, but the run has {n_classes}")
     if hasattr(module, "refuse_damaged"):
         module.refuse_damaged(estimator)
     n_features = estimator.n_features_in_
     if n_features % len(config.functionals):
-        raise ValueError(f"of {n_features} values, which {len(config.functionals)} functionals do not give")
+        raise ValueError(f"it takes {n_features} values, which {len(config.functionals)} functionals cannot produce")
     if not np.isfinite(probabilities(estimator, np.zeros((1, n_features)))).all():
-        raise ValueError("it gives no numbers")
+        raise ValueError("its probabilities are not finite")
 
 
 def types_of(estimator: Any) -> list[type]:
@@ -191,11 +192,11 @@ def types_of(estimator: Any) -> list[type]:
 
 
 def read_chosen(path: Path) -> dict[str, float]:
-    """What the search of a run chose, and the seconds that training took."""
+    """The settings that a run's search chose, and the seconds that training took."""
     try:
         chosen = {key: float(value) for key, value in json.loads(path.read_bytes()).items()}
         if math.isfinite(chosen["seconds"]):
             return chosen
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # not JSON, or not such a table
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # not JSON, or not a table of numbers
         pass
     raise UserError(f"{path}: damaged; remove or rename {path.parent} and run stage 3 again")

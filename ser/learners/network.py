@@ -1,4 +1,4 @@
-"""Networks: trained in epochs from batches of padded utterances, resumable at any batch."""
+"""Networks: trained for epochs on batches of padded utterances; training can resume after any batch."""
 
 import json
 import time
@@ -22,14 +22,14 @@ from ser.runs import Run
 
 
 def fit(run: Run, resources: Resources) -> None:
-    """Train the network of a run, from where it stopped if it did, and write what becomes of it into its folder."""
+    """Train the network of a run, resuming if it was interrupted, and write the results into its folder."""
     if resources.num_threads:
         torch.set_num_threads(resources.num_threads)
     folder, settings, selects = run.folder, settings_of(run), run.protocol.select != "last"
     device = networks.device(resources.device)
     fold = read_run_fold(run)
     inputs = read_inputs(run, fold)
-    # where nothing is selected, the test set's learning curve is for the eye alone
+    # if nothing is selected, the test set's learning curve is only for plots
     dev_lengths = inputs.features.lengths_of(fold.dev if run.protocol.select == "dev" else fold.test)
     dev_batches = batches.sorted_batches(dev_lengths, settings.batch_size)
 
@@ -53,12 +53,12 @@ def fit(run: Run, resources: Resources) -> None:
 
     checkpoint, identity = folder / "checkpoint.safetensors", run.identity
     log: list[dict[str, float]] = []
-    resumed = None  # what an interrupted epoch has come to
+    resumed = None  # the sums of an interrupted epoch
     if checkpoint.exists():
         notes = networks.load_checkpoint(checkpoint, network, optimiser, identity)
         log, resumed = notes["log"], notes["sums"] and Sums.of(notes["sums"])
         within = f" and {resumed.batches} batches" if resumed else ""
-        print(f"goes on after epoch {len(log)}{within}", flush=True)
+        print(f"resumes after epoch {len(log)}{within}", flush=True)
 
     def save_checkpoint(sums: Sums | None) -> None:
         notes = {"run": identity, "log": log, "sums": sums and sums.as_dict()}
@@ -68,9 +68,9 @@ def fit(run: Run, resources: Resources) -> None:
         if selects and is_over(log, settings):
             print(f"no better {settings.monitor} in {settings.patience} epochs", flush=True)
             break
-        # all that is random in an epoch follows from seed and epoch: a resumed run is the same run
+        # all random numbers of an epoch depend on seed and epoch: a resumed run gives the same result
         order = draw(fold, inputs, settings, np.random.default_rng([run.seed, epoch]))
-        if not resumed:  # otherwise the checkpoint has torch's random numbers
+        if not resumed:  # otherwise the checkpoint restored torch's random numbers
             torch.manual_seed(run.seed * 1_000_003 + epoch)
         sums, resumed = resumed or Sums.empty(len(fold.classes)), None
         network.train()
@@ -116,18 +116,18 @@ def fit(run: Run, resources: Resources) -> None:
 
 def settings_of(run: Run) -> Training:
     """How the network of a run is trained."""
-    assert run.system.training  # a network's system has it: ser.config
+    assert run.system.training  # ser.config requires it for networks
     return run.system.training
 
 
 def loss_of(settings: Training, targets: list[int], n_classes: int, device: torch.device) -> torch.nn.NLLLoss:
-    """The cross-entropy of log-posteriors, its classes weighted as the settings say. targets: of training."""
+    """The cross-entropy of log-posteriors, with class weights as the settings say. targets: of the training part."""
     weights = class_weights(settings.class_weights, targets, n_classes)
     return torch.nn.NLLLoss(torch.tensor(weights, device=device))
 
 
 def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:
-    """Weight of each class in the loss: 1, or "balanced": N / (classes * its number), as scikit-learn."""
+    """Weight of each class in the loss: 1, or "balanced": N / (classes * count of the class), as in scikit-learn."""
     if kind == "none":
         return [1.0] * n_classes
     return [len(targets) / (n_classes * targets.count(number)) for number in range(n_classes)]
@@ -141,20 +141,20 @@ def draw(fold: Fold, inputs: Inputs, settings: Training, rng: np.random.Generato
 
 
 def refuse_infinite(loss: torch.Tensor, run: Run, title: str) -> None:
-    """Raise UserError where a loss is no number."""
+    """Raise UserError if a loss is infinite or undefined."""
     if not torch.isfinite(loss):
         raise UserError(f"{run.folder}: {title}: the loss is {loss.item()}; lower learning_rate or set clip_norm")
 
 
 def report(line: dict[str, float], is_best: bool, collapsed: int | None, classes: list[str]) -> None:
-    """Print an epoch's line, and a warning where one class alone is ever predicted."""
+    """Print an epoch's line, and a warning if one class takes over."""
     print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), "*" if is_best else "", flush=True)
     if collapsed is not None:
         print(f"warning: epoch {line['epoch']}: {metrics.COLLAPSE.format(classes[collapsed])}", flush=True)
 
 
 class Learned:
-    """The network of a run that has ended; see ser/learners/__init__.py."""
+    """The network of a finished run; see ser/learners/__init__.py."""
 
     def __init__(self, run: Run, device: str, sizes: Mapping[str, int] | None) -> None:
         self.run = run
@@ -162,7 +162,7 @@ class Learned:
         self.network.to(networks.device(device))
 
     def answers(self, inputs: Inputs, utts: Sequence[str]) -> Iterator[tuple[Batch, torch.Tensor]]:
-        """Batches of utterances, the longest first, each with its log-posteriors (B, classes)."""
+        """Batches of utterances, longest first, each with its log-posteriors (B, classes)."""
         settings = settings_of(self.run)
         order = batches.sorted_batches(inputs.features.lengths_of(utts), settings.batch_size)
         read = (inputs.batch(chosen, self.statistics) for chosen in order)
@@ -178,7 +178,7 @@ class Learned:
         return posteriors
 
     def about(self) -> dict[str, object]:
-        """Number of trained values, epochs, and the seconds of training."""
+        """Numbers of trained parameters and epochs, and the seconds of training."""
         settings = settings_of(self.run)
         log = read_log(self.run.folder / "epochs.jsonl", ("seconds", "dev_loss", settings.monitor))
         best = best_line(log, settings.monitor) if self.run.protocol.select != "last" else log[-1]
@@ -190,6 +190,6 @@ class Learned:
 
 
 def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None) -> Learned:
-    """The network of a run that has ended, as its protocol selects it. Raises UserError where it is damaged, or not
-    for inputs of `sizes`."""
+    """The network of a finished run that its protocol selects. Raises UserError if it is damaged, or does not fit
+    inputs of `sizes`."""
     return Learned(run, device, sizes)

@@ -181,7 +181,7 @@ def test_where_a_group_has_all_of_a_class_each_utterance_is_its_own(seed, capsys
     pooled = np.random.default_rng(0).standard_normal((40, 8)) + 3 * targets[:, None]
     splits = classical.inner_splits(targets, groups, 5, seed)
     assert len(splits) == 5 and all(set(targets[train]) == {0, 1} for train, _ in splits)
-    told = "inner folds: each utterance is a group of its own, since whole groups leave a class out of training\n"
+    told = "inner folds: groups are ignored, since keeping them whole leaves a class out of training\n"
     assert capsys.readouterr().out == told
     again = classical.inner_splits(targets, groups, 5, seed)
     assert all(np.array_equal(one, other) for one, other in zip(splits[0], again[0], strict=True))
