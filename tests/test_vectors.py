@@ -153,7 +153,7 @@ def test_a_zip_of_several_files_has_to_be_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "glove.zip", "w") as archive:
         archive.writestr("50d.txt", GLOVE)
         archive.writestr("300d.txt", GLOVE)
-    with pytest.raises(UserError, match="glove.zip: holds 2 files; unpack it and give one of them"):
+    with pytest.raises(UserError, match="glove.zip: contains 2 files; unpack it and give one of them"):
         select_vectors(tmp_path / "glove.zip", {"a"})
 
 
