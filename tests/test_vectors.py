@@ -222,7 +222,7 @@ def test_vectors_of_another_make_are_left_alone(glove, data, capsys):
         with pytest.raises(UserError, match=f"{own}: is the input, or was not written by this command; use another"):
             dump(source, data, capsys)
     (data / "out/unknown").touch()
-    with pytest.raises(UserError, match=f"{own}: not written"):
+    with pytest.raises(UserError, match=f"{own}: is the input, or was not written"):
         dump(own, data, capsys)
     assert own.read_text() == "do 1 2\n"
     dump(glove, data, capsys)
