@@ -299,6 +299,11 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
     if is_network != (system.training is not None):
         fault = "missing: a network needs it" if is_network else "remove it: this model has no epochs"
         raise UserError(f"{path}: training: {fault}")
+    if not is_network and system.normalisation not in ("none", "speaker"):
+        raise UserError(
+            f"{path}: normalisation: {system.normalisation}; write none or speaker, since a classical model takes "
+            "frames as they are"
+        )
     return system
 
 

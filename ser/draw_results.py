@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ser import figures
+from ser import figures, inputs
 from ser.config import Protocol, System
 from ser.epochs import read_log
 from ser.results import Results
 from ser.runs import first_line
 from ser.summary import confusion_of
 
-OF_NETWORKS = ("tsne", "tsne_speakers", "attention", "words")  # what ser.draw_run draws
+OF_NETWORKS = ("tsne", "tsne_speakers", "attention", *inputs.every())  # what ser.draw_run draws
 
 
 def draw(system: System, protocol: Protocol, results: Results, folder: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ser.cli import UserError
 from ser.datadir import read_table
+from ser.identity import table_of
 
 if TYPE_CHECKING:
     from ser.config import Protocol
@@ -65,8 +66,8 @@ def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" 
     if protocol and classes != list(protocol.classes):
         others = f"{', '.join(classes)}, but the protocol {protocol.name} has {', '.join(protocol.classes)}"
         raise UserError(f"{folder.parent / 'classes'}: has the classes {others}; run stage 1 again")
-    train, dev, test = (read_table(folder / part) for part in ("train", "dev", "test"))
-    known = read_table(Path(data) / "utt2spk")
+    train, dev, test = (dict(table_of(folder / part)) for part in ("train", "dev", "test"))
+    known = table_of(Path(data) / "utt2spk")
     part_of: dict[str, str] = {}
     for part, utts in (("train", train), ("dev", dev), ("test", test)):
         for number, (utt, name) in enumerate(utts.items(), 1):
@@ -128,7 +129,13 @@ def in_words(number: int, overlaps: Iterable[str]) -> str:
     if not found:
         return words
     shared, tested = (span(int(match[group]) for match in found) for group in (1, 2))
-    return f"{words}, each with {tested} test speakers, of whom {shared} are in the training part"
+    return f"{words}{', each' * (number > 1)} with {tested} test speakers, of whom {shared} are in the training part"
+
+
+def shares_speakers(overlap: str) -> bool:
+    """Whether a speaker of the test part is in the training part too."""
+    match = SHARED_SPEAKERS.search(overlap)
+    return match is not None and int(match[1]) > 0
 
 
 def span(counts: Iterable[int]) -> str:

@@ -81,18 +81,31 @@ def sources(*modules: str) -> Mapping[str, str]:
     return dict(sorted(found.items()))
 
 
-def current_code(code: str) -> str:
-    """The fingerprint of the newest code shown to give the same bytes as the code with this fingerprint."""
-    return _newer(SAME_CODE if SAME_CODE.exists() else None).get(code, code)
+def current_code(code: str, system: Mapping[str, Any]) -> str:
+    """The fingerprint of the newest code that was shown to give the same bytes as the code with this fingerprint, for a
+    system with these settings. Raises UserError if SAME_CODE is damaged."""
+    return _newer(SAME_CODE if SAME_CODE.exists() else None).get((code, compared_settings(system)), code)
+
+
+def compared_settings(system: Mapping[str, Any]) -> str:
+    """Fingerprint of a system's settings, without how long it trains: ser.same_code compares after a few epochs."""
+    training = system.get("training") or {}
+    rest = {key: value for key, value in training.items() if key not in ("epochs", "patience")}
+    return fingerprint({**system, "training": rest})
 
 
 @functools.cache
-def _newer(path: Path | None) -> dict[str, str]:
-    """Fingerprints of code, each with that of the newest equivalent code; later lines of the file are newer."""
-    newer: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path else []:
-        before, after = line.split()[:2]
-        newer = {old: after if new == before else new for old, new in newer.items()} | {before: after}
+def _newer(path: Path | None) -> dict[tuple[str, str], str]:
+    """The newest equivalent of each (code, settings) in SAME_CODE, whose lines start with code before, code after and
+    settings; later lines are newer."""
+    newer: dict[tuple[str, str], str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path else [], 1):
+        if len(line.split()) != 7:
+            raise UserError(f"{path}:{number}: not a line of ser.same_code; remove it, or restore the file with git")
+        before, after, system = line.split()[:3]
+        until_now = newer.get((before, system), before)
+        same = {key for key, code in newer.items() if key[1] == system and code == until_now}
+        newer |= dict.fromkeys({*same, (before, system), (until_now, system)}, after)
     return newer
 
 
@@ -111,7 +124,11 @@ def _parse(module: str) -> ast.Module:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     tree.body = [
-        node for node in tree.body if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING")
+        part
+        for node in tree.body
+        for part in (
+            node.orelse if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING" else [node]
+        )
     ]
     return tree
 
@@ -122,6 +139,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        names += [name.rpartition(".")[0] for name in names]  # Python runs a package's __init__.py first
         yield from (name for name in names if name.startswith("ser.") and _path(name).is_file())
 
 

@@ -137,9 +137,9 @@ def overwrite_all(rows: list[list["Run"]], others: dict[Path, str]) -> dict[Path
     chosen = without(rows, {run.folder for row in rows for run in row} - others.keys())
     for row in chosen:
         refuse_other_features(row[0], read_run_fold(row[0]))  # before anything is removed
+    for line in in_words(others):
+        print(f"removing {line}", flush=True)
     _, in_use = write_all(chosen, overwrite=True)
-    for line in in_words({folder: reason for folder, reason in others.items() if folder not in in_use}):
-        print(f"removed {line}", flush=True)
     return in_use
 
 

@@ -11,7 +11,7 @@ from ser.archive import Features
 from ser.batches import Batch, stack
 from ser.cli import UserError
 from ser.config import read_yaml
-from ser.datadir import read_column, read_table
+from ser.datadir import read_column
 from ser.folds import Fold, copy_id, read_fold
 from ser.identity import table_of
 from ser.normalisation import Statistics, normalise
@@ -93,7 +93,7 @@ def read_features(run: Run, fold: Fold) -> Features:
     if run.protocol.noise:
         features.take(of_noise[run.protocol.noise], {utt: utt for utt in fold.test})
     if run.system.normalisation == "speaker":
-        utt2spk = read_table(run.data / "utt2spk", fold.sources.values())
+        utt2spk = table_of(run.data / "utt2spk")
         features.normalise_speakers({utt: utt2spk[source] for utt, source in fold.sources.items()})
     return features
 

@@ -264,7 +264,7 @@ def left_out(results: "Results", command: str) -> list[str]:
     for reason, runs in results.left_out.items():
         seeds = max(int(scores.about["seed"]) for scores in runs.values())
         options = f" --seeds {seeds}" * (seeds > 1) + " --replace true"
-        remedy = f"to replace them, move or remove their folders in exp/ and call `{command}{options}`"
+        remedy = f"to replace them, call `{command}{options} --overwrite true`"
         notes.append(f"left out {some(list(runs))}: {reason}; {remedy}.")
     return notes
 

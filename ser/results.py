@@ -77,20 +77,21 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
     is_own = not valid[0] and bool(valid[1])
     rows: dict[tuple, Runs] = defaultdict(dict)
     for name, scores in (valid[0] or valid[1]).items():
-        rows[tuple(sorted(scores.row.items()))][name] = scores
-    code = current_code(fingerprint(dict(code_of(system))))
+        rows[tuple(sorted(scores.current_row.items()))][name] = scores
+    code = current_code(fingerprint(dict(code_of(system))), settings(system))
 
     def rank(runs: Runs) -> tuple:
         one = next(iter(runs.values()))
         folds = {scores.about["fold"] for scores in runs.values()}
         newest = max(scores.about["date"] for scores in runs.values())
-        return len(folds), len(runs), one.row["code"] == code, newest
+        return len(folds), len(runs), one.current_row["code"] == code, newest
 
     ordered = sorted(rows.values(), key=rank, reverse=True)
     shown = ordered[0] if ordered else {}
     for runs in ordered[1:]:
         left_out[f"made with different {other_parts(runs, shown)} from those shown"] |= runs
-    is_older = any(scores.row["code"] != code or scores.row["recordings"] == "unknown" for scores in shown.values())
+    parts = [scores.current_row for scores in shown.values()]
+    is_older = any(row["code"] != code or row["recordings"] == "unknown" for row in parts)
     changed = data_changed(next(iter(shown.values())), protocol) if shown else []
     return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older, changed)
 
@@ -155,7 +156,7 @@ def mismatch(scores: Scores, now: dict[str, Any]) -> str:
 def other_parts(runs: Runs, shown: Runs) -> str:
     """What two rows differ in, in words."""
     one, other = next(iter(runs.values())), next(iter(shown.values()))
-    parts = [part for part in {**one.row, **other.row} if one.row.get(part) != other.row.get(part)]
+    parts = [part for part in {**one.row, **other.row} if one.current_row.get(part) != other.current_row.get(part)]
     modules = [dict(re.findall(r"(\S+) (\S+?)(?:,|$)", scores.about["modules"])) for scores in (one, other)]
     changed = [name for name in {**modules[0], **modules[1]} if modules[0].get(name) != modules[1].get(name)]
     return ", ".join(f"code ({', '.join(changed)})" if part == "code" and changed else part for part in parts)

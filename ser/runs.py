@@ -98,8 +98,7 @@ class Run:
     @property
     def trainer(self) -> Mapping[str, str]:
         """The other source code that training uses: {module: fingerprint}."""
-        extras = (f"ser.inputs.{name}" for name in self.system.extras)
-        every = sources(f"ser.learners.{self.system.learner}", "ser.archive", *extras)
+        every = learner_sources(self.system)
         return {module: of_module for module, of_module in every.items() if module not in self.code}
 
     @property
@@ -155,8 +154,14 @@ class Run:
         """MD5 of all that the scores of a finished run depend on."""
         if not self.weights.exists():
             raise UserError(f"{self.weights}: missing; {REMEDY}")
-        beside = (self.folder / name for name in ("normalisation.safetensors", "vocabulary"))
+        beside = [self.folder / "normalisation.safetensors", *self.input_files]
         return md5_of(self.weights, *(path for path in beside if path.exists()))
+
+    @property
+    def input_files(self) -> list[Path]:
+        """The files in which the inputs of a run keep what they found in its training part, such as a vocabulary."""
+        modules = inputs.of(self.system).values()
+        return [self.folder / name for module in modules for name in getattr(module, "FILES", ())]
 
     def refuse_changes(self, ignore: Iterable[str] = ()) -> None:
         """Raise OtherRun if a part has changed since run.yaml was written. ignore: parts that may change."""
@@ -226,6 +231,8 @@ def write_run(run: Run, shared: str | None = None, overwrite: bool = False) -> N
     lines = [f"{key}: {json.dumps(value)}\n" for key, value in own.items()]
     if first_line(path) == lines[0]:
         return
+    if run.is_done and path.exists() and changes(read_run_yaml(path), run).keys() == {"trainer"}:
+        return  # a finished run is kept, as it is scored: by the code that trained it
     # a run that has just started has written nothing yet, but holds its lock
     with alone(run.folder / "lock", str(run.folder)) if run.folder.exists() else nullcontext():
         has_started = any((run.folder / name).exists() for name in ("done", "checkpoint.safetensors", "epochs.jsonl"))
@@ -236,15 +243,17 @@ def write_run(run: Run, shared: str | None = None, overwrite: bool = False) -> N
                 raise OtherRun(run.folder, "no run.yaml that says what was trained here")
             reasons = ", ".join(changes(read_run_yaml(path), run).values()) or "run.yaml, which was edited by hand"
             raise OtherRun(run.folder, f"made with different {reasons}")
-        (run.folder / "vocabulary").unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+        for leftover in run.input_files:  # of a run that was killed before its first checkpoint
+            leftover.unlink(missing_ok=True)
         with whole(path) as stream:
             stream.writelines([*lines, shared or shared_part(run)])
 
 
 def empty(folder: Path) -> None:
-    """Remove everything from a run's folder except the lock; `done` first, so that a killed process leaves no run that
-    looks finished."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name != "done"):
+    """Remove everything from a run's folder except the lock, in an order in which a killed process leaves no run that
+    looks finished or could be resumed: `done`, the checkpoint and the log first, run.yaml last."""
+    first, last = ("done", "checkpoint.safetensors", "epochs.jsonl"), "run.yaml"
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name not in first, path.name == last, path.name)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != "lock":
@@ -363,6 +372,12 @@ def code_of(system: System) -> Mapping[str, str]:
     """Source code of a system's feature and model, and of what all features share: {module: fingerprint}."""
     kinds = f"ser.features.{kind_of(system.feature)}", f"ser.models.{kind_of(system.model)}"
     return sources(*kinds, "ser.extract", "ser.normalisation")
+
+
+def learner_sources(system: System) -> Mapping[str, str]:
+    """Source of what trains a system and computes its posteriors: {module: fingerprint}."""
+    extras = (f"ser.inputs.{name}" for name in system.extras)
+    return sources(f"ser.learners.{system.learner}", "ser.archive", *extras)
 
 
 def feature_sources(feature: Any) -> Mapping[str, str]:

@@ -17,7 +17,8 @@ import numpy as np
 from ser.cli import UserError
 from ser.config import read_yaml
 from ser.files import read_text, whole
-from ser.identity import current_code, fingerprint, settings, sources
+from ser.identity import current_code, fingerprint, settings
+from ser.runs import learner_sources
 
 if TYPE_CHECKING:
     from ser.runs import Run
@@ -41,11 +42,15 @@ class Scores:
 
     @property
     def row(self) -> dict[str, str]:
-        """Fingerprints of what is the same for all runs of a row, beside the settings; {} if not recorded. The
-        code's is that of the newest code shown to give the same bytes."""
+        """Fingerprints of what all runs of a row share, besides the settings; {} if that is not known."""
         words = self.about.get("row", "").split()
-        row = dict(zip(words[::2], words[1::2], strict=False))
-        return row | {"code": current_code(row["code"])} if "code" in row else row
+        return dict(zip(words[::2], words[1::2], strict=False))
+
+    @property
+    def current_row(self) -> dict[str, str]:
+        """The same with the newest code that was shown to give the same bytes."""
+        row = self.row
+        return row | {"code": current_code(row["code"], self.settings("system"))} if row else row
 
     def settings(self, part: str) -> Any:
         """Settings of the "system" or the "protocol", as ser.identity.settings returns them."""
@@ -60,7 +65,7 @@ def identity_lines(run: "Run") -> dict[str, str]:
         "model": run.model,
         "row": " ".join(f"{part} {value or 'none'}" for part, value in run.row.items()),
         "trainer": stored["parts"]["trainer"],
-        "scorer": fingerprint(dict(sources(f"ser.learners.{run.system.learner}", "ser.archive"))),
+        "scorer": fingerprint(dict(learner_sources(run.system))),
         "modules": ", ".join(f"{module} {of_module[:8]}" for module, of_module in run.code.items()),
         **{
             f"{part} settings": json.dumps(settings(config), separators=(",", ":"))

@@ -8,6 +8,7 @@ import numpy as np
 
 from ser import metrics
 from ser.config import PaperRow, Protocol, System
+from ser.folds import shares_speakers
 from ser.metrics import METRICS
 from ser.results import Results, Runs
 from ser.summary import confusion_of, interval, mean_of, n_runs, of_folds, rights
@@ -23,7 +24,6 @@ MARKS = {
     "‡": "not speaker-independent: speakers of the test set are also in the training set, so this does not measure "
     "unseen speakers.",
 }
-SHARED_SPEAKERS = re.compile(r"train and test share [1-9]\d* of \d+ speakers")  # as stage 1 words it
 
 
 def table(corpus: str, systems: Systems, protocols: Sequence[Protocol], found: Found) -> list[str]:
@@ -200,7 +200,7 @@ def is_row(system: System, corpus: str, protocols: Sequence[Protocol], found: Fo
 def marked(protocol: Protocol, found: Found) -> str:
     """Name of a protocol in a table's head, with the marks of what makes its numbers too good."""
     runs = [run for (_, name), results in found.items() if name == protocol.name for run in results.shown.values()]
-    known = any(SHARED_SPEAKERS.search(scores.about["overlap"]) for scores in runs)
+    known = any(shares_speakers(scores.about["overlap"]) for scores in runs)
     return protocol.name + "†" * (protocol.select == "test") + "‡" * known
 
 

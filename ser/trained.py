@@ -42,7 +42,7 @@ class Model:
         self.learned = learners.load(self.run, device)
 
     def predict(
-        self, recording: Recording | list[Recording], rate: int | None = None, **given: Any
+        self, recording: Recording | list[Recording] | tuple[Recording, ...], rate: int | None = None, **given: Any
     ) -> Prediction | list[Prediction]:
         """The class that the model predicts for a recording; a list for a list.
 
@@ -52,14 +52,14 @@ class Model:
         speaker assumes that all recordings of a list are of one speaker, and normalises them together. Raises UserError
         if a recording cannot be read, or an input of the system is missing.
         """
-        is_many = isinstance(recording, list)
-        recordings = recording if isinstance(recording, list) else [recording]
+        is_many = isinstance(recording, list | tuple)
+        recordings = list(recording) if isinstance(recording, list | tuple) else [recording]
         names = [str(number) for number in range(len(recordings))]
         if not names:
             return []
         values = {}
         for name, value in given.items():
-            of_each = list(value) if is_many else [value]
+            of_each = list(value) if is_many and isinstance(value, list | tuple | np.ndarray) else [value]
             if len(of_each) != len(names):
                 raise UserError(f"{name}: {len(of_each)} values for {len(names)} recordings; give one for each")
             values[name] = dict(zip(names, of_each, strict=True))
@@ -76,8 +76,12 @@ class Model:
         """The frames (T, D) float32 of a recording, computed by the system's feature. Arguments: as for `predict`."""
         if isinstance(recording, np.ndarray):
             place, samples = "samples", checked(recording)
-            if not rate:
-                raise UserError("samples: the sampling rate is missing; give rate=, in Hz")
+            if not isinstance(rate, int | np.integer) or rate < 1:
+                raise UserError(f"samples: rate={rate!r}; give their sampling rate, a whole number of Hz")
+        elif not isinstance(recording, str | Path):
+            raise UserError(f"{type(recording).__name__}: not a recording; give a path, or samples as a numpy array")
+        elif rate is not None:
+            raise UserError(f"{recording}: rate={rate!r}; leave it out, since a file states its own")
         else:
             place = str(recording)
             samples, rate = audio.read(recording)

@@ -386,7 +386,7 @@ def test_overwrite_replaces_the_runs_that_were_made_otherwise_alone(place, capsy
     given = start("--overwrite", protocols=["dev"])  # of seed 1 alone
     assert set(given) == places("tiny", ["dev"], [1, 2], [1])
     assert capsys.readouterr().out.splitlines()[:2] == [
-        "removed exp/tiny/selects_on_dev/{fold1_seed1,fold2_seed1}: made with different system (training.epochs 3, not 4)",
+        "removing exp/tiny/selects_on_dev/{fold1_seed1,fold2_seed1}: made with different system (training.epochs 3, not 4)",
         "network: 2 runs, 0 done, 2 to do",
     ]
     for folder in given:

@@ -191,7 +191,7 @@ def scores_section():
     return Path("RESULTS.md").read_text().split("\n## Scores\n")[1].split("\n## ")[0].strip().splitlines()
 
 
-REDO = "to replace them, move or remove their folders in exp/ and call `./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true`."
+REDO = "to replace them, call `./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true --overwrite true`."
 
 
 def test_a_system_file_that_was_edited_since(place):

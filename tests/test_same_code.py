@@ -1,6 +1,8 @@
 """Code that was shown to give the same bytes counts as one."""
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 
 from ser import identity, same_code, score, train
 from ser.cli import UserError
+from ser.config import read_system
 
 
 @pytest.fixture
@@ -25,8 +28,10 @@ def two(recipe, tmp_path, monkeypatch):
             content["parts"]["code"] = f"{'old' if number == 0 else 'new'}{content['system']['name']}"
             content["made"]["commit"] = f"c{number}"
             path.write_text(yaml.safe_dump(content))
+            result = root / f"results/{content['system']['name']}/selects_on_dev/fold1_seed1.txt"
+            run = identity.fingerprint(content["parts"])
+            result.write_text(re.sub("(?m)^# run: .*$", f"# run: {run}", result.read_text()))
     monkeypatch.setattr(identity, "SAME_CODE", tmp_path / "same_code.txt")
-    monkeypatch.setattr(same_code, "SAME_CODE", tmp_path / "same_code.txt")
     identity._newer.cache_clear()
     return before, Path()
 
@@ -38,32 +43,76 @@ def call(before, after):
 def test_code_that_gives_the_same_bytes_is_written_down(two, tmp_path, capsys):
     call(*two)
     assert "2 runs, all the same" in capsys.readouterr().out
-    lines = [line.split()[:5] for line in (tmp_path / "same_code.txt").read_text().splitlines()]
-    assert lines == [
-        ["oldsvm", "newsvm", "logmel+svm", "c0", "c1"],
-        ["oldtiny", "newtiny", "logmel+sherman", "c0", "c1"],
+    lines = [line.split() for line in (tmp_path / "same_code.txt").read_text().splitlines()]
+    settings = [line.pop(2) for line in lines]
+    assert len(set(settings)) == 2
+    assert [line[:5] for line in lines] == [
+        ["oldsvm", "newsvm", "svm", "c0", "c1"],
+        ["oldtiny", "newtiny", "tiny", "c0", "c1"],
     ]
-    assert identity.current_code("oldtiny") == "newtiny" == identity.current_code("newtiny")
-    assert identity.current_code("another") == "another"
+    tiny = read_system("conf/toy/tiny.yaml")
+    longer = replace(tiny, training=replace(tiny.training, epochs=200))
+    for system in (tiny, longer):
+        of_system = identity.settings(system)
+        assert identity.current_code("oldtiny", of_system) == "newtiny" == identity.current_code("newtiny", of_system)
+        assert identity.current_code("another", of_system) == "another"
+    never_run = identity.settings(replace(tiny, normalisation="none"))  # other lines of the same modules
+    assert identity.current_code("oldtiny", never_run) == "oldtiny"
     whole = (tmp_path / "same_code.txt").read_bytes()
     call(*two)
     assert (tmp_path / "same_code.txt").read_bytes() == whole
 
 
 def test_a_later_change_follows_the_earlier(two, tmp_path):
-    (tmp_path / "same_code.txt").write_text("a b x c0 c1 2026-01-01\nb c x c1 c2 2026-01-02\n")
-    assert [identity.current_code(code) for code in "abcd"] == ["c", "c", "c", "d"]
+    key, other = identity.compared_settings({}), identity.compared_settings({"normalisation": "none"})
+    pairs = [("a", "b", key), ("b", "c", key), ("e", "f", key), ("e", "g", key), ("c", "h", other)]
+    (tmp_path / "same_code.txt").write_text("".join(f"{' '.join(pair)} x c0 c1 2026-01-01\n" for pair in pairs))
+    assert "".join(identity.current_code(code, {}) for code in "abcdefg") == "cccdggg"
+    assert identity.current_code("c", {"normalisation": "none"}) == "h"
+
+
+@pytest.mark.parametrize("line", ["", "<<<<<<< HEAD", "a b c d e f"])
+def test_a_damaged_line_is_refused(two, tmp_path, line):
+    (tmp_path / "same_code.txt").write_text(f"a b k x c0 c1 2026-01-01\n{line}\n")
+    with pytest.raises(UserError, match=r"same_code.txt:2: not a line of ser.same_code; remove it, or restore"):
+        identity.current_code("a", {})
+
+
+def test_scores_of_another_run_are_not_taken_for_these(two):
+    """As in a clone whose published scores stage 5 does not replace: the run's own are in own/."""
+    for root in two:
+        result = root / "results/tiny/selects_on_dev/fold1_seed1.txt"
+        own = result.parent / "own" / result.name
+        own.parent.mkdir()
+        own.write_bytes(result.read_bytes())
+        result.write_text(re.sub("(?m)^# run: .*$", "# run: 0123456789abcdef", result.read_text()))
+    call(*two)
+    content = bytearray(own.read_bytes())
+    content[-2] ^= 1
+    own.write_bytes(content)
+    with pytest.raises(UserError, match="its posteriors differ between "):
+        call(*two)
+    own.unlink()
+    with pytest.raises(UserError, match="fold1_seed1: not scored; run stage 5"):
+        call(*two)
 
 
 @pytest.mark.parametrize(
-    "what", ["exp/tiny/selects_on_dev/fold1_seed1/best.safetensors", "results/svm/selects_on_dev/fold1_seed1.txt"]
+    ("what", "error"),
+    [
+        (
+            "exp/tiny/selects_on_dev/fold1_seed1/normalisation.safetensors",
+            "normalisation.safetensors: differs between ",
+        ),
+        ("results/svm/selects_on_dev/fold1_seed1.txt", "its posteriors differ between "),
+    ],
 )
-def test_another_byte_is_refused(two, tmp_path, what):
+def test_another_byte_is_refused(two, tmp_path, what, error):
     path = two[0] / what
     content = bytearray(path.read_bytes())
     content[-2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"^{what}: not the same in "):
+    with pytest.raises(UserError, match=error):
         call(*two)
     assert not (tmp_path / "same_code.txt").exists()
 
@@ -73,7 +122,7 @@ def test_archives_count_too(two):
     content = bytearray(ark.read_bytes())
     content[-1] ^= 1
     ark.write_bytes(content)
-    with pytest.raises(UserError, match="feats.ark: not the same in "):
+    with pytest.raises(UserError, match="feats.ark: differs between "):
         call(*two)
 
 

@@ -90,6 +90,21 @@ def test_words_and_x_vectors(spoken, tmp_path):
         lambda: model.predict(["a.wav", "b.wav"], words=["yes"], xvectors=[1, 2]),
         "words: 1 values for 2 recordings; give one for each",
     )
+    refused(
+        lambda: model.predict("a.wav", words=3, xvectors=vectors["a"]),
+        "words: 3 is not a text; give what is said as one string per recording",
+    )
+    refused(
+        lambda: model.predict("a.wav", words="no", xvectors="no"),
+        "xvectors: not numbers; give one vector per recording",
+    )
+    refused(
+        lambda: model.predict("a.wav", words="no", xvectors=[1, np.nan, 2]),
+        "xvectors: not vectors of finite numbers; give one vector per recording",
+    )
+    assert model.predict(("b.wav",), words=["yes"], xvectors=[list(map(float, vectors["b"]))])[
+        0
+    ].probabilities == pytest.approx(one.probabilities)
     refused(lambda: model.predict("a.wav", smell="of roses"), "smell: unknown input; one of speakers, words, xvectors")
 
 
@@ -101,7 +116,13 @@ def refused(ask, line):
 
 def test_bad_samples_are_one_line(recipe, sound):
     model = model_of(recipe, "svm")
-    refused(lambda: model.predict(sound["a"]), "samples: the sampling rate is missing; give rate=, in Hz")
+    for rate in (None, -8000, 0, "8000", 8000.5):
+        refused(
+            lambda rate=rate: model.predict(sound["a"], rate),
+            f"samples: rate={rate!r}; give their sampling rate, a whole number of Hz",
+        )
+    refused(lambda: model.predict("a.wav", rate=8000), "a.wav: rate=8000; leave it out, since a file states its own")
+    refused(lambda: model.predict([0.1, 0.2]), "float: not a recording; give a path, or samples as a numpy array")
     refused(lambda: model.predict(sound["a"][None], RATE), "samples: shape (1, 2500); give one channel, (N,)")
     refused(
         lambda: model.predict(sound["a"].astype(np.uint8), RATE),

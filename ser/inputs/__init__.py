@@ -9,6 +9,7 @@ here. It must define
 
 and, if it needs them,
 
+- FILES, which it writes into a run's folder: what it found in the training part, and the model depends on;
 - PARTIAL, tables of the data directory in which utterances may be missing;
 - `start(network, fold, extra, run)`: prepare a new network before training;
 - for ser.predict and ser.load: NOUN and OPTIONS, used in messages; `add_options(parser)`;

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ser.datadir import read_table
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -37,7 +35,9 @@ def checksums(run: "Run") -> dict[str, str | None]:
 
 def read(run: "Run", fold: "Fold") -> Speakers:
     """Number the speakers of the training part in order of their names."""
-    utt2spk = read_table(run.data / "utt2spk", fold.sources.values())
+    from ser.identity import table_of
+
+    utt2spk = table_of(run.data / "utt2spk")
     names = sorted({utt2spk[fold.sources[utt]] for utt in fold.train})
     numbers = {name: number for number, name in enumerate(names)}
     return Speakers({utt: numbers.get(utt2spk[source], -1) for utt, source in fold.sources.items()})

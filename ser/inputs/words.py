@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOUN, OPTIONS = "transcripts", "--text or --texts"
 WEIGHTS = "word_weights"
+FILES = ("vocabulary",)
 UNKNOWN = "<unk>"
 
 
@@ -167,6 +168,9 @@ def from_options(args: argparse.Namespace, names: Collection[str]) -> dict[str, 
 
 def given(run: "Run", values: Mapping[str, str], sizes: Mapping[str, int]) -> Words:
     """Transcripts of recordings, in the vocabulary of the run's network."""
+    wrong = [text for text in values.values() if not isinstance(text, str)]
+    if wrong:
+        raise UserError(f"words: {wrong[0]!r} is not a text; give what is said as one string per recording")
     return Words(values, read_vocabulary(run))
 
 

@@ -102,14 +102,22 @@ def from_options(args: argparse.Namespace, names: Collection[str]) -> "dict[str,
 
 def given(run: "Run", values: "Mapping[str, np.ndarray]", sizes: Mapping[str, int]) -> XVectors:
     """X-vectors of recordings. Raises UserError if their size is not that of the network's training data."""
-    extra = XVectors(values)
-    size, wanted = extra.sizes["xvector_size"], sizes["xvector_size"]
+    import numpy as np
+
+    try:
+        vectors = {name: np.asarray(vector, np.float32) for name, vector in values.items()}
+    except (TypeError, ValueError):
+        raise UserError("xvectors: not numbers; give one vector per recording") from None
+    if any(vector.ndim != 1 or not np.isfinite(vector).all() for vector in vectors.values()):
+        raise UserError("xvectors: not vectors of finite numbers; give one vector per recording")
+    wanted = sizes["xvector_size"]
+    size = next((len(vector) for vector in vectors.values() if len(vector) != wanted), wanted)
     if size != wanted:
         raise UserError(
             f"{run.folder}: its network was trained on x-vectors of {wanted} values, but these have {size}; use the "
             "same extractor"
         )
-    return extra
+    return XVectors(vectors)
 
 
 def archives(scp: Path) -> list[Path]:
