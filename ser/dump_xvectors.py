@@ -6,9 +6,9 @@ own extractor can be used instead of this command.
 
 tools/install.sh does not install SpeechBrain: pip install 'speechbrain>=1.1'. The default network, from its hub, is a
 TDNN trained to recognise the speakers of VoxCeleb; it gives 512 values and is downloaded once. --model may name another
-network or a folder with the same files: hyperparams.yaml and the files that it names. Such a folder can contain
-code: SpeechBrain runs whatever its hyperparams.yaml names. Use only networks, from the hub or elsewhere, whose authors
-you trust. Recordings are resampled to 16 kHz.
+network or a folder with the same files: hyperparams.yaml and the files that it names. Such a folder is a program:
+SpeechBrain runs whatever its hyperparams.yaml names. Use only networks, from the hub or elsewhere, whose authors you
+trust. Recordings are resampled to 16 kHz.
 """
 
 import argparse

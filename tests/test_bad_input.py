@@ -318,7 +318,7 @@ CASES = [
         "wrong names alone",
         PREPARE,
         lambda recipe: [path.rename(path.with_stem(f"x{path.stem}")) for path in Path("corpus").rglob("*.wav")],
-        ("corpus: no recording of speech", "such as"),
+        ("corpus: contains no speech recording", "such as"),
     ),
     Case("no corpus", PREPARE, lambda recipe: shutil.rmtree("corpus"), ("corpus: no such folder", "; give the folder")),
     Case("a duplicate id", VALIDATE, edits(TABLES / "text", f"{UTT} ", f"{UTT} x\n{UTT} "), ("text:2", UTT, "duplicate", "; remove one of the lines")),

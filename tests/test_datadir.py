@@ -46,7 +46,7 @@ def test_an_empty_table_and_a_missing_last_newline_are_read(tmp_path):
     [
         (b"a 1\n\nb 2\n", "text:2: blank line"),
         (b"a 1\nb 2\n \n", "text:3: blank line"),
-        (b"a 1\nb 2\na 3\n", "text:3: a stands twice"),
+        (b"a 1\nb 2\na 3\n", "text:3: a occurs twice"),
         (b"a 1\nb \xff\n", "text:2: not UTF-8"),
         (b"\xef\xbb\xbfa 1\n", "text:1: a byte order mark; save the table as UTF-8 without it"),
         (b"a 1\nb 2\r\n", r"text:2: a carriage return \(DOS line ending\); remove it"),

@@ -138,7 +138,7 @@ def test_a_word_that_is_not_utf8(tmp_path):
 
 
 def test_files_that_are_missing_or_damaged(tmp_path):
-    with pytest.raises(UserError, match="no.txt: no such file; give one of word vectors"):
+    with pytest.raises(UserError, match="no.txt: no such file; give a file of word vectors"):
         select_vectors(tmp_path / "no.txt", {"a"})
     noise = np.random.default_rng(0).bytes(5000)
     (tmp_path / "short.gz").write_bytes(gzip.compress(b"a 1 2\n" + noise)[:3000])
@@ -153,7 +153,7 @@ def test_a_zip_of_several_files_has_to_be_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "glove.zip", "w") as archive:
         archive.writestr("50d.txt", GLOVE)
         archive.writestr("300d.txt", GLOVE)
-    with pytest.raises(UserError, match="glove.zip: holds 2 files; unpack it and give one of them"):
+    with pytest.raises(UserError, match="glove.zip: contains 2 files; unpack it and give one of them"):
         select_vectors(tmp_path / "glove.zip", {"a"})
 
 
@@ -222,7 +222,7 @@ def test_vectors_of_another_make_are_left_alone(glove, data, capsys):
         with pytest.raises(UserError, match=f"{own}: is the input, or was not written by this command; use another"):
             dump(source, data, capsys)
     (data / "out/unknown").touch()
-    with pytest.raises(UserError, match=f"{own}: not written"):
+    with pytest.raises(UserError, match=f"{own}: is the input, or was not written"):
         dump(own, data, capsys)
     assert own.read_text() == "do 1 2\n"
     dump(glove, data, capsys)

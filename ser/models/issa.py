@@ -76,8 +76,8 @@ class Network(nn.Module):
 
 
 class ScoreNorm(nn.BatchNorm1d):
-    """Batch normalisation of scores (B, classes), whose running variance is of the batch's biased one, as in Keras.
-    PyTorch's is B / (B - 1) times that: a large difference for 16 utterances, undefined for one."""
+    """Batch normalisation of scores (B, classes), with the biased variance of the batch in the running variance, as in
+    Keras. PyTorch's is B / (B - 1) times that: a large difference for 16 utterances, undefined for one."""
 
     def forward(self, scores: Tensor) -> Tensor:
         if not self.training:

@@ -40,7 +40,7 @@ from ser.datadir import read_table  # noqa: E402
 from ser.dsp import frames  # noqa: E402
 from ser.features import lld  # noqa: E402
 
-MISSING = "{0} is missing; `pip install {0}` into an environment beside the recipes' own"
+MISSING = "{0} is missing; `pip install {0}` in a separate environment"
 
 RATE = 16000
 CONFIG = lld.Config(sample_rate=RATE, win_length=400, hop_length=160, n_fft=512)

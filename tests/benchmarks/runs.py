@@ -37,7 +37,7 @@ with tempfile.TemporaryDirectory() as place:
         wall = time.monotonic() - began
         logs = [(folder / "epochs.jsonl").read_text().splitlines() for folder in folders]
         epochs = sum(json.loads(line)["seconds"] for log in logs for line in log)
-        beside = (wall - epochs) / len(folders)
+        overhead = (wall - epochs) / len(folders)
         print(
-            f"{way}: {wall:.1f} s, of these {epochs:.1f} s in epochs: {beside:.2f} s a run beside them, {beside / 0.6:.1f} % of a minute"
+            f"{way}: {wall:.1f} s, of these {epochs:.1f} s in epochs: {overhead:.2f} s of overhead per run, {overhead / 0.6:.1f} % of a minute"
         )

@@ -265,11 +265,11 @@ def shares(step: Callable, arguments: list, device: torch.device) -> str:
         step(*arguments)
     key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     times = {event.key: getattr(event, key) for event in profiler.key_averages()}
-    total, told, left = sum(times.values()), [], dict(times)
+    total, texts, left = sum(times.values()), [], dict(times)
     for part, words in PARTS.items():
         own = [event for event in left if any(word in event.lower() for word in words)]
-        told.append(f"{part} {100 * sum(left.pop(event) for event in own) / total:.0f} %")
-    return ", ".join([*told, f"the rest {100 * sum(left.values()) / total:.0f} %"])
+        texts.append(f"{part} {100 * sum(left.pop(event) for event in own) / total:.0f} %")
+    return ", ".join([*texts, f"the rest {100 * sum(left.values()) / total:.0f} %"])
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def test_folders_that_are_no_corpus(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}: contains no .txt file"):
         atthack.utterances(tmp_path)
     (tmp_path / "readme.txt").touch()
-    with pytest.raises(UserError, match=f"{tmp_path}: no recording with its transcript in it, such as"):
+    with pytest.raises(UserError, match=f"{tmp_path}: contains no recording with a transcript, such as"):
         atthack.utterances(tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_songs_video_and_foreign_names_are_left_out(tmp_path):
 
 def test_a_folder_without_speech_is_refused(tmp_path):
     touch(tmp_path, "03-02-05-01-01-01-01.wav")
-    with pytest.raises(UserError, match=f"{tmp_path}: no recording of speech"):
+    with pytest.raises(UserError, match=f"{tmp_path}: contains no speech recording"):
         ravdess.utterances(tmp_path)
 
 

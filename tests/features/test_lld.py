@@ -319,8 +319,8 @@ def test_the_samples_are_left_as_they_are():
     [
         ({"win_length": 513}, "win_length 513 must be at most n_fft, 512"),
         ({"n_mfcc": 26}, "n_mfcc 26 must be below n_mels, 26"),
-        ({"f0_min": 600.0}, "f0_min 600 < f0_max 600 <="),
-        ({"f0_max": 4001.0}, "a quarter of the sample_rate"),
+        ({"f0_min": 600.0}, "f0_min 600, f0_max 600: must be f0_min < f0_max"),
+        ({"f0_max": 4001.0}, "f0_max <= sample_rate / 4"),
         ({"voicing_threshold": 1.0}, "voicing_threshold"),
         ({"deltas": 2}, "deltas"),
     ],

@@ -78,7 +78,7 @@ def test_the_samples_are_left_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("others", "fault"), [({"win_length": 513}, "win_length 513 should be"), ({"window": "kaiser"}, "window")]
+    ("others", "fault"), [({"win_length": 513}, "win_length 513 must be"), ({"window": "kaiser"}, "window")]
 )
 def test_settings_that_cannot_be(others, fault):
     with pytest.raises(ValueError, match=fault):

@@ -72,13 +72,13 @@ def fuzz(name: str, seed: int, numbers: range, keep: Path | None) -> Iterator[tu
     with tempfile.TemporaryDirectory(prefix="fuzz.") as place:
         folder = Path(place, name)
         folder.mkdir()
-        first, *files = next(told(lambda: make(TARGETS[name], folder), TO_MAKE))
+        first, *files = next(isolated(lambda: make(TARGETS[name], folder), TO_MAKE))
         if first == "lost":
-            sys.exit(f"{name}: whole files cannot be made or read: {files[0]}")
+            sys.exit(f"{name}: the undamaged files cannot be made or read: {files[0]}")
         whole = {path: (folder / path).read_bytes() for path, _ in files}
         left = list(numbers)
         while left:  # start another process if one hangs or dies
-            for line in told(lambda: read_all(name, folder, files, seed, left, keep), SECONDS):
+            for line in isolated(lambda: read_all(name, folder, files, seed, left, keep), SECONDS):
                 if line[0] == "lost":
                     line = [left[0], drawn(name, files, seed, left[0])[1], "fault", line[1]]
                 yield tuple(line)
@@ -144,7 +144,7 @@ def outcome_of(target: Target, path: Path, names: set[str]) -> tuple[str, str]:
     return "accepted", ""
 
 
-def told(work: Callable[[], Iterator[list]], seconds: float) -> Iterator[list]:
+def isolated(work: Callable[[], Iterator[list]], seconds: float) -> Iterator[list]:
     """Run `work`, which yields lists, in a separate process, and yield them; if it dies, or takes longer than `seconds`
     for one, the last is ["lost", reason]."""
     reader, writer = os.pipe()

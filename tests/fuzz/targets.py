@@ -146,12 +146,12 @@ def make_data(folder: Path) -> dict[str, str]:
 
 
 def read_data(path: Path) -> None:
-    told = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(printed):
             validate_data.main(["data"])
     except UserError:
-        for line in told.getvalue().removesuffix("\n").split("\n"):
+        for line in printed.getvalue().removesuffix("\n").split("\n"):
             assert line.startswith("data/") and "; " in line, f"of no file, or no remedy: {line!r}"
         raise
     assert datadir.read_table("data/utt2spk").keys() == set(UTTS)
@@ -207,7 +207,7 @@ def make_scores(folder: Path) -> dict[str, str]:
     """Scores with an identity, and those of a second, undamaged run."""
     Recipe(folder)
     rng = np.random.default_rng(0)
-    told = {
+    parts = {
         "system": config.read_system("conf/toy/svm.yaml"),
         "protocol": config.read_protocol("conf/protocols/selects_on_dev.yaml"),
     }
@@ -216,7 +216,7 @@ def make_scores(folder: Path) -> dict[str, str]:
         "trainer": "2c", "scorer": "3d", "modules": "ser.x 4e, ser.y 5f", "utterances": 20, "overlap": "x: y", "date": "2020-01-01 00:00",
         "train_seconds": 3, "commit": "abc", "machine": "m",
     }  # fmt: skip
-    about |= {f"{part} settings": json.dumps(identity.settings(of_part)) for part, of_part in told.items()}
+    about |= {f"{part} settings": json.dumps(identity.settings(of_part)) for part, of_part in parts.items()}
     for fold, row in ((1, about["row"]), (2, "code z folds b recordings c speakers d")):
         posteriors = rng.dirichlet([1, 1], 20)
         utts = [f"u-{number:02}" for number in range(20)]
