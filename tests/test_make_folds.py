@@ -457,7 +457,7 @@ def test_groups_of_a_table_that_is_not_there(data):
         "protocol.yaml: folds.by: there is no data/utt2session; use one of emo, md5, sent, spk"
     )
     assert fails(data, "{kind: groups, by: sent, number: 3, dev: speaker}") == (
-        "protocol.yaml: folds.dev: there is no data/utt2speaker; one of emo, md5, sent, spk"
+        "protocol.yaml: folds.dev: there is no data/utt2speaker; use one of emo, md5, sent, spk"
     )
 
 
