@@ -454,10 +454,10 @@ def test_too_many_and_too_few_folds(data):
 
 def test_groups_of_a_table_that_is_not_there(data):
     assert fails(data, "{kind: groups, by: session, number: 3}") == (
-        "protocol.yaml: folds.by: there is no data/utt2session; one of emo, md5, sent, spk"
+        "protocol.yaml: folds.by: there is no data/utt2session; use one of emo, md5, sent, spk"
     )
     assert fails(data, "{kind: groups, by: sent, number: 3, dev: speaker}") == (
-        "protocol.yaml: folds.dev: there is no data/utt2speaker; one of emo, md5, sent, spk"
+        "protocol.yaml: folds.dev: there is no data/utt2speaker; use one of emo, md5, sent, spk"
     )
 
 
@@ -512,7 +512,7 @@ def test_where_and_labels_that_are_dealt_out(data):
     [
         ("{sent: ['1', '4']}", "where.sent: no utterance has 4; the corpus has 1, 2, 3"),
         ("{emo: [sadd]}", "where.emo: no utterance has sadd; did you mean sad?"),
-        ("{cond: [improvised]}", "where: there is no data/utt2cond; one of emo, md5, sent, spk"),
+        ("{cond: [improvised]}", "where: there is no data/utt2cond; use one of emo, md5, sent, spk"),
         (
             "{md5: [x]}",
             f"where.md5: no utterance has x; the corpus has {', '.join(sorted(f's{n}{s}{e}' for n in range(1, 8) for s in '123' for e in ('angry', 'calm', 'happy'))[:20])}, ...",
