@@ -387,7 +387,7 @@ class TestRefused:
         run = lay_out(toy)
         text = Path("data/all/wav.scp").read_text()
         Path("data/all/wav.scp").write_text(text.replace("d-02.wav", "touch bad |"))
-        self.refuse(run, "data/all/wav.scp: d-02 is a shell command, 'touch bad |'; put a file in its place")
+        self.refuse(run, "data/all/wav.scp: d-02 is a shell command, 'touch bad |'; replace it by a file")
         assert not Path("bad").exists()
 
 
