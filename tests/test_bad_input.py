@@ -368,7 +368,7 @@ CASES = [
     Case("no word vectors", VECTORS, lambda recipe: None, ("glove.txt: no such file", "; give one")),
     Case("word vectors of two sizes", VECTORS, vectors("kids 1 2 3\ndoor 1 2\n"), ("glove.txt:2", "2 values instead of 3", "; give a file")),
     Case("a word vector that is none", VECTORS, vectors("kids 1 2 3\ndoor 1 2 x\n"), ("glove.txt:2", "'x' is not a number", "; give a file")),
-    Case("word vectors of another language", VECTORS, vectors("porte 1 2 3\n"), ("glove.txt", "none of the", "; give vectors of")),
+    Case("word vectors of another language", VECTORS, vectors("porte 1 2 3\n"), ("glove.txt", "none of the", "; use vectors for")),
     Case("no weights of a recogniser", HEAR, lambda recipe: None, ("weights.pt: no such file", "; download https:")),
     Case("a recogniser that there is not", HEAR.replace("cpu", "cpu --model WAV2VEC_ASR"), lambda recipe: None, ("--model WAV2VEC_ASR", "; did you mean")),
     Case("a command in wav.scp", HEAR, piped, ("data/small/wav.scp:1", UTT, PIPE, "--allow-pipes")),

@@ -172,7 +172,7 @@ def test_one_failing_recording_and_going_on(place, capfd):
     Path("a-0.wav").write_bytes(good[:100])
     with pytest.raises(UserError) as error:
         dump(2)
-    assert str(error.value).startswith(f"{folder_of()}: a job failed; fix what its log names")
+    assert str(error.value).startswith(f"{folder_of()}: a job failed; see its log, fix the cause")
     shown = capfd.readouterr().err
     assert "log/dump.1.log" in shown
     assert f"error: {place}/a-0.wav: cut short" in shown

@@ -325,7 +325,8 @@ def test_commands_in_wav_scp_need_leave(data, weights):
     before = (data / "wav.scp").read_text()
     (data / "wav.scp").write_text(before.replace(f"a-1 {data.parent}/a-1.wav", f"a-1 cat {data.parent}/a-1.wav |"))
     with pytest.raises(
-        UserError, match=r"wav.scp:1: a-1 is a shell command, .*; put a file .* with ser.transcribe --allow-pipes"
+        UserError,
+        match=r"wav.scp:1: a-1 is a shell command, .*; replace it by a file.* with ser.transcribe --allow-pipes",
     ):
         call(data, "--weights", weights)
     call(data, "--weights", weights, "--allow-pipes")

@@ -287,7 +287,7 @@ def test_two_transcripts_of_one_utterance(corpus):
     found = iemocap.utterances(corpus.root)
     assert len(found.utterances) == corpus.number
     corpus.edit("Session1/dialog/transcriptions/copy.txt", "Line 2,", "Line two,")
-    with pytest.raises(UserError, match="/copy.txt:2: Ses01F_impro01_F001 .*; remove the one") as error:
+    with pytest.raises(UserError, match="/copy.txt:2: Ses01F_impro01_F001 .*; remove the wrong one") as error:
         iemocap.utterances(corpus.root)
     assert f"{folder}/Ses01F_impro01.txt:2" in str(error.value)
 

@@ -71,7 +71,7 @@ def test_values_as_steps():
 
 def test_values_need_one_frame():
     network, _ = shaken(replace(SMALL, steps="values"), 9)
-    with pytest.raises(UserError, match="model.steps: values needs a feature of one frame an utterance"):
+    with pytest.raises(UserError, match="model.steps: values needs a feature with one frame per utterance"):
         network(torch.zeros(4, 2, 9, dtype=torch.float64), torch.ones(4, dtype=torch.int64))
 
 

@@ -356,7 +356,7 @@ def test_settings_that_cannot_be(change, fault):
         (
             48,
             [5, 3, 2],
-            "model.pools: 5 does not divide the 24 positions of block 1; change it, or first_stride, or .* segments of 48 samples",
+            "model.pools: 5 does not divide the 24 positions of block 1; change it, first_stride, or .* segment_length of 48",
         ),
         (48, [2, 3, 8], "model.pools: 8 does not divide the 4 positions of block 3"),
         (45, [2, 3, 2], "model.pools: 2 does not divide the 23 positions of block 1"),
