@@ -205,7 +205,8 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
             try:
                 yield utt, extract(samples, rate, config, noise, utt)
             except UserError as error:  # the feature cannot be computed from these samples
-                raise UserError(f"{place}: {utt}: {error}; leave out the recording") from None
+                remedy = "" if "; " in str(error) else "; leave out the recording"
+                raise UserError(f"{place}: {utt}: {error}{remedy}") from None
 
     frames = write_archive(parts / f"feats.{job}.ark", matrices())
     write_table(parts / f"frames.{job}", {utt: str(n) for utt, n in frames.items()})

@@ -34,7 +34,11 @@ def extract(
         from ser.noise import add
 
         samples = add(samples, noise, utt)
-    matrix = load_kind("feature", kind_of(feature), "").extract(samples, feature)
+    module = load_kind("feature", kind_of(feature), "")
+    matrix = module.extract(samples, feature)
+    if np.ndim(matrix) != 2 or matrix.dtype != np.float32:
+        what = f"{matrix.dtype} of shape {matrix.shape}" if isinstance(matrix, np.ndarray) else type(matrix).__name__
+        raise UserError(f"{module.__file__}: extract returned {what}, and should return (T, D) float32; fix the module")
     if not len(matrix) or not np.isfinite(matrix).all():
         raise UserError(f"gives {'non-finite values' if len(matrix) else 'no frames'}")
     return matrix

@@ -129,7 +129,9 @@ def in_words(number: int, overlaps: Iterable[str]) -> str:
     if not found:
         return words
     shared, tested = (span(int(match[group]) for match in found) for group in (1, 2))
-    return f"{words}{', each' * (number > 1)} with {tested} test speakers, of whom {shared} are in the training part"
+    noun = "speaker" if tested == "1" else "speakers"
+    known = "none" if shared == "0" else shared
+    return f"{words}; {tested} test {noun}{' each' * (number > 1)}, {known} of them in the training part"
 
 
 def shares_speakers(overlap: str) -> bool:

@@ -43,7 +43,7 @@ class Metric(NamedTuple):
 
 METRICS = {"wa": Metric("WA", wa), "ua": Metric("UA", ua), "f1": Metric("macro-F1", macro_f1)}
 
-COLLAPSE = "{0} takes over: more than half of the utterances of other classes are predicted as {0}"
+COLLAPSE = "more than half of the utterances of other classes are predicted as {0}"
 
 
 def collapse(confusion: np.ndarray) -> int | None:

@@ -84,6 +84,11 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
         if network.training and getattr(network, "learns_from_targets", False):  # never where it is tested
             more["targets"] = batch.targets.to(place)
         scores, penalty = network(batch.frames.to(place), lengths, **more)
+    if scores.ndim not in (2, 3) or len(scores) != len(batch.utts):
+        raise UserError(
+            f"{type(network).__module__}: forward returned scores of shape {tuple(scores.shape)} for "
+            f"{len(batch.utts)} utterances; it should return (B, classes), or (B, T, classes)"
+        )
     logs = scores.float().log_softmax(-1)
     return (masked_mean(logs, lengths) if logs.ndim == 3 else logs), penalty
 

@@ -41,6 +41,9 @@ class Model:
         self.classes = list(self.run.protocol.classes)
         self.learned = learners.load(self.run, device)
 
+    def __repr__(self) -> str:
+        return f"<Model of {self.run.folder}: {self.run.system.name}, classes {', '.join(self.classes)}>"
+
     def predict(
         self, recording: Recording | list[Recording] | tuple[Recording, ...], rate: int | None = None, **given: Any
     ) -> Prediction | list[Prediction]:
@@ -88,7 +91,8 @@ class Model:
         try:
             matrix = extract(samples, rate, self.run.system.feature)
         except UserError as error:
-            raise UserError(f"{place}: {error}; leave it out") from None
+            remedy = "" if "; " in str(error) else "; leave it out"
+            raise UserError(f"{place}: {error}{remedy}") from None
         matrix = matrix if self.run.columns is None else matrix[:, self.run.columns]
         if matrix.shape[1] != self.learned.sizes["n_features"]:
             wanted = self.learned.sizes["n_features"]
@@ -157,9 +161,13 @@ def checked(samples: np.ndarray) -> np.ndarray:
 
 
 def refuse_other_folder(folder: Path) -> None:
-    """Raise UserError if a folder is not a run but contains runs."""
+    """Raise UserError if a folder is not that of a run."""
+    what = "give the folder of a run, exp/<system>/<protocol>/<run>"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {what}")
     if not (folder / "run.yaml").exists():
         deeper = sorted(run for depth in ("*", "*/*") for run in folder.glob(f"{depth}/run.yaml"))
-        done = [run for run in deeper if run.with_name("done").exists()]
+        finished = [run for run in deeper if run.with_name("done").exists()]
         if deeper:
-            raise UserError(f"{folder}: contains runs; give the folder of one: {(done or deeper)[0].parent}")
+            raise UserError(f"{folder}: contains runs; give the folder of one: {(finished or deeper)[0].parent}")
+        raise UserError(f"{folder}: no run in it; {what}")

@@ -56,10 +56,9 @@ def test_macro_f1_of_classes_that_are_absent_is_scikit_learns(true, predicted):
 
 def test_metrics_are_named_by_their_titles():
     perfect = np.diag([3, 1])
-    assert {name: metric.title for name, metric in metrics.METRICS.items()} == {
-        "wa": "WA", "ua": "UA", "f1": "macro-F1",
-    }  # fmt: skip
-    assert [metric.of(perfect) for metric in metrics.METRICS.values()] == [100, 100, 100]
+    titles = {name: metric.title for name, metric in metrics.METRICS.items()}
+    assert titles.items() >= {"wa": "WA", "ua": "UA", "f1": "macro-F1"}.items()
+    assert {metric.of(perfect) for metric in metrics.METRICS.values()} == {100}
 
 
 def test_a_class_without_utterances_has_no_recall():

@@ -95,7 +95,7 @@ def test_a_class_that_takes_over_is_told_of(recipe, monkeypatch, capsys):
     assert [line["dev_share_high"] for line in log_of(folder)] == [100, 100]
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert told == [
-        f"warning: epoch {epoch}: high takes over: more than half of the utterances of other classes are predicted as high"
+        f"warning: epoch {epoch}: more than half of the utterances of other classes are predicted as high"
         for epoch in (1, 2)
     ]
 

@@ -44,6 +44,7 @@ def fit(run: Run, resources: Resources) -> None:
     )
     if chosen:
         print(f"{run.system.name}: chosen within the training part: {chosen}")
+    refuse_untrusted(estimator, config_of(run))
     with whole(run.folder / "model.skops", "wb") as stream:
         skops.io.dump(estimator, stream)
     with whole(run.folder / "chosen.json") as stream:
@@ -195,6 +196,18 @@ def types_of(estimator: Any) -> list[type]:
     """The type of an estimator, and of the steps of a pipeline."""
     steps = [step for _, step in estimator.steps] if type(estimator) is Pipeline else []
     return [type(estimator), *map(type, steps)]
+
+
+def refuse_untrusted(estimator: BaseEstimator, config: ClassicalConfig) -> None:
+    """Raise UserError if an estimator has types that `load` would refuse to read."""
+    module = load_kind("model", kind_of(config), "")
+    unknown = skops.io.get_untrusted_types(data=skops.io.dumps(estimator))
+    missing = sorted({*unknown} - {*getattr(module, "TRUSTED", ())})
+    if missing:
+        raise UserError(
+            f"{module.__file__}: TRUSTED lacks {', '.join(missing)}, which the estimator has; add them, "
+            f"TRUSTED = {[*getattr(module, 'TRUSTED', ()), *missing]}"
+        )
 
 
 def read_chosen(path: Path) -> dict[str, float]:
