@@ -16,12 +16,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, SkipValidation, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ser.cli import UserError
 from ser.metrics import METRICS
-from ser.settings import Noise, Positive, PositiveFloat, strict
+from ser.settings import FeatureConfig, ModelConfig, Noise, Positive, PositiveFloat, strict
 
 if TYPE_CHECKING:  # type checkers do not support computed literals
     Monitor = str
@@ -66,15 +66,15 @@ class Training:
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
 
 
-@dataclass(config=strict, frozen=True, kw_only=True)
+@dataclass(config={**strict, "arbitrary_types_allowed": True}, frozen=True, kw_only=True)
 class System:
     """One row of a table; `feature` and `model` are the Config of the module named by their `kind`."""
 
     name: str
     description: str  # one line, for the table; no result depends on it
     paper: list[PaperRow]  # numbers that the system is meant to reproduce
-    feature: Any  # how a recording becomes frames; `kind` names a module of ser/features
-    model: Any  # what predicts the class; `kind` names a module of ser/models
+    feature: SkipValidation[FeatureConfig]  # how a recording becomes frames; `kind` names a module of ser/features
+    model: SkipValidation[ModelConfig]  # what predicts the class; `kind` names a module of ser/models
     # mean and standard deviation of each dimension, from the training part: over all frames (global), over the frames
     # of the class neutral (neutral), or per frame position too (cell); speaker: over all utterances of each speaker in
     # the fold, test utterances included
@@ -422,7 +422,7 @@ def in_kind(config: Any) -> bool:
     return type(config).__module__.startswith(("ser.features.", "ser.models."))
 
 
-def feature_name(config: Any, noise: str | None = None) -> str:
+def feature_name(config: FeatureConfig, noise: str | None = None) -> str:
     """Name of a feature's folder in dump/: its kind, a fingerprint of its settings, and the noise that was
     added to the recordings. The parts of a feature that a system uses do not matter: the folder has all. Nor do
     settings with their default values, so that adding a setting does not change existing names."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ser import audio, cli
 from ser.cli import UserError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ser.batches import Batch
     from ser.folds import Fold
     from ser.runs import Run
+    from ser.settings import FramedConfig
 
 Weights = Sequence["np.ndarray"]
 QUIET = -40  # dB: frames this far below the loudest of their utterance are silence
@@ -212,7 +213,7 @@ def draw_attention(run: "Run", classes: Sequence[str], seen: Seen, rows: Sequenc
     from ser import figures
     from ser.datadir import read_table
 
-    config = run.system.feature
+    config = cast("FramedConfig", run.system.feature)
     recordings = read_table(run.data / "wav.scp", seen.utts)
     drawn, quiet = {}, []
     for row, (utt, frames) in enumerate(zip(seen.utts, seen.frames, strict=True)):

@@ -22,6 +22,8 @@ from ser.jobs import job_name
 if TYPE_CHECKING:
     import numpy as np
 
+    from ser.settings import FeatureConfig
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -70,7 +72,9 @@ def main(argv: list[str] | None = None) -> None:
             dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.allow_pipes)
 
 
-def dump(data: Path, folder: Path, feature: Any, noise: str | None, nj: int, cmd: str, allow_pipes: bool) -> None:
+def dump(
+    data: Path, folder: Path, feature: "FeatureConfig", noise: str | None, nj: int, cmd: str, allow_pipes: bool
+) -> None:
     """Compute one feature, of the recordings with or without noise, through the job runner."""
     import yaml
 

@@ -1,9 +1,10 @@
 """The samples of a recording -> the frames of a feature: the steps that all features share."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ser.cli import UserError
 from ser.config import kind_of, load_kind
+from ser.settings import FeatureConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,9 @@ def resample(samples: "np.ndarray", rate: int, to: int) -> "np.ndarray":
     return soxr.resample(samples, rate, to, quality="HQ")
 
 
-def extract(samples: "np.ndarray", rate: int, feature: Any, noise: str | None = None, utt: str = "") -> "np.ndarray":
+def extract(
+    samples: "np.ndarray", rate: int, feature: FeatureConfig, noise: str | None = None, utt: str = ""
+) -> "np.ndarray":
     """Samples (N,) at `rate` Hz -> frames (T, D) float32. feature: the Config of its module.
 
     noise: added at the feature's sampling rate, always the same for the same `utt`. Raises UserError if no finite

@@ -36,6 +36,7 @@ from ser.config import (
 from ser.files import alone, whole
 from ser.folds import fold_numbers
 from ser.identity import column_of, differences, fingerprint, md5_of, settings, sources, split_of
+from ser.settings import FeatureConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -380,6 +381,6 @@ def learner_sources(system: System) -> Mapping[str, str]:
     return sources(f"ser.learners.{system.learner}", "ser.archive", *extras)
 
 
-def feature_sources(feature: Any) -> Mapping[str, str]:
+def feature_sources(feature: FeatureConfig) -> Mapping[str, str]:
     """Source code that computes a feature: {module: fingerprint}."""
     return sources(f"ser.features.{kind_of(feature)}", "ser.extract")

@@ -163,7 +163,7 @@ def test_columns_of_each_frame(folder, matrices):
 def test_lengths_that_are_not_there(folder):
     for line in ("", "a-1\n", "a-1 x\n", "a-1 -1\n"):
         (folder / "utt2num_frames").write_text(line)
-        with pytest.raises(UserError, match=f"{folder}/utt2num_frames: no length of a-1; remove"):
+        with pytest.raises(UserError, match=f"{folder}/utt2num_frames: no valid length for a-1; remove"):
             Features(folder).lengths_of(["a-1"])
 
 

@@ -519,10 +519,16 @@ class TestBase:
         assert self.read(base, "model: {kind: sherman, hop: 9}\n").model.window == 128
 
     def test_another_kind_replaces_the_section(self, base):
-        text = "training: null\nmodel: {kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}\n"
+        text = "training: null\nnormalisation: none\nmodel: {kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}\n"
         derived = self.read(base, text)
         assert config.kind_of(derived.model) == "svm"
         assert derived.training is None
+
+    def test_a_classical_model_takes_frames_as_they_are(self, base):
+        text = "training: null\nmodel: {kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}\n"
+        with pytest.raises(UserError, match=r"normalisation: global; write none or speaker, since a classical model"):
+            self.read(base, text)
+        assert self.read(base, f"normalisation: speaker\n{text}").normalisation == "speaker"
 
     def test_what_speaks_of_one_file_is_not_inherited(self, base):
         derived = self.read(base, "")

@@ -354,7 +354,7 @@ class TestRefused:
         run = lay_out(toy)
         with pytest.raises(
             UserError,
-            match=f"^--utts a-00: not a test utterance of {run}; data/folds/selects_on_dev/fold1/test has those$",
+            match=f"^--utts a-00: not a test utterance of {run}; see data/folds/selects_on_dev/fold1/test$",
         ):
             draw_run.main([str(run), "--utts", "d-00", "a-00"])
 
@@ -387,7 +387,7 @@ class TestRefused:
         run = lay_out(toy)
         text = Path("data/all/wav.scp").read_text()
         Path("data/all/wav.scp").write_text(text.replace("d-02.wav", "touch bad |"))
-        self.refuse(run, "data/all/wav.scp: d-02 is a shell command, 'touch bad |'; replace it by a file")
+        self.refuse(run, "data/all/wav.scp: d-02 is a shell command, 'touch bad |'; replace it with a file")
         assert not Path("bad").exists()
 
 

@@ -70,9 +70,9 @@ def test_a_change_below_is_a_change(package):
     assert first(package)["ser.second"] != before["ser.second"]
 
 
-def test_a_module_that_is_no_python_is_told_in_a_line(package):
+def test_a_module_that_is_not_python_is_reported_in_one_line(package):
     (package / "second.py").write_text("x = 1\ndef :\n")
-    with pytest.raises(identity.UserError, match=r"ser/second\.py:2: .*; mend the module$"):
+    with pytest.raises(identity.UserError, match=r"ser/second\.py:2: .*; fix the module$"):
         first(package)
 
 

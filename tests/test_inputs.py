@@ -139,10 +139,10 @@ def test_other_word_vectors_make_another_run(spoken):
         spoken.lay_out("run", system="peng")
 
 
-def test_vectors_of_another_size_are_told(spoken):
+def test_vectors_of_another_size_are_reported(spoken):
     write_vectors("no 1 2 3\n")
     with pytest.raises(
-        UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, and model.word_size is 4; set it to theirs$"
+        UserError, match=r"^dump/vectors/vectors.txt: vectors of 3 values, but model.word_size is 4; set it to 3$"
     ):
         train(spoken.lay_out("run", system="peng"), "cpu")
 

@@ -149,7 +149,7 @@ def test_failing_runs_are_named(place, monkeypatch):
     (log,) = Path("exp/log").iterdir()
     assert str(error.value) == (
         "1 of 2 runs failed: exp/tiny/selects_on_dev/fold2_seed1; "
-        f"mend what their logs in {log} name and run the same command again"
+        f"fix the errors in their logs in {log}, then run the same command again"
     )
 
 
@@ -157,7 +157,7 @@ def test_a_failing_job_of_run_py(place, monkeypatch, capfd):
     """An archive is gone: the job ends in one line, which run.py shows, and so does the stage."""
     next(Path("dump").glob("*/feats.ark")).unlink()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with pytest.raises(UserError, match="1 of 1 runs failed: exp/svm/selects_on_dev/fold2_seed1; mend "):
+    with pytest.raises(UserError, match="1 of 1 runs failed: exp/svm/selects_on_dev/fold2_seed1; fix "):
         start(
             "--folds",
             "2",
@@ -243,7 +243,7 @@ def test_a_runner_that_is_killed_leaves_its_runs_to_themselves(place, capsys, wa
     assert Path("attempts").read_text() == "attempt\n"
     first = first.relative_to(place.folder)
     shown = capsys.readouterr().out
-    assert f"elsewhere: {first}: the job runner ended, and left its process running\n" in shown
+    assert f"elsewhere: {first}: the job runner ended but its process is still running\n" in shown
     assert f"waiting for 1 runs in use by other processes: {first} (process {os.getpid()} on " in shown
 
 
@@ -292,7 +292,7 @@ def test_features_that_were_not_dumped(place):
 
 
 def test_a_table_of_runs_one_of_which_fails(place, monkeypatch, capfd):
-    """Two jobs share the runs; what the failing one needs is mended; the same command makes up for it."""
+    """Two jobs share the runs; the cause of the failure is fixed; the same command trains the rest."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     command = ["--seeds", "2", "--nj", "2"]
     run_py = f"{sys.executable} {ROOT}/tools/run.py"
@@ -301,7 +301,7 @@ def test_a_table_of_runs_one_of_which_fails(place, monkeypatch, capfd):
     (bad / "checkpoint.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError) as error:
         start(*command, protocols=["dev"], cmd=run_py)
-    assert str(error.value).startswith(f"1 of 4 runs failed: {bad}; mend what their logs in exp/log/")
+    assert str(error.value).startswith(f"1 of 4 runs failed: {bad}; fix the errors in their logs in exp/log/")
     shown = capfd.readouterr().out.splitlines()
     reason = f"failed: {bad}: {bad}/checkpoint.safetensors: not a complete safetensors file"
     assert sum(line.startswith(reason) for line in shown) == 1
@@ -411,7 +411,7 @@ def test_overwrite_leaves_what_another_process_works_on(place, capsys):
     with alone(first / "lock", str(first)), pytest.raises(UserError) as error:
         start("--overwrite", protocols=["dev"])
     assert str(error.value).startswith(
-        "1 of 2 runs cannot continue .see above.; wait until the other process has finished"
+        "1 of 2 runs cannot continue (see above); wait until the other process has finished"
     )
     assert f"{first}: in use by another process\n" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in first.iterdir()} == before

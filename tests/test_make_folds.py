@@ -454,10 +454,10 @@ def test_too_many_and_too_few_folds(data):
 
 def test_groups_of_a_table_that_is_not_there(data):
     assert fails(data, "{kind: groups, by: session, number: 3}") == (
-        "protocol.yaml: folds.by: there is no data/utt2session; one of emo, md5, sent, spk"
+        "protocol.yaml: folds.by: there is no data/utt2session; use one of emo, md5, sent, spk"
     )
     assert fails(data, "{kind: groups, by: sent, number: 3, dev: speaker}") == (
-        "protocol.yaml: folds.dev: there is no data/utt2speaker; one of emo, md5, sent, spk"
+        "protocol.yaml: folds.dev: there is no data/utt2speaker; use one of emo, md5, sent, spk"
     )
 
 
@@ -512,7 +512,7 @@ def test_where_and_labels_that_are_dealt_out(data):
     [
         ("{sent: ['1', '4']}", "where.sent: no utterance has 4; the corpus has 1, 2, 3"),
         ("{emo: [sadd]}", "where.emo: no utterance has sadd; did you mean sad?"),
-        ("{cond: [improvised]}", "where: there is no data/utt2cond; one of emo, md5, sent, spk"),
+        ("{cond: [improvised]}", "where: there is no data/utt2cond; use one of emo, md5, sent, spk"),
         (
             "{md5: [x]}",
             f"where.md5: no utterance has x; the corpus has {', '.join(sorted(f's{n}{s}{e}' for n in range(1, 8) for s in '123' for e in ('angry', 'calm', 'happy'))[:20])}, ...",
@@ -633,7 +633,7 @@ def test_folds_with_other_classes_than_the_protocol(data, classes):
     place = data.parent / "folds/protocol/fold2"
     with pytest.raises(UserError) as error:
         folds.read_fold(place, data, protocol_of(data, classes={key: [] for key in classes}))
-    told = f"the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
+    told = f"has the classes low, high, but the protocol protocol has {', '.join(classes)}; run stage 1 again"
     assert str(error.value) == f"{place.parent}/classes: {told}"
 
 
@@ -647,7 +647,8 @@ def test_classes_that_a_hand_has_changed(data, content):
     with pytest.raises(UserError) as error:
         folds.read_fold(place, data)
     assert (
-        str(error.value) == f"{place.parent}/classes: not `0 class`, `1 class`, ..., each class once; run stage 1 again"
+        str(error.value)
+        == f"{place.parent}/classes: should have the lines `0 class`, `1 class`, ..., each class once; run stage 1 again"
     )
 
 
@@ -696,7 +697,7 @@ def test_shuffled_labels_are_dealt_out_again(data, capsys):
     groups = "{kind: groups, by: spk, number: 3}"
     own = run(data, groups)
     shuffled = run(data, f"{groups}\nlabels: shuffled")
-    assert "labels out at random" in capsys.readouterr().out
+    assert "shuffles the labels" in capsys.readouterr().out
     for before, after in zip(own, shuffled, strict=True):
         assert [set(part) for part in before] == [set(part) for part in after]  # the same utterances
     before, after = ({utt: name for part in fold for utt, name in part.items()} for fold in (own[0], shuffled[0]))

@@ -189,7 +189,7 @@ def test_where_no_recording_can_be_taken(place, capsys):
     folder = trained(place, "lemoine")
     for name in "ab":
         soundfile.write(f"{name}.wav", np.zeros(4000), RATE)
-    with pytest.raises(UserError, match=r"^2 of 2 recordings are left out"):
+    with pytest.raises(UserError, match=r"^2 of 2 recordings could not be read"):
         predict.main([str(folder), "a.wav", "b.wav"])
     assert capsys.readouterr().out.endswith("file\tclass\tlow\thigh\n")
 
@@ -257,7 +257,9 @@ class TestRefused:
             folder,
             "heard/a.wav",
         )
-        self.refuse("--text: for one recording, and there are 3; give --texts", "--text", "no", folder, "heard")
+        self.refuse(
+            "--text: only for a single recording, but there are 3; use --texts", "--text", "no", folder, "heard"
+        )
         Path("texts").write_text("a no\nb no\n")
         named = "lines start with the files' names without their suffixes"
         self.refuse(f"texts: no line for c; {named}", "--texts", "texts", folder, "heard")
@@ -318,7 +320,7 @@ class TestRefused:
                 f"{folder}: contains runs; give the folder of one: exp/tiny/honest/fold1_seed1", folder, "heard"
             )
         Path("exp/tiny/honest/fold2_seed1/done").touch()
-        self.refuse("exp/tiny: holds runs; give the folder of one: exp/tiny/honest/fold2_seed1", "exp/tiny", "heard")
+        self.refuse("exp/tiny: contains runs; give the folder of one: exp/tiny/honest/fold2_seed1", "exp/tiny", "heard")
         self.refuse("exp/run.yaml: no such file", "exp", "heard")
 
     @pytest.mark.parametrize("what", ["mapping", "classes", "unfitted", "broken", "large"])

@@ -287,7 +287,7 @@ def test_scores_made_here_stand_beside_the_published_ones(place):
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds)")
     assert (
-        "- **alpha**, apart: the published scores are shown; made here, beside them: fold1_seed1 WA 100.0."
+        "- **alpha**, apart: the scores that came with the repository are shown; made here: fold1_seed1 WA 100.0."
         in scores_section()
     )
     path = Path("conf/a/alpha.yaml")  # now the published ones are of other settings
@@ -357,7 +357,7 @@ def test_figures_of_another_runs_network_are_not_shown(place, drawn, model, is_s
     assert ("alpha_apart_tsne.png" in Path("RESULTS.md").read_text()) is is_shown
 
 
-def test_data_that_changed_since_is_told(place):
+def test_data_that_changed_since_is_reported(place):
     """Another release of the corpus, or other folds: what stands in the table is not of them."""
     Path("data/all").mkdir(parents=True)
     for table, value in (("utt2md5", "m"), ("utt2spk", "s")):
@@ -371,7 +371,7 @@ def test_data_that_changed_since_is_told(place):
     assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
     Path("data/all/utt2md5").write_text("a m\nb other\n")
     assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds) §"
-    assert "- **alpha**, apart: data/ has other recordings now than these scores were made of." in scores_section()
+    assert "- **alpha**, apart: recordings in data/ have changed since these scores were made." in scores_section()
     Path("data/folds/apart/fold1/test").write_text("b low\n")
     rows()
     assert (

@@ -180,10 +180,10 @@ def test_other_code_is_another_run(recipe, monkeypatch, module):
         run.refuse_changes()
 
 
-def test_the_training_code_is_no_matter_to_a_run_that_has_ended(recipe, monkeypatch):
+def test_the_training_code_does_not_matter_to_a_finished_run(recipe, monkeypatch):
     run = runs.read_run(recipe.lay_out("run"))
     other_code(monkeypatch, "ser.learners.network")
-    run.refuse_changes(but=["trainer"])
+    run.refuse_changes(ignore=["trainer"])
     with pytest.raises(UserError, match=r"made with different code \(ser\.learners\.network\)"):
         run.refuse_changes()
 
@@ -223,7 +223,7 @@ def test_what_was_trained_without_a_word_of_what_is_no_run(recipe):
     (folder / "run.yaml").unlink()
     (folder / "done").touch()
     with pytest.raises(
-        UserError, match=r"exp/run: no run.yaml says what was trained here; remove or rename the folder"
+        UserError, match=r"exp/run: no run.yaml that says what was trained here; remove or rename the folder"
     ):
         recipe.lay_out("run")
     assert not (folder / "run.yaml").exists()

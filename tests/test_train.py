@@ -479,7 +479,7 @@ def test_features_that_are_missing_are_named_before_anything_is_trained(recipe):
     frames = (dump / "utt2num_frames").read_text().splitlines(True)
     (dump / "utt2num_frames").write_text("".join(line for line in frames if not line.startswith("c-03 ")))
     folder = recipe.lay_out("run")
-    with pytest.raises(UserError, match=r"utt2num_frames: no length of c-03; .* run stage 2 again"):
+    with pytest.raises(UserError, match=r"utt2num_frames: no valid length for c-03; .* run stage 2 again"):
         train(folder, "cpu")
     assert sorted(path.name for path in folder.iterdir()) == ["run.yaml"]
 

@@ -128,9 +128,7 @@ def test_bad_samples_are_one_line(recipe, sound):
         lambda: model.predict(sound["a"].astype(np.uint8), RATE),
         "samples: type uint8; give floats with full scale at +-1",
     )
-    refused(
-        lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; leave them out"
-    )
+    refused(lambda: model.predict(np.array([0, np.nan]), RATE), "samples: some are infinite or undefined; remove them")
     refused(
         lambda: model.predict(sound["a"][:50], RATE),
         "samples: too short: 50 samples at 8000 Hz, but a window needs 200; leave it out",

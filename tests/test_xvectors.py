@@ -106,7 +106,7 @@ def refused(scp, utts=UTTS):
 def test_utterances_without_one(scp):
     assert refused(scp, ["a-1", "c-2", "a-2", "c-1"]) == (
         f"{scp}: 2 of 4 utterances have no x-vector, the first is c-2; extract them with python -m ser.dump_xvectors or with Kaldi, "
-        "which leaves out what it hears no speech in: let its vad.scp have ones there"
+        "which skips utterances without speech: set their frames to 1 in its vad.scp"
     )
 
 
@@ -171,7 +171,7 @@ def test_an_archive_that_is_something_else(tmp_path, content, reason):
     assert message.startswith(f"{tmp_path}/x.ark:0: cannot read the vector of a-1 (") and reason in message
     assert (
         message.endswith(
-            f"); mend its archive's path in {tmp_path}/xvector.scp, which is seen from here, or extract it again"
+            f"); correct its path in {tmp_path}/xvector.scp, which is relative to this folder, or extract it again"
         )
         and len(message) < 500
     )

@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ser import config
+from ser import config, settings
 
 SYSTEM = """\
 description: RBF SVM on mean and deviation of log-mel bands
@@ -195,7 +195,7 @@ def in_words(kind: Any) -> str:
         return f"list of: {in_words(arguments[0])}"
     if origin is dict:
         return f"mapping of names to: {in_words(arguments[1])}"
-    if kind is Any or is_dataclass(kind):
+    if kind in (settings.FeatureConfig, settings.ModelConfig) or is_dataclass(kind):
         return "section"
     return WORDS[kind]
 

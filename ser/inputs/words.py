@@ -8,7 +8,7 @@ import argparse
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ser.cli import UserError
 from ser.datadir import read_table
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ser.folds import Fold
     from ser.runs import Run
+    from ser.settings import WordsConfig
 
 NOUN, OPTIONS = "transcripts", "--text or --texts"
 WEIGHTS = "word_weights"
@@ -54,7 +55,7 @@ def words_of(text: str) -> list[str]:
 
 def table_of(run: "Run") -> Path:
     """The table of the transcripts that the system reads."""
-    return run.data / run.system.model.words
+    return run.data / cast("WordsConfig", run.system.model).words
 
 
 def vectors_of(run: "Run") -> Path | None:

@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import skops.io
@@ -23,6 +23,7 @@ from ser.files import whole
 from ser.learners import Resources
 from ser.reading import Inputs, read_features, read_groups, read_run_fold
 from ser.runs import Run
+from ser.settings import ClassicalConfig
 
 DRAWS = 10  # attempts to divide the groups into inner folds, before groups are ignored
 
@@ -34,10 +35,10 @@ def fit(run: Run, resources: Resources) -> None:
     features, targets, utt2group = read_features(run, fold), fold.targets(), read_groups(run, fold)
     utts = sorted(fold.train)
     estimator, chosen = search(
-        np.stack([pool(features[utt], run.system.model) for utt in utts]),
+        np.stack([pool(features[utt], config_of(run)) for utt in utts]),
         np.array([targets[utt] for utt in utts]),
         np.array([utt2group[utt] for utt in utts]),
-        run.system.model,
+        config_of(run),
         run.seed,
         resources.num_threads or 1,
     )
@@ -50,14 +51,19 @@ def fit(run: Run, resources: Resources) -> None:
     (run.folder / "done").touch()
 
 
-def pool(frames: np.ndarray, config: Any) -> np.ndarray:
+def config_of(run: Run) -> ClassicalConfig:
+    """The settings of a run's model."""
+    return cast(ClassicalConfig, run.system.model)
+
+
+def pool(frames: np.ndarray, config: ClassicalConfig) -> np.ndarray:
     """Frames (T, D) -> the functionals of the model's Config, concatenated (F * D,)."""
     batch = torch.tensor(frames)[None]
     return functionals.pool(batch, torch.tensor([len(frames)]), config.functionals)[0].numpy()
 
 
 def search(
-    pooled: np.ndarray, targets: np.ndarray, groups: np.ndarray, config: Any, seed: int, n_jobs: int
+    pooled: np.ndarray, targets: np.ndarray, groups: np.ndarray, config: ClassicalConfig, seed: int, n_jobs: int
 ) -> tuple[BaseEstimator, dict[str, float]]:
     """Choose among the settings of the model's `grid` by UA in cross-validation over `pooled` (N, F * D), then fit on
     all of it. Returns the estimator, and what was chosen: {} for a model without a grid.
@@ -117,14 +123,14 @@ class Learned:
 
     def __init__(self, run: Run, estimator: BaseEstimator) -> None:
         self.run, self.estimator = run, estimator
-        n_functionals = len(run.system.model.functionals)
+        n_functionals = len(config_of(run).functionals)
         self.sizes = {
             "n_features": estimator.n_features_in_ // n_functionals, "n_classes": len(estimator.classes_)
         }  # fmt: skip
 
     def posteriors(self, inputs: Inputs, utts: Sequence[str]) -> np.ndarray:
         """See ser/learners/__init__.py."""
-        pooled = np.stack([pool(inputs.features[utt], self.run.system.model) for utt in utts])
+        pooled = np.stack([pool(inputs.features[utt], config_of(self.run)) for utt in utts])
         return probabilities(self.estimator, pooled)
 
     def about(self) -> dict[str, object]:
@@ -157,19 +163,19 @@ def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None)
                 raise ValueError("its content is larger than the file")
         trusted = getattr(load_kind("model", kind_of(run.system.model), ""), "TRUSTED", [])
         estimator = skops.io.load(path, trusted=trusted)  # only known types: nothing is executed
-        refuse_other(estimator, run.system.model, len(run.protocol.classes))
+        refuse_other(estimator, config_of(run), len(run.protocol.classes))
         learned = Learned(run, estimator)
     except FileNotFoundError:
         raise
     except Exception as error:  # skops reports a damaged file in many ways
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a complete {kind_of(run.system.model)} ({reason}); {remedy}") from None
-    if sizes and sizes["n_features"] * len(run.system.model.functionals) != estimator.n_features_in_:
+    if sizes and sizes["n_features"] * len(config_of(run).functionals) != estimator.n_features_in_:
         raise UserError(f"{path}: trained on features of another size than those in {run.feature_folder()}; {remedy}")
     return learned
 
 
-def refuse_other(estimator: Any, config: Any, n_classes: int) -> None:
+def refuse_other(estimator: Any, config: ClassicalConfig, n_classes: int) -> None:
     """Raise an error of any type if an object is not a fitted estimator of a model for this number of classes."""
     module = load_kind("model", kind_of(config), "")
     if types_of(estimator) != types_of(module.estimator(config, 0)):

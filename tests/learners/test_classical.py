@@ -73,8 +73,8 @@ def test_the_settings_are_those_of_the_best_inner_cross_validation():
             )
         scores[cost, gamma] = np.mean(recalls)
     best = max(scores, key=scores.get)
-    second, best = sorted(scores.values())[-2:]
-    assert best > second + 0.005  # no tie
+    second, first = sorted(scores.values())[-2:]
+    assert first > second + 0.005  # no tie
     assert chosen == {"svc__C": best[0], "svc__gamma": best[1] / 8, "inner_ua": pytest.approx(100 * scores[best])}
 
     whole = StandardScaler().fit(pooled)  # fitted again on all that there is
@@ -191,7 +191,7 @@ def test_where_a_group_has_all_of_a_class_each_utterance_is_its_own(seed, capsys
 def test_classes_of_few_utterances():
     few = np.array([0, 0, 1, 1, 1])
     assert len(classical.inner_splits(few, np.arange(5), 5, 1)) == 3  # more could not be stratified
-    with pytest.raises(UserError, match="need two classes with two training utterances or more; use fewer folds"):
+    with pytest.raises(UserError, match="need at least two classes with two training utterances each; use fewer folds"):
         classical.inner_splits(np.array([0, 1, 0, 0]), np.arange(4), 2, 1)
     splits = classical.inner_splits(np.array([0, 1, 0, 1, 0, 1, 2]), np.arange(7), 2, 1)  # the 2 cannot be in both
     assert all({0, 1} <= set(train % 2) for train, _ in splits)
