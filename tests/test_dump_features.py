@@ -139,7 +139,7 @@ def test_other_code_makes_the_features_anew(place, capfd, monkeypatch):
     monkeypatch.setattr(runs, "sources", lambda *modules: {**sources(*modules), "ser.features.logmel": "edited"})
     with pytest.raises(UserError, match="a job failed"):  # which sees the code as it is
         dump(1)
-    assert f"{folder_of()}: computed again: other code (ser.features.logmel)\n" in capfd.readouterr().out
+    assert f"{folder_of()}: computed again: code (ser.features.logmel) changed\n" in capfd.readouterr().out
     log = (folder_of() / "log/dump.1.log").read_text()
     assert f"error: {folder_of()}: the code changed after the job was prepared; run stage 2 again" in log
     assert not (folder_of() / "feats.scp").exists()

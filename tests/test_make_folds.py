@@ -287,8 +287,8 @@ def test_what_the_folds_are_is_counted(data, capsys, folds_text, select, counted
 def test_folds_in_words_from_what_scores_keep(data):
     run(data, "{kind: groups, by: spk, number: 3}")
     overlaps = [folds.read_fold(data.parent / f"folds/protocol/fold{number}", data).overlap for number in (1, 2, 3)]
-    assert folds.in_words(3, overlaps) == "3 folds, each with 2 to 3 test speakers, of whom 0 are in the training part"
-    assert folds.in_words(3, overlaps[:1]) == "3 folds, each with 3 test speakers, of whom 0 are in the training part"
+    assert folds.in_words(3, overlaps) == "3 folds; 2 to 3 test speakers each, none of them in the training part"
+    assert folds.in_words(3, overlaps[:1]) == "3 folds; 3 test speakers each, none of them in the training part"
     assert folds.in_words(1, ["of an older version"]) == "1 fold"
 
 

@@ -261,7 +261,7 @@ class TestRefused:
             "--text: only for a single recording, but there are 3; use --texts", "--text", "no", folder, "heard"
         )
         Path("texts").write_text("a no\nb no\n")
-        named = "lines start with the files' names without their suffixes"
+        named = "each line starts with a file's name without its suffix"
         self.refuse(f"texts: no line for c; {named}", "--texts", "texts", folder, "heard")
         Path("texts").write_text("a no\nb no\nc no\n")
         Path("ids.scp").write_text("s1-a heard.ark:2\n")
@@ -321,7 +321,8 @@ class TestRefused:
             )
         Path("exp/tiny/honest/fold2_seed1/done").touch()
         self.refuse("exp/tiny: contains runs; give the folder of one: exp/tiny/honest/fold2_seed1", "exp/tiny", "heard")
-        self.refuse("exp/run.yaml: no such file", "exp", "heard")
+        self.refuse("exp: no run in it; give the folder of a run, exp/<system>/<protocol>/<run>", "exp", "heard")
+        self.refuse("nope: no such folder; give the folder of a run, exp/<system>/<protocol>/<run>", "nope", "heard")
 
     @pytest.mark.parametrize("what", ["mapping", "classes", "unfitted", "broken", "large"])
     def test_another_machine_than_the_runs(self, place, what):

@@ -657,7 +657,7 @@ def test_protocols_are_described_and_marked(place):
     apart = lines.index("- Protocol **apart**: about apart.")
     assert apart > paper
     assert lines[apart + 1 : apart + 3] == [
-        "  - 3 folds, each with 2 test speakers, of whom 0 are in the training part",
+        "  - 3 folds; 2 test speakers each, none of them in the training part",
         "  - fold 1, 2: sizes; train and test share 0 of 2 speakers",
     ]
     assert "- Protocol **plain**: about plain." in lines
