@@ -277,8 +277,8 @@ def test_scores_cut_at_the_end_of_a_line_are_made_again(scored, capsys):
 def test_other_code_of_scoring_scores_again(scored, monkeypatch):
     folder, result = scored
     before = read_scores(result).about["scorer"]
-    sources = scores_module.sources
-    monkeypatch.setattr(scores_module, "sources", lambda *modules: {**sources(*modules), "ser.networks": "edited"})
+    sources = scores_module.learner_sources
+    monkeypatch.setattr(scores_module, "learner_sources", lambda system: {**sources(system), "ser.networks": "edited"})
     run_score()
     assert read_scores(result).about["scorer"] != before
 
