@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
                 dest.rename(place / "old")  # removed with the workplace, so that no half of it is ever left
             new.rename(dest)
     if protocol.select == "test":
-        print("NOTE: this protocol selects the model on the test set, so its numbers are too good")
+        print("NOTE: this protocol selects the model on the test set, so its numbers are optimistic")
     if protocol.labels == "shuffled":
         print("NOTE: this protocol shuffles the labels, so its numbers show chance level")
 

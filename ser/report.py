@@ -30,9 +30,9 @@ Written by stage 6 from the scores in results/; never edited by hand.
   utterances. With one fold only, the interval is over its seeds, is marked "(seeds)", and says nothing about other test
   speakers. Runs with the same posteriors, such as other seeds of an SVM, count once. A run is one fold with one seed.
 - Only runs with the same settings, code, folds and recordings are averaged; the section Scores lists what is left out.
-- **published**: the paper's number, beside ours under the protocol that is to reproduce it; **difference**: ours minus
+- **published**: the paper's number, beside ours under the protocol meant to reproduce it; **difference**: ours minus
   the published one.
-- "not run": no scores yet; the row's command makes them.
+- "not run": no scores with these settings; the row's command makes them. Scores with other settings are under Scores.
 """
 FIGURES = "The numbers behind each picture are in a text file beside it."
 OTHERS = (
@@ -197,7 +197,7 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
     from ser.folds import in_words
 
     mark = (
-        " **The test set selects the networks' epoch: their numbers are too good.**"
+        " **The test set selects the networks' epoch, so their numbers are optimistic.**"
         if protocol.select == "test"
         else ""
     )

@@ -44,7 +44,7 @@ def table(corpus: str, systems: Systems, protocols: Sequence[Protocol], found: F
     head = ["system", "paper's table"]
     for protocol in protocols:
         head += heads(marked(protocol, found), published[protocol.name])
-    rows = [[*head, "parameters", "minutes a run", "command"]]
+    rows = [[*head, "parameters", "minutes per run", "command"]]
     for path, system in systems:
         row = [name_of(system, protocols, found), "; ".join(tables_of(system, corpus, protocols)) or "–"]
         for protocol in protocols:
@@ -78,7 +78,7 @@ def cells(results: Results, papers: Sequence[PaperRow], published: Sequence[str]
 
 
 def costs(path: Path, system: System, corpus: str, protocols: Sequence[Protocol], found: Found) -> list[str]:
-    """The last cells of a row: parameters, minutes a run, and the command that makes its scores."""
+    """The last cells of a row: parameters, minutes per run, and the command that makes its scores."""
     abouts = abouts_of(system, protocols, found)
     numbers = sorted({int(about["parameters"]) for about in abouts if "parameters" in about})
     parameters = " to ".join(f"{number:,}" for number in sorted({*numbers[:1], *numbers[-1:]}))
@@ -198,7 +198,7 @@ def is_row(system: System, corpus: str, protocols: Sequence[Protocol], found: Fo
 
 
 def marked(protocol: Protocol, found: Found) -> str:
-    """Name of a protocol in a table's head, with the marks of what makes its numbers too good."""
+    """Name of a protocol in a table's head, with the marks of what makes its numbers optimistic."""
     runs = [run for (_, name), results in found.items() if name == protocol.name for run in results.shown.values()]
     known = any(shares_speakers(scores.about["overlap"]) for scores in runs)
     return protocol.name + "†" * (protocol.select == "test") + "‡" * known

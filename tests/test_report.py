@@ -114,7 +114,7 @@ def test_nothing_was_run(place, capsys):
         "apart WA": "not run", "apart UA": "not run", "runs 2": "0",
         "plain WA": "not run", "plain UA": "not run", "runs 3": "0",
         "parameters": "–",
-        "minutes a run": "–",
+        "minutes per run": "–",
         "command": "`./run.sh --systems conf/a/alpha.yaml --protocol paper`",
     }  # fmt: skip
     assert table["beta"]["paper's table"] == "on other: IX, WA 99"  # told, and no more
@@ -139,7 +139,7 @@ def test_one_run(place, answers):
     row = rows()["alpha"]
     assert (row["apart WA"], row["apart UA"], row["runs 2"]) == (f"{wa:.1f}", f"{ua:.1f}", "1 (1 of 3 folds)")
     assert (row["paper† WA"], row["runs"]) == ("not run", "0")
-    assert row["minutes a run"] == "1.5"
+    assert row["minutes per run"] == "1.5"
 
 
 def test_mean_and_interval_over_runs(place):
@@ -152,7 +152,7 @@ def test_mean_and_interval_over_runs(place):
     # UA 75, 83.33, 100: mean 86.11, deviation 12.73
     assert row["paper† UA"] == "86.1 ± 31.6"
     assert row["runs"] == "3"  # every fold: nothing to add
-    assert row["minutes a run"] == "2.0"
+    assert row["minutes per run"] == "2.0"
     assert row["parameters"] == "1,234,567"
 
 
@@ -651,7 +651,7 @@ def test_protocols_are_described_and_marked(place):
     rows()
     lines = Path("RESULTS.md").read_text().splitlines()
     paper = lines.index(
-        "- Protocol **paper**: about paper. **The test set selects the networks' epoch: their numbers are too good.**"
+        "- Protocol **paper**: about paper. **The test set selects the networks' epoch, so their numbers are optimistic.**"
     )
     assert lines[paper + 1 : paper + 3] == ["  - 3 folds", "  - fold 1: sizes 1; shared 1"]
     apart = lines.index("- Protocol **apart**: about apart.")
