@@ -261,7 +261,7 @@ class TestRefused:
             "--text: only for a single recording, but there are 3; use --texts", "--text", "no", folder, "heard"
         )
         Path("texts").write_text("a no\nb no\n")
-        named = "lines start with the files' names without their suffixes"
+        named = "each line starts with a file's name without its suffix"
         self.refuse(f"texts: no line for c; {named}", "--texts", "texts", folder, "heard")
         Path("texts").write_text("a no\nb no\nc no\n")
         Path("ids.scp").write_text("s1-a heard.ark:2\n")
