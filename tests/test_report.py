@@ -258,7 +258,8 @@ def test_code_that_was_shown_to_give_the_same_bytes_is_the_same(place, monkeypat
     write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"})
     write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
     today = code("conf/a/alpha.yaml", "")
-    Path("same_code.txt").write_text(f"older {today} of a test\n")
+    key = identity.compared_settings(settings(read_system("conf/a/alpha.yaml")))
+    Path("same_code.txt").write_text(f"older {today} {key} alpha c0 c1 2026-01-01\n")
     assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
     monkeypatch.setattr(identity, "SAME_CODE", place / "same_code.txt")
     row = rows()["alpha"]
@@ -295,7 +296,7 @@ def test_scores_made_here_stand_beside_the_published_ones(place):
     write_scores("alpha", "apart", "fold1_seed1", "llhh llll", own=True)
     row = rows()["alpha"]
     assert (row["apart WA"], row["runs 2"]) == ("50.0", "1 (1 of 3 folds) own")
-    assert "- **alpha**, apart: the scores that were made here (own) are shown." in scores_section()
+    assert "- **alpha**, apart: the scores shown were made here (own)." in scores_section()
 
 
 def test_scores_made_here_alone_are_told_and_drawn(place):
@@ -375,7 +376,7 @@ def test_data_that_changed_since_is_reported(place):
     Path("data/folds/apart/fold1/test").write_text("b low\n")
     rows()
     assert (
-        "- **alpha**, apart: data/ has other folds and recordings now than these scores were made of."
+        "- **alpha**, apart: folds and recordings in data/ have changed since these scores were made."
         in scores_section()
     )
     shutil.rmtree("data")  # as in a fresh clone

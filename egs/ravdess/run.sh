@@ -21,7 +21,7 @@ seeds=1               # number of seeds
 nj=2                  # jobs to run in parallel
 num_threads=1         # threads per job in stages 3 and 4
 main=cnn4_blstm_attention  # system that the others are tested against, and whose network is drawn
-overwrite=false       # true: stages 3 and 4 remove runs in exp/ made with other settings, code or data, and train them again
+overwrite=false       # true: stages 3 and 4 remove runs in exp/ made with different settings, code or data, and train them again
 replace=false         # true: stage 5 replaces scores in results/ of another commit or machine, such as those in the repository
 
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # `sh run.sh`
