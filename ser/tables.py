@@ -18,7 +18,7 @@ Systems = Sequence[tuple[Path, System]]  # each with its file
 
 PUBLISHED = ("wa", "ua")  # what papers report: the metrics of the main table; the others have their own table
 MARKS = {
-    "†": "the test set selected the networks' epoch; an SVM's settings are chosen inside the training part.",
+    "†": "the test set selected the networks' epoch; a classical model's settings are chosen within the training part.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
     "scores do not record the checksums of the recordings.",
     "‡": "not speaker-independent: speakers of the test set are also in the training set, so this does not measure "

@@ -663,7 +663,7 @@ def test_protocols_are_described_and_marked(place):
     ]
     assert "- Protocol **plain**: about plain." in lines
     assert [line for line in lines if line.startswith("†")] == [
-        "† the test set selected the networks' epoch; an SVM's settings are chosen inside the training part."
+        "† the test set selected the networks' epoch; a classical model's settings are chosen within the training part."
     ]
     assert Path("RESULTS.md").read_text().count("†") == 1 + 3  # the note; WA, UA, macro-F1
 
