@@ -65,6 +65,11 @@ def main(argv: list[str] | None = None) -> None:
     rows_left = without(rows, others)
     if rows_left or not others:
         train(rows_left, args)
+    waited_for = [[run for run in row if run.folder in in_use] for row in rows_left]
+    trained_elsewhere, _ = write_all([row for row in waited_for if row])
+    for line in in_words(trained_elsewhere):
+        print(line, flush=True)
+    others |= trained_elsewhere
     if others:
         n_runs = sum(map(len, rows))
         raise UserError(f"{len(others)} of {n_runs} runs cannot continue (see above); {REMEDY[args.overwrite]}")

@@ -400,6 +400,18 @@ def test_overwrite_replaces_the_runs_that_were_made_otherwise_alone(place, capsy
     assert yaml.safe_load(Path("exp/tiny/selects_on_dev/fold1_seed1/run.yaml").read_text())["parts"] == same["parts"]
 
 
+def test_a_run_that_another_process_trains_with_different_settings_is_not_taken_for_ours(
+    place, monkeypatch, capfd, waits
+):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    first = place.lay_out("tiny/selects_on_dev/fold1_seed1")
+    change_epochs(place, 4)
+    with other_process(first, waits, ends=True), pytest.raises(UserError, match=r"^1 of 2 runs cannot continue"):
+        start(protocols=["dev"], cmd=f"{sys.executable} {ROOT}/tools/run.py")
+    shown = capfd.readouterr().out
+    assert "exp/tiny/selects_on_dev/fold1_seed1: made with different system (training.epochs 3, not 4)\n" in shown
+
+
 def test_overwrite_leaves_what_another_process_works_on(place, capsys):
     for folder in start(protocols=["dev"]):
         (Path(folder) / "epochs.jsonl").write_text("{}")
