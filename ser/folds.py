@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ser.cli import UserError
 from ser.datadir import read_table
-from ser.identity import table_of
 
 if TYPE_CHECKING:
     from ser.config import Protocol
@@ -61,6 +60,8 @@ def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" 
     not the protocol's, an utterance in two parts or not in the data directory `data`; and if a class has no training
     utterance, or the test set, or a development set that the protocol needs, is empty.
     """
+    from ser.identity import table_of
+
     folder = Path(folder)
     classes = read_classes(folder.parent / "classes")
     if protocol and classes != list(protocol.classes):

@@ -229,12 +229,12 @@ def test_what_was_trained_without_a_word_of_what_is_no_run(recipe):
     assert not (folder / "run.yaml").exists()
 
 
-def test_a_vocabulary_of_a_run_that_never_came_to_a_checkpoint_is_not_taken_over(recipe):
-    folder = recipe.lay_out("run", epochs=3)
+def test_a_vocabulary_of_a_run_that_never_came_to_a_checkpoint_is_not_taken_over(spoken):
+    folder = spoken.lay_out("run", system="peng", epochs=3)
     (folder / "vocabulary").write_text("<unk>\nold\n")
-    recipe.lay_out("run", epochs=3)
+    spoken.lay_out("run", system="peng", epochs=3)
     assert (folder / "vocabulary").exists()  # the same run, which may go on
-    recipe.lay_out("run", epochs=2)
+    spoken.lay_out("run", system="peng", epochs=2)
     assert not (folder / "vocabulary").exists()
 
 

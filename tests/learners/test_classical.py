@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from pydantic.dataclasses import dataclass
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
@@ -25,6 +26,7 @@ from ser.learners import classical
 from ser.models import logistic
 from ser.models.svm import Config
 from ser.scores import read_scores
+from ser.settings import Positive, strict
 
 
 def config(**others):
@@ -208,33 +210,23 @@ def test_the_level_of_features_is_no_matter(scale):
 
 @pytest.fixture
 def trees(monkeypatch):
-    """A classical model of five lines: a module of ser/models that an imagined user adds."""
-    source = """
-from dataclasses import field
-from pydantic.dataclasses import dataclass
-from sklearn.ensemble import RandomForestClassifier
-from ser.config import Positive, strict
+    """A classical model of a few lines: a module of ser/models, as an imagined user adds it."""
 
-@dataclass(config=strict, frozen=True, kw_only=True)
-class Config:
-    functionals: list[str]
-    trees: Positive
+    @dataclass(config=strict, frozen=True, kw_only=True)
+    class Config:
+        functionals: list[str]
+        trees: Positive
 
-TRUSTED = ["sklearn.tree._tree.Tree"]
-def estimator(config, seed): return RandomForestClassifier(config.trees, random_state=seed)
-"""
+    def estimator(config, seed):
+        return RandomForestClassifier(config.trees, random_state=seed)
+
     module = types.ModuleType("ser.models.trees")
+    module.Config, module.estimator, module.TRUSTED = Config, estimator, ["sklearn.tree._tree.Tree"]
+    module.__file__, Config.__module__ = "ser/models/trees.py", "ser.models.trees"
     monkeypatch.setitem(sys.modules, "ser.models.trees", module)
-    exec(source, module.__dict__)
-    monkeypatch.setattr(
-        config_module,
-        "kinds",
-        lambda part, kinds=config_module.kinds: sorted({*kinds(part), "trees"} if part == "model" else kinds(part)),
-    )
-    parse = identity._parse
-    monkeypatch.setattr(
-        identity, "_parse", lambda name: ast.parse(source) if name == "ser.models.trees" else parse(name)
-    )
+    kinds, parse = config_module.kinds, identity._parse
+    monkeypatch.setattr(config_module, "kinds", lambda part: sorted([*kinds(part), *["trees"] * (part == "model")]))
+    monkeypatch.setattr(identity, "_parse", lambda name: ast.parse("") if name == "ser.models.trees" else parse(name))
     return module
 
 
@@ -264,6 +256,18 @@ def test_a_classical_model_of_five_lines_trains_is_scored_and_predicts(recipe, t
     assert prediction.label in ("low", "high") and sum(prediction.probabilities.values()) == pytest.approx(1)
 
 
+def test_an_estimator_that_could_not_be_read_again_is_refused_when_it_is_trained(recipe, trees):
+    trees.TRUSTED = []
+    model = {"kind": "trees", "functionals": ["mean"], "trees": 2}
+    recipe.write_yaml("conf/toy/trees.yaml", **read_yaml("conf/toy/svm.yaml") | {"model": model})
+    folder = recipe.lay_out("trees/selects_on_dev/fold1_seed1", system="trees")
+    with pytest.raises(
+        UserError, match=r"^ser/models/trees.py: TRUSTED lacks sklearn.tree._tree.Tree, which .* add them"
+    ):
+        train.train(folder)
+    assert not (folder / "done").exists()
+
+
 def test_a_model_that_is_neither_is_refused(recipe, trees):
     """As the config is read, and not first in training."""
     recipe.write_yaml(
@@ -271,7 +275,6 @@ def test_a_model_that_is_neither_is_refused(recipe, trees):
         **read_yaml("conf/toy/svm.yaml") | {"model": {"kind": "trees", "functionals": ["mean"], "trees": 20}},
     )
     del trees.estimator
-    trees.__file__ = "ser/models/trees.py"
     with pytest.raises(
         UserError, match=r"^ser/models/trees.py: has neither Network nor estimator; ser/models/__init__.py says"
     ):
