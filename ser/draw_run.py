@@ -126,7 +126,7 @@ def see(run: "Run", fold: "Fold", device: str) -> Seen:
                 vectors[row].numpy(),
                 batch.frames[row, :length].numpy(),
                 *({name: of_all[row, :length] for name, of_all in one.items()} for one in both),
-                {name: {one: of_all[row] for one, of_all in both.items()} for name, both in beside.items()},
+                {name: {one: of_all[row] for one, of_all in weights.items()} for name, weights in beside.items()},
             ]
     predicted, vectors, frames, weights, even, besides = zip(*(found[utt] for utt in utts), strict=True)
     true = np.array([inputs.targets[utt] for utt in utts])

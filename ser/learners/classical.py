@@ -44,9 +44,10 @@ def fit(run: Run, resources: Resources) -> None:
     )
     if chosen:
         print(f"{run.system.name}: chosen within the training part: {chosen}")
-    refuse_untrusted(estimator, config_of(run))
+    content = skops.io.dumps(estimator)
+    refuse_untrusted(content, config_of(run))
     with whole(run.folder / "model.skops", "wb") as stream:
-        skops.io.dump(estimator, stream)
+        stream.write(content)
     with whole(run.folder / "chosen.json") as stream:
         json.dump({**chosen, "seconds": time.monotonic() - started}, stream)
     (run.folder / "done").touch()
@@ -198,10 +199,10 @@ def types_of(estimator: Any) -> list[type]:
     return [type(estimator), *map(type, steps)]
 
 
-def refuse_untrusted(estimator: BaseEstimator, config: ClassicalConfig) -> None:
-    """Raise UserError if an estimator has types that `load` would refuse to read."""
+def refuse_untrusted(content: bytes, config: ClassicalConfig) -> None:
+    """Raise UserError if an estimator, as skops writes it, has types that `load` would refuse to read."""
     module = load_kind("model", kind_of(config), "")
-    unknown = skops.io.get_untrusted_types(data=skops.io.dumps(estimator))
+    unknown = skops.io.get_untrusted_types(data=content)
     missing = sorted({*unknown} - {*getattr(module, "TRUSTED", ())})
     if missing:
         raise UserError(

@@ -14,7 +14,6 @@ from ser.cli import UserError
 from ser.config import Training
 from ser.epochs import Sums, best_line, is_over, line_of, read_log
 from ser.files import whole
-from ser.folds import Fold
 from ser.learners import Resources
 from ser.normalisation import train_statistics
 from ser.reading import Inputs, read_inputs, read_run_fold, start
@@ -29,6 +28,7 @@ def fit(run: Run, resources: Resources) -> None:
     device = networks.device(resources.device)
     fold = read_run_fold(run)
     inputs = read_inputs(run, fold)
+    train_lengths = inputs.features.lengths_of(fold.train)
     # if nothing is selected, the test set's learning curve is only for plots
     dev_lengths = inputs.features.lengths_of(fold.dev if run.protocol.select == "dev" else fold.test)
     dev_batches = batches.sorted_batches(dev_lengths, settings.batch_size)
@@ -69,7 +69,7 @@ def fit(run: Run, resources: Resources) -> None:
             print(f"no better {settings.monitor} in {settings.patience} epochs", flush=True)
             break
         # all random numbers of an epoch depend on seed and epoch: a resumed run gives the same result
-        order = draw(fold, inputs, settings, np.random.default_rng([run.seed, epoch]))
+        order = draw(train_lengths, inputs.targets, settings, np.random.default_rng([run.seed, epoch]))
         if not resumed:  # otherwise the checkpoint restored torch's random numbers
             torch.manual_seed(run.seed * 1_000_003 + epoch)
         sums, resumed = resumed or Sums.empty(len(fold.classes)), None
@@ -133,11 +133,13 @@ def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:
     return [len(targets) / (n_classes * targets.count(number)) for number in range(n_classes)]
 
 
-def draw(fold: Fold, inputs: Inputs, settings: Training, rng: np.random.Generator) -> list[list[str]]:
-    """The batches of an epoch."""
+def draw(
+    lengths: Mapping[str, int], targets: Mapping[str, int], settings: Training, rng: np.random.Generator
+) -> list[list[str]]:
+    """The batches of an epoch. lengths: of the training utterances, in frames; targets: {utt: class number}."""
     if settings.batches == "balanced":
-        return batches.balanced_batches({utt: inputs.targets[utt] for utt in fold.train}, settings.batch_size, rng)
-    return batches.random_batches(inputs.features.lengths_of(fold.train), settings.batch_size, rng)
+        return batches.balanced_batches({utt: targets[utt] for utt in lengths}, settings.batch_size, rng)
+    return batches.random_batches(lengths, settings.batch_size, rng)
 
 
 def refuse_infinite(loss: torch.Tensor, run: Run, title: str) -> None:
