@@ -1,4 +1,4 @@
-"""Numbers that papers publish: conf/papers/<paper>.yaml of a recipe holds the paper's tables for that corpus as printed.
+"""Published numbers: conf/papers/<paper>.yaml of a recipe has the tables of a paper for its corpus, as printed.
 
 Rows are in the paper's order and have its names. Each names the systems of the recipe that are meant to reproduce it.
 """

@@ -101,7 +101,7 @@ def of_recipe(recipe):
 
 
 def test_there_are_papers():
-    assert {"ravdess", "tess"} <= set(RECIPES)
+    assert {"ravdess", "tess", "iemocap", "atthack"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
