@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ser.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corpus", required=True, help="name of the corpus, as in the paper rows of the system files")
+    parser.add_argument("--corpus", required=True, help="name of the corpus: that of the recipe's folder")
     parser.add_argument(
         "--systems",
         nargs="*",
@@ -103,8 +103,7 @@ def read(corpus: str, more: list[Path], main: str) -> Report:
     systems = read_systems(more)
     if main and main not in {system.name for _, system in systems}:
         raise UserError(f"--main {main}: no such system in conf/*/; give the name of one of them")
-    papers = {row.protocol for _, system in systems for row in system.paper if row.corpus == corpus}
-    protocols = sorted(read_protocols(), key=lambda protocol: protocol.name not in papers)
+    protocols = read_protocols()
     found = {
         (system.name, protocol.name): find(system, protocol, corpus) for _, system in systems for protocol in protocols
     }

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ser import metrics
-from ser.config import PaperRow, Protocol, System
+from ser.config import Protocol, System
 from ser.folds import shares_speakers
 from ser.metrics import METRICS
+from ser.papers import Row
 from ser.results import Results, Runs
 from ser.summary import confusion_of, interval, mean_of, n_runs, of_folds, rights
 
@@ -46,7 +47,7 @@ def table(corpus: str, systems: Systems, protocols: Sequence[Protocol], found: F
         head += heads(marked(protocol, found), published[protocol.name])
     rows = [[*head, "parameters", "minutes per run", "command"]]
     for path, system in systems:
-        row = [name_of(system, protocols, found), "; ".join(tables_of(system, corpus, protocols)) or "–"]
+        row = [name_of(system, protocols, found), "–"]
         for protocol in protocols:
             papers = numbers_of(system, corpus, protocol)
             row += cells(found[system.name, protocol.name], papers, published[protocol.name])
@@ -63,7 +64,7 @@ def heads(protocol: str, published: Sequence[str]) -> list[str]:
     return [*row, "runs"]
 
 
-def cells(results: Results, papers: Sequence[PaperRow], published: Sequence[str]) -> list[str]:
+def cells(results: Results, papers: Sequence[Row], published: Sequence[str]) -> list[str]:
     """The cells of a row under a protocol, in the order of `heads`."""
     runs = list(results.shown.values())
     row = []
@@ -105,25 +106,9 @@ def abouts_of(system: System, protocols: Sequence[Protocol], found: Found) -> li
     return [scores.about for protocol in protocols for scores in found[system.name, protocol.name].shown.values()]
 
 
-def numbers_of(system: System, corpus: str, protocol: Protocol) -> list[PaperRow]:
-    """A paper's numbers for a system on this corpus that this protocol is meant to reproduce."""
-    return [paper for paper in system.paper if (paper.corpus, paper.protocol) == (corpus, protocol.name)]
-
-
-def tables_of(system: System, corpus: str, protocols: Sequence[Protocol]) -> list[str]:
-    """The tables of the paper with the system's numbers: those that these protocols are meant to reproduce, or else
-    those of other protocols, or else those on other corpora, which are named."""
-    under_these = [paper for protocol in protocols for paper in numbers_of(system, corpus, protocol)]
-    here = under_these or [paper for paper in system.paper if paper.corpus == corpus]
-    if here:
-        return [paper.table for paper in here]
-    return [
-        f"on {paper.corpus}: {paper.table}"
-        + "".join(
-            f", {METRICS[name].title} {value:g}" for name in PUBLISHED if (value := getattr(paper, name)) is not None
-        )
-        for paper in system.paper
-    ]
+def numbers_of(system: System, corpus: str, protocol: Protocol) -> list[Row]:
+    """A paper's numbers for a system on this corpus that this protocol is meant to reproduce: none are shown yet."""
+    return []
 
 
 def other_metrics(systems: Systems, protocols: Sequence[Protocol], found: Found) -> list[str]:
