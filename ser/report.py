@@ -129,7 +129,7 @@ def read_systems(more: list[Path]) -> list[tuple[Path, "System"]]:
 
 def find_systems(more: list[Path]) -> list[Path]:
     """The system files in conf/, `more`, and those of other recipes that have results here; each name once."""
-    ran = {folder.name for folder in Path("results").glob("*")}
+    ran = {folder.name for folder in Path("results").glob("*") if folder.is_dir()}
     elsewhere = [path for path in sorted(Path("..").glob("*/conf/*/*.yaml")) if path.stem in ran]
     found: dict[str, Path] = {}
     for path in [*sorted(Path("conf").glob("*/*.yaml")), *more, *elsewhere]:
