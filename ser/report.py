@@ -133,7 +133,7 @@ def find_systems(more: list[Path]) -> list[Path]:
     elsewhere = [path for path in sorted(Path("..").glob("*/conf/*/*.yaml")) if path.stem in ran]
     found: dict[str, Path] = {}
     for path in [*sorted(Path("conf").glob("*/*.yaml")), *more, *elsewhere]:
-        if path.parent.name != "protocols":
+        if path.parent.name not in ("protocols", "papers"):
             found.setdefault(path.stem, path)
     return list(found.values())
 
