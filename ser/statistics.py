@@ -21,8 +21,9 @@ FEWEST = 5  # speakers, or folds, from which an interval can be had
 DRAWS = 2000
 METHOD = (
     "95 % interval of the mean: Student's t times a standard error, whose variance is the sum of those of two "
-    "bootstraps, one over the test speakers and one over the seeds (two-way clustering: Cameron, Gelbach and Miller, 2011); where "
-    "each of five or more folds was trained once, Student's t over folds, if that is wider than over speakers"
+    "bootstraps, one over the test speakers and one over the seeds (two-way clustering: Cameron, Gelbach and Miller, "
+    "2011); where each of five or more folds was trained once, Student's t over folds, if that is wider than over "
+    "speakers"
 )
 
 
