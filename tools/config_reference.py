@@ -139,7 +139,7 @@ def reference() -> str:
     parts += [
         section("### `folds`, kind `groups`", config.GroupFolds),
         section("### `folds`, kind `random`", config.RandomFolds),
-        section("## Papers", papers.Paper),
+        f"## Papers\n\n{plain(inspect.getdoc(papers.Paper) or '')}\n\n{table(papers.Paper, skip=('key',))}",
         section("### `tables`: a list", papers.Table),
         section("### `rows`: a list", papers.Row),
     ]
