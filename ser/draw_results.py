@@ -1,4 +1,5 @@
-"""The figures of RESULTS.md: confusion matrices and learning curves, drawn from the scores in results/."""
+"""The figures of RESULTS.md, drawn from the scores in results/: confusion matrices, reliability diagrams and learning
+curves."""
 
 import re
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ser import figures, inputs
+from ser.calibration import reliability
 from ser.config import Protocol, System
 from ser.epochs import read_log
 from ser.results import Results
@@ -20,8 +22,13 @@ def draw(system: System, protocol: Protocol, results: Results, folder: Path) -> 
     runs = results.shown
     classes = next(iter(runs.values())).classes
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
-    pictures = {"confusion": folder / f"{system.name}_{protocol.name}_confusion.png"}
+    kinds = ("confusion", "reliability")
+    pictures = {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in kinds}
     figures.confusion(np.sum([confusion_of(run) for run in runs.values()], 0), classes, title, pictures["confusion"])
+    posteriors, true = (
+        np.concatenate([getattr(run, name) for run in runs.values()]) for name in ("posteriors", "true")
+    )
+    figures.reliability(reliability(posteriors, true), title, pictures["reliability"])
     logs = {}
     for run in runs:
         file = Path("results", system.name, protocol.name, "own" * results.is_own, f"{run}.epochs.jsonl")

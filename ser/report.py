@@ -223,9 +223,9 @@ def against_main(report: Report, systems: list[tuple[Path, "System"]], protocols
 
 def metrics_section(report: Report) -> list[str]:
     """The metrics that are not in the main table."""
-    from ser import tables
+    from ser import details
 
-    return tables.other_metrics(report.systems, report.protocols, report.found)
+    return details.section(report)
 
 
 def scores_section(report: Report) -> list[str]:
