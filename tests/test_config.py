@@ -578,7 +578,7 @@ def all_files(*patterns):
     return [str(path.relative_to(EGS)) for pattern in patterns for path in sorted(EGS.glob(pattern))]
 
 
-SYSTEMS = [path for path in all_files("*/conf/*/*.yaml") if Path(path).parent.name != "protocols"]
+SYSTEMS = [path for path in all_files("*/conf/*/*.yaml") if Path(path).parent.name not in ("protocols", "papers")]
 PROTOCOLS = all_files("*/conf/protocols/*.yaml")
 
 

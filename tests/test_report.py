@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score
 
-from ser import identity, report
+from ser import identity, metrics, report
 from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import fingerprint, settings
@@ -445,8 +446,7 @@ def test_the_main_systems_first_figures_are_shown(place):
     write_scores("gamma", "paper", "fold1_seed1", "lllh lhlh")
     report.main(["--corpus", "toy", "--main", "alpha"])
     shown = [line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith("![")]
-    names = [f"alpha_apart_{kind}" for kind in ("confusion", "reliability")]
-    assert shown == [f"![{name}](figures/{name}.png)" for name in names]
+    assert shown == ["![alpha_apart_confusion](figures/alpha_apart_confusion.png)"]
 
 
 def test_figures_of_other_systems_are_drawn_aside_and_not_linked(place):
@@ -454,7 +454,7 @@ def test_figures_of_other_systems_are_drawn_aside_and_not_linked(place):
         path = write_scores(system, "apart", "fold1_seed1", "lllh lhlh")
         path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
     report.main(["--corpus", "toy", "--main", "alpha"])
-    names = [f"apart_{kind}.{ending}" for kind in ("confusion", "curves", "reliability") for ending in ("png", "txt")]
+    names = [f"apart_{kind}.{ending}" for kind in ("confusion", "curves") for ending in ("png", "txt")]
     assert sorted(path.name for path in Path("figures").glob("*.*")) == [f"alpha_{name}" for name in names]
     assert sorted(path.name for path in Path("figures/others").iterdir()) == [f"gamma_{name}" for name in names]
     text = Path("RESULTS.md").read_text()
@@ -481,6 +481,30 @@ def test_a_figure_is_drawn_again_only_where_its_numbers_changed(place):
     picture.unlink()
     rows()
     assert picture.read_bytes() == second
+
+
+@pytest.mark.parametrize("answers", RUNS)
+def test_other_metrics(place, answers):
+    """Every metric of METRICS that the main table has not; macro-F1 is the mean of the classes' F1."""
+    write_scores("alpha", "apart", "fold1_seed1", answers)
+    report.main(["--corpus", "toy"])
+    _, section = Path("RESULTS.md").read_text().split("## Other metrics\n")
+    head, _, row, *_ = (line.strip("| ").split(" | ") for line in section.strip().splitlines())
+    assert head == ["system", "apart macro-F1"]
+    true, predicted = ([letter.lower() for letter in part] for part in answers.split())
+    assert row == ["**alpha**", f"{100 * f1_score(true, predicted, average='macro'):.1f}"]
+
+
+def test_a_new_metric_is_a_column(place, monkeypatch):
+    monkeypatch.setitem(
+        metrics.METRICS, "errors", metrics.Metric("errors", lambda counts: float(counts.sum() - np.trace(counts)))
+    )
+    for fold, answers in ((1, "llhh lllh"), (2, "llhh hhhh")):
+        write_scores("alpha", "apart", f"fold{fold}_seed1", answers)
+    report.main(["--corpus", "toy"])
+    _, section = Path("RESULTS.md").read_text().split("## Other metrics\n")
+    assert section.strip().startswith("| system | apart macro-F1 | apart errors |\n")
+    assert re.search(r"\| \*\*alpha\*\* \| .* \| 1\.5 ± ", section)
 
 
 def against(main):
@@ -720,11 +744,8 @@ def test_the_confusion_matrix_sums_the_runs(place):
     assert picture.with_suffix(".txt").read_text() == (
         "# alpha, protocol apart, 2 runs: utterances, row true, column predicted\ntrue low high\nlow 5 0\nhigh 2 1\n"
     )
-    pictures = [picture, Path("figures/alpha_apart_reliability.png")]
-    both = [path.with_suffix(ending) for path in pictures for ending in (".png", ".txt")]
-    assert sorted(Path("figures").iterdir()) == both
-    links = [f"[{path.stem.split('_')[-1]}]({path}) ([text]({path.with_suffix('.txt')}))" for path in pictures]
-    link = f"- **alpha**, apart: {', '.join(links)}"
+    assert sorted(path.name for path in Path("figures").iterdir()) == [picture.name, picture.with_suffix(".txt").name]
+    link = f"- **alpha**, apart: [confusion]({picture}) ([text]({picture.with_suffix('.txt')}))"
     assert link in Path("RESULTS.md").read_text().splitlines()
 
 
