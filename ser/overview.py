@@ -120,10 +120,10 @@ def mean(recipe: str, system: Path, protocol: Path, metric: str) -> float | None
     from ser.config import read_protocol, read_system
     from ser.metrics import METRICS
     from ser.results import find
-    from ser.summary import mean_of, of_folds
+    from ser.summary import confusion_of, mean_of, of_folds
 
     runs = list(find(read_system(system), read_protocol(protocol), recipe, only_committed=True).shown.values())
-    return mean_of(of_folds(runs, lambda confusion: float(METRICS[metric].of(confusion)))) if runs else None
+    return mean_of(of_folds(runs, lambda run: float(METRICS[metric].of(confusion_of(run))))) if runs else None
 
 
 def as_table(lines: list[Line]) -> list[str]:
