@@ -17,15 +17,17 @@ from ser import cli
 
 if TYPE_CHECKING:
     from ser.papers import Paper, Table
+    from ser.scores import Scores
 
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- overview -->", "<!-- /overview -->"
 HEAD = ["paper", "table", "results", "rows run", "largest difference", "honest gap"]
 LEGEND = """\
-Rows run: of those with a system here. Largest difference: ours minus published, in points, under the paper's protocol.
-Honest gap: ours under the honest protocol (no test speaker is in training, the test set selects nothing) minus ours
-under the paper's, mean of the rows that have both. Where a row has several readings, the first that was run counts.
-Written by `python -m ser.overview` from the scores in `results/`."""
+Rows run: of those with a system here. Largest difference: ours minus published, in points, under the paper's protocol
+(† the test set selected the networks' epoch; ‡ test speakers are also in the training set). Honest gap: ours under the
+honest protocol (no test speaker is in training, the test set selects nothing) minus ours under the paper's, mean of the
+rows that have both. Where a row has several readings, the first that was run counts. Written by `python -m
+ser.overview` from the scores in `results/`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Line:
     n_run: int
     differences: dict[str, float]
     gaps: list[float]
+    marks: str
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,8 +61,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{README}: not changed: it has no lines {START} and {END} to write between", file=sys.stderr)
         return
     with whole(README) as stream:
-        stream.write("\n".join([before + start, "", *as_table(read(README.parent)), "", LEGEND, "", end + after]))
+        stream.write(f"{before}{start}\n{render()}\n{end}{after}")
     print(README)
+
+
+def render() -> str:
+    """The lines that README.md should have between START and END."""
+    return "\n".join(["", *as_table(read(README.parent)), "", LEGEND, ""])
 
 
 def read(root: Path) -> list[Line]:
@@ -95,35 +103,47 @@ def files(pattern: str) -> dict[str, Path]:
 
 def line_of(recipe: str, paper: "Paper", table: "Table", systems: dict[str, Path], protocols: dict[str, Path]) -> Line:
     """The line of a table. Call it in the recipe's folder. systems, protocols: their files."""
+    from ser.config import read_protocol
+    from ser.folds import shares_speakers
+
     metric = "wa" if any(row.wa is not None for row in table.rows) else "ua"
     rows = [row for row in table.rows if row.systems]
-    differences, gaps, n_run = {}, [], 0
+    differences, gaps, n_run, marks = {}, [], 0, set()
     for row in rows:
-        ours = [mean(recipe, systems[name], protocols[table.protocol], metric) for name in row.systems]
+        found = [shown(recipe, systems[name], protocols[table.protocol]) for name in row.systems]
+        marks |= {"‡" for runs in found for scores in runs if shares_speakers(scores.about["overlap"])}
+        ours = [mean(runs, metric) for runs in found]
         first = next((value for value in ours if value is not None), None)
         n_run += first is not None
         published = getattr(row, metric)
         if first is not None and published is not None:
             differences[row.name] = first - published
         if table.honest:
-            honest = (mean(recipe, systems[name], protocols[table.honest], metric) for name in row.systems)
+            honest = (mean(shown(recipe, systems[name], protocols[table.honest]), metric) for name in row.systems)
             both = ((a, b) for a, b in zip(honest, ours, strict=True) if a is not None and b is not None)
             gaps += [a - b for a, b in both][:1]
-    return Line(recipe, paper.name, table.number, table.title, metric, len(rows), n_run, differences, gaps)
+    marks |= {"†"} if n_run and read_protocol(protocols[table.protocol]).select == "test" else set()
+    known = "".join(mark for mark in "†‡" if mark in marks)
+    return Line(recipe, paper.name, table.number, table.title, metric, len(rows), n_run, differences, gaps, known)
 
 
-def mean(recipe: str, system: Path, protocol: Path, metric: str) -> float | None:
-    """The mean of a metric over the committed scores of a system under a protocol; None if none is shown."""
+def shown(recipe: str, system: Path, protocol: Path) -> list["Scores"]:
+    """The committed scores that RESULTS.md shows of a system under a protocol."""
     if not any(Path("results", system.stem, protocol.stem).glob("*.txt")):
-        return None
+        return []  # without reading the system's modules
 
     from ser.config import read_protocol, read_system
-    from ser.metrics import METRICS
     from ser.results import find
+
+    return list(find(read_system(system), read_protocol(protocol), recipe, only_committed=True).shown.values())
+
+
+def mean(runs: list["Scores"], metric: str) -> float | None:
+    """The mean of a metric over runs, as in RESULTS.md; None without runs."""
+    from ser.metrics import METRICS
     from ser.summary import confusion_of, mean_of, of_folds
 
-    runs = list(find(read_system(system), read_protocol(protocol), recipe, only_committed=True).shown.values())
-    return mean_of(of_folds(runs, lambda run: float(METRICS[metric].of(confusion_of(run))))) if runs else None
+    return mean_of(of_folds(runs, lambda scores: float(METRICS[metric].of(confusion_of(scores))))) if runs else None
 
 
 def as_table(lines: list[Line]) -> list[str]:
@@ -155,7 +175,7 @@ def largest(line: Line) -> str:
     if not line.differences:
         return "–"
     row, value = max(line.differences.items(), key=lambda item: abs(item[1]))
-    return f"{value:+.1f} {line.metric.upper()} ({row})"
+    return f"{value:+.1f} {line.metric.upper()}{line.marks} ({row})"
 
 
 def gap(line: Line) -> str:
