@@ -63,10 +63,12 @@ class Results:
         }
 
 
-def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
-    """Read the scores in results/ of a system under a protocol, and choose which to show."""
+def find(system: "System", protocol: "Protocol", corpus: str, only_committed: bool = False) -> Results:
+    """Read the scores in results/ of a system under a protocol, and choose which to show. only_committed: leave out
+    those that were made here (own), and do not look at data/."""
     folder = Path("results", system.name, protocol.name)
-    published, own = (read(place, corpus) for place in (folder, folder / "own"))
+    published = read(folder, corpus)
+    own = {} if only_committed else read(folder / "own", corpus)
     now = {"system": settings(system), "protocol": settings(protocol)}
     left_out: dict[str, Runs] = defaultdict(dict)
     valid: list[Runs] = []
@@ -96,7 +98,7 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
         left_out[f"made with different {other_parts(runs, shown)} from those shown"] |= runs
     parts = [scores.current_row for scores in shown.values()]
     is_older = any(row["code"] != code or row["recordings"] == "unknown" for row in parts)
-    changed = data_changed(next(iter(shown.values())), protocol) if shown else []
+    changed = data_changed(next(iter(shown.values())), protocol) if shown and not only_committed else []
     return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older, changed)
 
 

@@ -1,4 +1,4 @@
-"""Summary of the runs of a system under a protocol: means over folds and their intervals."""
+"""Summary of the runs of a system under a protocol: counts, and means over folds."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -46,14 +46,3 @@ def mean_of(values: Sequence[Sequence[float]]) -> float:
     """The mean over folds of the mean over each fold's seeds. values: as of_folds returns them."""
     means = [sum(of_fold) / len(of_fold) for of_fold in values]
     return sum(means) / len(means)
-
-
-def interval(values: Sequence[Sequence[float]]) -> str:
-    """Mean and half the width of its 95 % interval, over folds, after averaging each fold's seeds; with one fold, over
-    its seeds. values: as of_folds returns them."""
-    if not values:
-        return "not run"
-    mean = f"{mean_of(values):.1f}"
-    if len(values) > 1:
-        return f"{mean} ± {metrics.half_interval([sum(of_fold) / len(of_fold) for of_fold in values]):.1f}"
-    return f"{mean} ± {metrics.half_interval(values[0]):.1f} (seeds)" if len(values[0]) > 1 else mean
