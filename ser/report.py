@@ -184,7 +184,9 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
             lines += ["", f"### {heading(table)}", "", *tables.paper_table(report, paper, table)]
     if others := tables.other_systems(report):
         title = "Other systems on this corpus" if report.papers else "Systems"
-        lines += ["", f"## {title}", "", *others]
+        names = " ".join(protocol.name for protocol in report.main_protocols)
+        one = f'`./run.sh --systems FILE --protocol "{names}"` runs one; its file is under Systems and training times.'
+        lines += ["", f"## {title}", "", *others, "", one]
     lines += other_sections(report)
     if report.main:
         text = AGAINST.format(main=report.main, fewest=FEWEST).splitlines()
