@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> None:
 def chosen(paper: str, number: str) -> tuple[list[str], list[str]]:
     """The system files of a paper's tables, and the names of their protocols. number: of a table; "": all tables.
     Raises UserError if there is none."""
-    paths = sorted(Path("conf").glob("*/*.yaml"))
-    files = {path.stem: path for path in paths if path.parent.name not in ("protocols", "papers")}
+    paths = [path for path in Path("conf").glob("*/*.yaml") if path.parent.name not in ("protocols", "papers")]
+    files = {path.stem: path for path in sorted(paths, reverse=True)}  # of two of one name the first, as in ser.report
     papers = {one.key: one for one in read_papers(Path("conf/papers"), files)}
     if paper not in papers:
         raise UserError(f"--paper {paper}: no conf/papers/{paper}.yaml; known: {', '.join(papers) or 'none'}")
