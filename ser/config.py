@@ -1,4 +1,4 @@
-"""System and protocol files: YAML read into typed dataclasses; every error names file and key."""
+"""System, protocol and paper files: YAML read into typed dataclasses; every error names file and key."""
 
 import difflib
 import hashlib
@@ -33,19 +33,9 @@ LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold only labels and other names
 # keys that a system file may omit, although System requires them
-OPTIONAL: dict[str, Any] = {"paper": [], "training": None}
+OPTIONAL: dict[str, Any] = {"training": None}
+PerCent = Annotated[float, Field(ge=0, le=100)]
 YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
-
-
-@dataclass(config=strict, frozen=True, kw_only=True)
-class PaperRow:
-    """A number in a paper that the system is meant to reproduce."""
-
-    corpus: str  # the recipe's name
-    table: str  # the table of the paper, such as "IV"
-    protocol: str = "paper"  # the recipe's protocol that is meant to reproduce it
-    wa: float | None = None  # weighted accuracy, in per cent
-    ua: float | None = None  # unweighted accuracy, in per cent
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -72,7 +62,6 @@ class System:
 
     name: str
     description: str  # one line, for the table; no result depends on it
-    paper: list[PaperRow]  # numbers that the system is meant to reproduce
     feature: SkipValidation[FeatureConfig]  # how a recording becomes frames; `kind` names a module of ser/features
     model: SkipValidation[ModelConfig]  # what predicts the class; `kind` names a module of ser/models
     # mean and standard deviation of each dimension, from the training part: over all frames (global), over the frames
@@ -139,6 +128,42 @@ class Protocol:
     noise: Noise | None = None  # added to the test utterances
     labels: Literal["own", "shuffled"] = "own"  # shuffled: a control that shows chance level
     table: str = ""  # title of the table in RESULTS.md that has the protocol as a column; empty: the main table
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Row:
+    """A row of a paper's table."""
+
+    name: str  # as printed
+    wa: PerCent | None = None  # weighted accuracy, in per cent
+    ua: PerCent | None = None  # unweighted accuracy, in per cent
+    note: str = ""  # what the paper prints beside these, such as an interval or another metric
+    # names of the systems that are meant to reproduce it: first the main reading of the paper, then other readings; an
+    # empty list if the recipe has none
+    systems: list[str]
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Table:
+    """A table of a paper, or the part of it that one protocol is meant to reproduce."""
+
+    number: str  # as printed, such as "III", or the place, such as "Section 5"
+    title: str  # what the rows differ in
+    protocol: str  # the recipe's protocol that is meant to reproduce it
+    # the recipe's protocol of honest evaluation: speakers apart, and the test set selects nothing; null: none has the
+    # same classes and the same kind of test utterances
+    honest: str | None
+    rows: Annotated[list[Row], Field(min_length=1)]  # in the paper's order
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Paper:
+    """The tables of a paper for one corpus."""
+
+    key: str  # the file's name without .yaml; not in the file
+    name: str  # short, such as Sherman et al.
+    reference: str  # authors, title, venue, year
+    tables: Annotated[list[Table], Field(min_length=1)]  # in the paper's order
 
 
 class Loader(yaml.SafeLoader):
@@ -264,6 +289,8 @@ def read_named(path: str | Path, what: str) -> dict[str, Any]:
     content = with_base(Path(path), [])
     if "name" in content:
         raise UserError(f"{path}: name: remove it: {what} is named after its file")
+    if "paper" in content:
+        raise UserError(f"{path}: paper: remove it: the numbers of papers are in conf/papers/<paper>.yaml")
     return {"name": Path(path).stem, **content}
 
 
@@ -280,8 +307,7 @@ def with_base(path: Path, above: list[Path]) -> dict[str, Any]:
     if not os.path.realpath(base_path).endswith(".yaml"):  # errors would show the content of any other file
         raise UserError(f"{path}: base: {base_path} is not a .yaml file; give the path of one")
     base = with_base(base_path, [*above, path.resolve()])
-    for own in ("paper", "description"):  # these describe one file only
-        base.pop(own, None)
+    base.pop("description", None)  # it describes one file only
     return merge(base, content)
 
 

@@ -1,4 +1,5 @@
-"""The figures of RESULTS.md: confusion matrices and learning curves, drawn from the scores in results/."""
+"""The figures of RESULTS.md, drawn from the scores in results/: confusion matrices, reliability diagrams and learning
+curves."""
 
 import re
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ser import figures, inputs
+from ser.calibration import reliability
 from ser.config import Protocol, System
 from ser.epochs import read_log
 from ser.results import Results
@@ -23,6 +25,10 @@ def draw(system: System, protocol: Protocol, results: Results, is_linked: bool) 
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
     paths = pictures(system, protocol, results, is_linked)
     figures.confusion(np.sum([confusion_of(run) for run in runs.values()], 0), classes, title, paths["confusion"])
+    posteriors, true = (
+        np.concatenate([getattr(run, name) for run in runs.values()]) for name in ("posteriors", "true")
+    )
+    figures.reliability(reliability(posteriors, true), title, paths["reliability"])
     if "curves" in paths:
         part = "development" if protocol.select == "dev" else "test"  # see ser.learners.network
         logs = {run: read_log(file) for run, file in log_files(system, protocol, results).items()}
@@ -32,7 +38,7 @@ def draw(system: System, protocol: Protocol, results: Results, is_linked: bool) 
 def pictures(system: System, protocol: Protocol, results: Results, is_linked: bool = True) -> dict[str, Path]:
     """The pictures, by kind, that `draw` makes."""
     folder = Path("figures", "own" if results.is_own else "" if is_linked else "others")
-    kinds = ["confusion"]
+    kinds = ["confusion", "reliability"]
     if log_files(system, protocol, results) and not protocol.noise:  # noise is added only in testing
         kinds.append("curves")
     return {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in kinds}

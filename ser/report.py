@@ -23,8 +23,7 @@ from ser import cli
 from ser.cli import UserError
 
 if TYPE_CHECKING:
-    from ser.config import Protocol, System
-    from ser.papers import Paper, Table
+    from ser.config import Paper, Protocol, System, Table
     from ser.results import Results
     from ser.statistics import Interval
 

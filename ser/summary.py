@@ -2,12 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ser import metrics
 from ser.results import Runs
 from ser.scores import Scores
+
+Value = TypeVar("Value")
 
 
 def confusion_of(scores: Scores) -> np.ndarray:
@@ -33,12 +36,12 @@ def n_runs(runs: Sequence[Scores]) -> str:
     return f"{len(runs)}" if len(folds) == total else f"{len(runs)} ({len(folds)} of {total} folds)"
 
 
-def of_folds(runs: Sequence[Scores], measure: Callable[[np.ndarray], float]) -> list[list[float]]:
-    """The values of a metric, one list per fold with a value per run. Runs of a fold with the same posteriors count
+def of_folds(runs: Sequence[Scores], measure: Callable[[Scores], Value]) -> list[list[Value]]:
+    """What is measured of runs, one list per fold with a value per run. Runs of a fold with the same posteriors count
     once: a seed that changes nothing adds no evidence."""
-    values: dict[str, dict[bytes, float]] = defaultdict(dict)
+    values: dict[str, dict[bytes, Value]] = defaultdict(dict)
     for scores in runs:
-        values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(confusion_of(scores))
+        values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(scores)
     return [list(of_fold.values()) for of_fold in values.values()]
 
 

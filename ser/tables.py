@@ -14,7 +14,7 @@ from ser.statistics import Interval
 from ser.summary import n_runs, rights
 
 if TYPE_CHECKING:
-    from ser.papers import Paper, Row, Table
+    from ser.config import Paper, Row, Table
     from ser.report import Report
 
 PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def test_round_trip(tmp_path):
     read = read_scores(tmp_path / "new/scores.txt")
     order = np.argsort(scores.utts)
     assert read.utts == sorted(scores.utts)
-    assert (read.about, read.classes) == (ABOUT, scores.classes)
+    assert {key: value for key, value in read.about.items() if key != "checksum"} == ABOUT
+    assert read.classes == scores.classes
     assert np.array_equal(read.true, scores.true[order])
     assert np.array_equal(read.predicted, scores.predicted[order])
     np.testing.assert_allclose(read.posteriors, scores.posteriors[order], atol=5e-7)
@@ -60,9 +62,45 @@ def test_the_file_can_be_read_by_eye(tmp_path):
         np.array([[0.25, 0.75], [1e-9, 1]]),
     )
     write_scores(tmp_path / "scores.txt", scores)
-    assert (tmp_path / "scores.txt").read_text() == (
-        "# seed: 1\n# note: two lines\n# utt true predicted a b\nx b b 0.000000 1.000000\ny a b 0.250000 0.750000\n"
+    head = "# seed: 1\n# note: two lines\n"
+    body = "# utt true predicted a b\nx b b 0.000000 1.000000\ny a b 0.250000 0.750000\n"
+    checksum = hashlib.sha256((head + body).encode()).hexdigest()
+    assert (tmp_path / "scores.txt").read_text() == f"{head}# checksum: {checksum}\n{body}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"(u-07 .* )(\S+) (\S+) (\S+)", r"\1\3 \2 \4"),  # a posterior
+        ("u-07 (zeal|anger|calm)", "u-07 zeal"),  # a true class
+        ("# overlap: train 3", "# overlap: train 4"),
+        ("# command: .*\n", ""),
+        ("(# checksum: ).", r"\1g"),
+        ("(u-07.*\n)(u-08.*\n)", r"\2\1"),  # their order
+    ],
+)
+def test_a_file_that_was_changed_by_hand_is_refused(tmp_path, old, new):
+    path = tmp_path / "scores.txt"
+    scores = made_up()
+    scores.true[scores.utts.index("u-07")] = 2
+    write_scores(path, scores)
+    changed = re.sub(old, new, path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(UserError) as error:
+        read_scores(path)
+    assert str(error.value) == (
+        f"{path}: changed since stage 5 wrote it; restore it with git, or remove it and run stage 5 again"
     )
+    path.write_text(re.sub("# checksum: .*\n", "", changed))  # of an older version, which wrote none
+    assert len(read_scores(path).utts) == 20
+
+
+def test_another_kind_of_line_end_is_no_change(tmp_path):
+    path = tmp_path / "scores.txt"
+    write_scores(path, made_up())
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_scores(path).about["checksum"]
 
 
 def test_the_prediction_survives_posteriors_that_are_almost_equal(tmp_path):
@@ -179,6 +217,42 @@ def scored(recipe, capsys):
     return folder, Path("results/svm/selects_on_test/fold1_seed1.txt")
 
 
+def test_speakers_and_sexes_are_kept_beside_the_scores(scored, recipe):
+    """For the utterances that were scored, in the order of the tables; also where the scores are up to date."""
+    folder, result = scored
+    test = sorted(recipe.part("test"))
+    assert Path("results/utt2spk").read_text() == "".join(f"{utt} d\n" for utt in test)
+    assert not Path("results/spk2gender").exists()  # data/all has none
+    Path("data/all/spk2gender").write_text("a f\nb m\nc f\nd m\n")
+    before = result.stat().st_mtime_ns
+    run_score()
+    assert result.stat().st_mtime_ns == before
+    assert Path("results/spk2gender").read_text() == "d m\n"
+    train.train(recipe.lay_out("svm/selects_on_test/fold2_seed1", "test", system="svm", fold=2))
+    run_score()
+    scored = sorted([*recipe.part("train"), *test])
+    assert Path("results/utt2spk").read_text() == "".join(f"{utt} {utt[0]}\n" for utt in scored)
+    assert Path("results/spk2gender").read_text() == "a f\nb m\nd m\n"
+    stamp = Path("results/utt2spk").stat().st_mtime_ns
+    run_score()
+    assert Path("results/utt2spk").stat().st_mtime_ns == stamp
+    assert sorted(path.name for path in Path("results").iterdir()) == ["spk2gender", "svm", "utt2spk"]
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "told"),
+    [("utt2spk", "d-03 x", "d-03 has x, but d"), ("spk2gender", "d f", "d has f, but m")],
+)
+def test_another_speaker_or_sex_than_in_results(scored, table, line, told):
+    folder, result = scored
+    result.unlink()
+    Path("data/all/spk2gender").write_text("d m\n")
+    Path("results", table).write_text(f"{line}\n")
+    with pytest.raises(UserError, match=f"^results/{table}: {told} in data/all/{table}; correct the one that is wrong"):
+        run_score()
+    assert Path("results", table).read_text() == f"{line}\n" and not result.exists()
+
+
 def test_scores_say_what_they_follow_from(scored):
     folder, result = scored
     scores, run = read_scores(result), read_run(folder)
@@ -232,10 +306,9 @@ def test_other_weights_are_scored_again(scored):
 def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monkeypatch, key):
     folder, result = scored
     monkeypatch.setattr(provenance, "is_committed", lambda path: path == result)
-    published = re.sub(
-        f"# {key}: .*", f"# {key}: another", re.sub("# model: .*", "# model: another", result.read_text())
-    )
-    result.write_text(published)
+    scores = read_scores(result)
+    write_scores(result, replace(scores, about={**scores.about, key: "another", "model": "another"}))
+    published = result.read_text()
     run_score()
     own = result.parent / "own" / result.name
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results/")]
@@ -256,9 +329,8 @@ def test_scores_that_git_does_not_know_are_replaced(scored, monkeypatch):
     """They are the user's own, of an earlier commit."""
     folder, result = scored
     monkeypatch.setattr(provenance, "is_committed", lambda path: False)
-    result.write_text(
-        re.sub("# commit: .*", "# commit: earlier", re.sub("# model: .*", "# model: another", result.read_text()))
-    )
+    scores = read_scores(result)
+    write_scores(result, replace(scores, about={**scores.about, "commit": "earlier", "model": "another"}))
     run_score()
     assert read_scores(result).about["commit"] == "0"
     assert not (result.parent / "own").exists()

@@ -102,4 +102,5 @@ if at_stage 6 "table and figures"; then
   done
   [ -d results ] || note=${not_run-${note-}}
   python -m ser.report --corpus $name --systems "${systems[@]}" --main $main ${note:+--note "$note"}
+  [ ! -d conf/papers ] || python -m ser.overview
 fi
