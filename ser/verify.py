@@ -151,7 +151,7 @@ def read_systems(names: set[str]) -> tuple[dict[str, tuple[Path, "System"]], lis
     from ser.config import read_system
     from ser.report import find_systems
 
-    paths = {path.stem: path for path in find_systems([])}
+    paths = {path.stem: path for path in find_systems([], only_committed=True)}
     found, faults = {}, []
     for name in sorted(names):
         if name not in paths:
