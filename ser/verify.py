@@ -111,7 +111,7 @@ def check(recipe: Path) -> Checked:
     shown = os.path.relpath(recipe)
     shown = "" if shown == "." else f"{shown}/"
     with standing_in(recipe):
-        folders = [path for path in sorted(Path().glob("results/*/*")) if path.is_dir() and "+" not in path.parts[1]]
+        folders = sorted({path.parent for path in Path().glob("results/*/*/*.txt") if "+" not in path.parts[1]})
         systems, faults = read_systems({path.parts[1] for path in folders})
         protocols, more = read_protocols({path.parts[2] for path in folders})
         faults += more
@@ -222,12 +222,14 @@ def check_scores(path: Path, scores: "Scores", corpus: str, now: dict[str, Any],
     from ser.scores import CHECKSUM
 
     about = scores.about
-    for key, value in (("corpus", corpus), ("system", path.parts[1]), ("protocol", path.parts[2])):
-        if about.get(key) != value:
-            yield f"scores of the {key} {about.get(key)} among those of {value}; remove the copy"
+    place = {"corpus": corpus, "system": path.parts[1], "protocol": path.parts[2]}
+    wrong = [f"{key} {about.get(key)}, not {value}" for key, value in place.items() if about.get(key) != value]
     fold, _, number = about["fold"].partition(" of ")
     if path.stem != f"fold{fold}_seed{about['seed']}" or not 1 <= int(fold) <= int(number):
-        yield f"scores of fold {fold} of {number}, seed {about['seed']}, under another name; remove the copy"
+        wrong.append(f"fold {about['fold']}, seed {about['seed']}, not {path.stem}")
+    if wrong:
+        yield f"scores of another run ({'; '.join(wrong)}); remove the copy"
+        return
     if CHECKSUM not in about:
         yield f"has no {CHECKSUM}; {AGAIN}"
     if not COMMIT.fullmatch(about["commit"]):
@@ -238,14 +240,14 @@ def check_scores(path: Path, scores: "Scores", corpus: str, now: dict[str, Any],
     if classes != scores.classes:
         yield f"has other classes than the protocol; {AGAIN}"
     # each posterior is rounded to 6 digits, after it was computed with those of a float32
-    wrong = np.abs(scores.posteriors.sum(1) - 1) > 0.5e-6 * len(scores.classes) + 1e-6
-    if wrong.any():
-        yield f"the posteriors of {scores.utts[int(wrong.argmax())]} do not sum to 1; {AGAIN}"
+    uneven = np.abs(scores.posteriors.sum(1) - 1) > 0.5e-6 * len(scores.classes) + 1e-6
+    if uneven.any():
+        yield f"the posteriors of {scores.utts[int(uneven.argmax())]} do not sum to 1; {AGAIN}"
     # rounding keeps the order, so that the largest posterior is still the largest, or shares its place
     predicted = scores.posteriors[np.arange(len(scores.utts)), scores.predicted]
-    wrong = predicted < scores.posteriors.max(1)
-    if wrong.any():
-        yield f"the predicted class of {scores.utts[int(wrong.argmax())]} has not the largest posterior; {AGAIN}"
+    lower = predicted < scores.posteriors.max(1)
+    if lower.any():
+        yield f"the predicted class of {scores.utts[int(lower.argmax())]} has not the largest posterior; {AGAIN}"
 
 
 def check_identities(runs: dict[Path, "Scores"]) -> list[Fault]:

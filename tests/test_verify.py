@@ -216,24 +216,24 @@ CASES = {  # what is done; the beginnings of the lines that are told
         lambda: drop("row", "modules", "system settings", "protocol settings", "run"),
         [f"{ALPHA}: of unknown origin: records no settings and no code; "],
     ),
-    "another corpus": (copy_of_another_corpus, [f"{ALPHA}: scores of the corpus other among those of toy; remove the copy"]),
+    "another corpus": (copy_of_another_corpus, [f"{ALPHA}: scores of another run (corpus other, not toy); remove the copy"]),
     "another system": (
         copy_in_another_system,
         [
-            "results/beta/apart/fold1_seed1.txt: scores of the system alpha among those of beta; remove the copy",
+            "results/beta/apart/fold1_seed1.txt: scores of another run (system alpha, not beta); remove the copy",
             "RESULTS.md:11: the scores also give",
         ],
     ),
     "another protocol": (
         lambda: forge(ALPHA, protocol="chance"),
-        [f"{ALPHA}: scores of the protocol chance among those of apart; remove the copy"],
+        [f"{ALPHA}: scores of another run (protocol chance, not apart); remove the copy"],
     ),
     "another fold": (
         lambda: forge(ALPHA, fold="2 of 3"),
-        [f"{ALPHA}: scores of fold 2 of 3, seed 1, under another name; remove the copy"],
+        [f"{ALPHA}: scores of another run (fold 2 of 3, seed 1, not fold1_seed1); remove the copy"],
     ),
-    "another seed": (lambda: forge(ALPHA, seed="3"), [f"{ALPHA}: scores of fold 1 of 3, seed 3, under another name; "]),
-    "a fold that is none": (lambda: forge(ALPHA, fold="1 of 0"), [f"{ALPHA}: scores of fold 1 of 0, seed 1, under "]),
+    "another seed": (lambda: forge(ALPHA, seed="3"), [f"{ALPHA}: scores of another run (fold 1 of 3, seed 3, not fold1_seed1); remove the copy"]),
+    "a fold that is none": (lambda: forge(ALPHA, fold="1 of 0"), [f"{ALPHA}: scores of another run (fold 1 of 0, seed 1, not fold1_seed1); remove the copy"]),
     "another answer": (
         swap_answer,
         [f"{ALPHA}: the predicted class of a-0 has not the largest posterior; {AGAIN}", "RESULTS.md:5: says "],
