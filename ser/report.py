@@ -78,6 +78,9 @@ def main(argv: list[str] | None = None) -> None:
         "and all figures)",
     )
     parser.add_argument("--note", default="", help="a sentence to put first, such as why nothing was run")
+    parser.add_argument(
+        "--html", action="store_true", help="also write results.html, a page for a browser: tables, runs, sound"
+    )
     args = parser.parse_args(argv)
 
     from ser.files import whole
@@ -93,6 +96,11 @@ def main(argv: list[str] | None = None) -> None:
     with whole("RESULTS.md") as stream:
         stream.write("\n".join(lines) + "\n")
     print(Path("RESULTS.md").resolve())
+    if args.html:
+        from ser import page
+
+        page.write(Path("results.html"), report, lines)
+        print(Path("results.html").resolve())
 
 
 def read(corpus: str, more: list[Path], main: str) -> Report:
