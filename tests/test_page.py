@@ -119,12 +119,13 @@ def test_a_recipe_from_training_to_page(spoken, capsys):
     for number, curves in row["attention"]["curves"].items():
         utt = data["utts"][int(number)]
         frames = torch.from_numpy((spoken.matrices[utt["utt"]] - statistics["mean"]) / statistics["deviation"])[None]
+        seconds = soundfile.info(unquote(utt["address"])).duration
         with torch.no_grad():
             weights = network.frame_weights(frames, torch.tensor([frames.shape[1]]))["attention"][0].numpy()
-        weights = weights * len(weights) / weights.sum()
+        weights = weights * len(weights)  # 1 is an equal share
         shares = numbers(curves["attention"]["shares"]) / 255 * curves["attention"]["highest"]
         for place in range(0, page.POINTS, 17):
-            frame = (place + 0.5) / page.POINTS * utt["seconds"] * 100
+            frame = (place + 0.5) / page.POINTS * seconds * 100
             low = min(int(frame), len(weights) - 1)
             part = frame - low if low < len(weights) - 1 else 0  # the last frame holds to the end
             by_hand = weights[low] * (1 - part) + (weights[low + 1] * part if part else 0)
