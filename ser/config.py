@@ -33,19 +33,8 @@ LONGEST_NUMBER = 40  # characters
 LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold only labels and other names
 # keys that a system file may omit, although System requires them
-OPTIONAL: dict[str, Any] = {"paper": [], "training": None}
+OPTIONAL: dict[str, Any] = {"training": None}
 YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
-
-
-@dataclass(config=strict, frozen=True, kw_only=True)
-class PaperRow:
-    """A number in a paper that the system is meant to reproduce."""
-
-    corpus: str  # the recipe's name
-    table: str  # the table of the paper, such as "IV"
-    protocol: str = "paper"  # the recipe's protocol that is meant to reproduce it
-    wa: float | None = None  # weighted accuracy, in per cent
-    ua: float | None = None  # unweighted accuracy, in per cent
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -72,7 +61,6 @@ class System:
 
     name: str
     description: str  # one line, for the table; no result depends on it
-    paper: list[PaperRow]  # numbers that the system is meant to reproduce
     feature: SkipValidation[FeatureConfig]  # how a recording becomes frames; `kind` names a module of ser/features
     model: SkipValidation[ModelConfig]  # what predicts the class; `kind` names a module of ser/models
     # mean and standard deviation of each dimension, from the training part: over all frames (global), over the frames
@@ -264,6 +252,8 @@ def read_named(path: str | Path, what: str) -> dict[str, Any]:
     content = with_base(Path(path), [])
     if "name" in content:
         raise UserError(f"{path}: name: remove it: {what} is named after its file")
+    if "paper" in content:
+        raise UserError(f"{path}: paper: remove it: the numbers of papers are in conf/papers/<paper>.yaml")
     return {"name": Path(path).stem, **content}
 
 
@@ -280,8 +270,7 @@ def with_base(path: Path, above: list[Path]) -> dict[str, Any]:
     if not os.path.realpath(base_path).endswith(".yaml"):  # errors would show the content of any other file
         raise UserError(f"{path}: base: {base_path} is not a .yaml file; give the path of one")
     base = with_base(base_path, [*above, path.resolve()])
-    for own in ("paper", "description"):  # these describe one file only
-        base.pop(own, None)
+    base.pop("description", None)  # it describes one file only
     return merge(base, content)
 
 

@@ -19,7 +19,7 @@ from ser.cli import UserError
 from ser.files import whole
 
 FOLDER = Path("exp/systems")
-FIXED = ("name", "description", "paper", "base")  # no result depends on these, or they identify the file
+FIXED = ("name", "description", "base")  # no result depends on these, or they identify the file
 LONGEST_NAME = 100  # characters that the settings add to a system's name: it becomes part of longer file names
 
 

@@ -1,4 +1,5 @@
-"""The figures of RESULTS.md: confusion matrices and learning curves, drawn from the scores in results/."""
+"""The figures of RESULTS.md, drawn from the scores in results/: confusion matrices, reliability diagrams and learning
+curves."""
 
 import re
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ser import figures, inputs
+from ser.calibration import reliability
 from ser.config import Protocol, System
 from ser.epochs import read_log
 from ser.results import Results
@@ -15,23 +17,37 @@ from ser.summary import confusion_of
 OF_NETWORKS = ("tsne", "tsne_speakers", "attention", *inputs.every())  # what ser.draw_run draws
 
 
-def draw(system: System, protocol: Protocol, results: Results, folder: Path) -> dict[str, Path]:
-    """Draw the scores of one system under one protocol into a folder; return the pictures by kind."""
+def draw(system: System, protocol: Protocol, results: Results, is_linked: bool) -> None:
+    """Draw the scores of one system under one protocol; what RESULTS.md does not link goes to figures/others/."""
     runs = results.shown
     classes = next(iter(runs.values())).classes
     title = f"{system.name}, protocol {protocol.name}, {len(runs)} run{'s' * (len(runs) > 1)}"
-    pictures = {"confusion": folder / f"{system.name}_{protocol.name}_confusion.png"}
-    figures.confusion(np.sum([confusion_of(run) for run in runs.values()], 0), classes, title, pictures["confusion"])
-    logs = {}
-    for run in runs:
-        file = Path("results", system.name, protocol.name, "own" * results.is_own, f"{run}.epochs.jsonl")
-        if file.exists():
-            logs[run] = read_log(file)
-    if logs and not protocol.noise:  # noise is added only in testing
-        pictures["curves"] = folder / f"{system.name}_{protocol.name}_curves.png"
+    paths = pictures(system, protocol, results, is_linked)
+    figures.confusion(np.sum([confusion_of(run) for run in runs.values()], 0), classes, title, paths["confusion"])
+    posteriors, true = (
+        np.concatenate([getattr(run, name) for run in runs.values()]) for name in ("posteriors", "true")
+    )
+    figures.reliability(reliability(posteriors, true), title, paths["reliability"])
+    if "curves" in paths:
         part = "development" if protocol.select == "dev" else "test"  # see ser.learners.network
-        figures.learning_curves(logs, part, title, pictures["curves"])
-    return pictures
+        logs = {run: read_log(file) for run, file in log_files(system, protocol, results).items()}
+        figures.learning_curves(logs, part, title, paths["curves"])
+
+
+def pictures(system: System, protocol: Protocol, results: Results, is_linked: bool = True) -> dict[str, Path]:
+    """The pictures, by kind, that `draw` makes."""
+    folder = Path("figures", "own" if results.is_own else "" if is_linked else "others")
+    kinds = ["confusion", "reliability"]
+    if log_files(system, protocol, results) and not protocol.noise:  # noise is added only in testing
+        kinds.append("curves")
+    return {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in kinds}
+
+
+def log_files(system: System, protocol: Protocol, results: Results) -> dict[str, Path]:
+    """The log of the epochs of each run shown that has one."""
+    folder = Path("results", system.name, protocol.name, "own" * results.is_own)
+    files = {run: folder / f"{run}.epochs.jsonl" for run in results.shown}
+    return {run: file for run, file in files.items() if file.exists()}
 
 
 def drawn(system: System, protocol: Protocol, results: Results) -> dict[str, Path]:

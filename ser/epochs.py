@@ -69,14 +69,14 @@ class Sums:
         return {
             f"{part}_loss": self.loss / self.utterances,
             f"{part}_penalty": self.penalty / self.utterances,
-            f"{part}_wa": metrics.wa(self.confusion),
+            f"{part}_wa": float(metrics.wa(self.confusion)),
         }
 
 
 def line_of(epoch: int, train: Sums, dev: Sums, classes: list[str]) -> dict[str, float]:
     """An epoch's line of epochs.jsonl. dev_share_<class>: per cent of dev utterances predicted as the class."""
     line = {"epoch": epoch, **train.means("train"), **dev.means("dev")}
-    line |= {f"dev_{name}": metric.of(dev.confusion) for name, metric in metrics.METRICS.items()}
+    line |= {f"dev_{name}": float(metric.of(dev.confusion)) for name, metric in metrics.METRICS.items()}
     line["seconds"] = train.seconds + dev.seconds
     predicted = 100 * dev.confusion.sum(0) / dev.confusion.sum()
     return line | {f"dev_share_{name}": share for name, share in zip(classes, predicted, strict=True)}

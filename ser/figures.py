@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from ser.calibration import Bins
 from ser.files import whole
 
 plt.rcParams["text.parse_math"] = False  # names may contain dollar signs
@@ -58,6 +59,34 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str, path: Path
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)
     figure.colorbar(picture, label="per cent of the true class (number of utterances)", shrink=0.8)
+    keep(figure, path)
+    write(path, text)
+
+
+def reliability(bins: Bins, title: str, path: Path) -> None:
+    """Draw a reliability diagram (Guo et al., 2017, section 2): the accuracy of each bin of confidence, and below it
+    the share of utterances in the bin."""
+    lines = [f"# {title}: confidence, the posterior of the predicted class, and accuracy; - without utterances"]
+    lines.append("from to utterances confidence accuracy")
+    for low, high, *values in zip(bins.edges, bins.edges[1:], *bins[1:], strict=False):
+        count, *means = values
+        shown = [f"{mean:.4f}" if count else "-" for mean in means]
+        lines.append(f"{low:.4f} {high:.4f} {count} {' '.join(shown)}")
+    text = "\n".join(lines) + "\n"
+    if is_drawn(path, text):
+        return
+    figure, (above, below) = plt.subplots(2, figsize=(5, 6), sharex=True, height_ratios=(3, 1), layout="constrained")
+    place = {"x": bins.edges[:-1], "width": np.diff(bins.edges), "align": "edge", "edgecolor": "black"}
+    above.bar(height=np.nan_to_num(bins.accuracy), color="0.8", linewidth=0.6, label="accuracy of the bin", **place)
+    above.plot(
+        bins.confidence, bins.accuracy, "o", color="black", markersize=4, clip_on=False, label="at its mean confidence"
+    )
+    above.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":", label="calibrated: the two are equal")
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    below.bar(height=bins.counts / bins.counts.sum(), color="0.5", linewidth=0.6, **place)
+    below.set(xlabel="confidence (posterior of the predicted class)", ylabel="share of utterances")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle(title, fontsize=10)
     keep(figure, path)
     write(path, text)
 

@@ -25,7 +25,7 @@ PLUMBING = frozenset(
 )
 PARTS = ("train", "dev", "test")
 DEFAULT = "the default"  # stands for a setting that is absent
-PROSE = ("name", "description", "paper", "table")  # of systems and protocols: no result depends on it
+PROSE = ("name", "description", "table")  # of systems and protocols: no result depends on it
 
 
 def fingerprint(*values: Any) -> str:

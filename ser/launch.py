@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--learner", choices=LEARNERS, required=True, help="which systems to train: classical models or networks"
     )
-    parser.add_argument("--corpus", required=True, help="name of the corpus, as in the paper rows of the system files")
+    parser.add_argument("--corpus", required=True, help="name of the corpus: that of the recipe's folder")
     parser.add_argument("--systems", nargs="+", required=True, metavar="YAML", help="system files")
     parser.add_argument("--protocols", nargs="+", required=True, metavar="YAML", help="protocol files")
     parser.add_argument("--folds", default="all", help="folds to run, such as 1,2 or 1-3 (default all)")

@@ -1,7 +1,7 @@
 """From Markdown to HTML: the part of Markdown that RESULTS.md uses.
 
 Headings, paragraphs, lists (`- `, nested by two spaces), tables, code blocks, and within a line code, bold, italic,
-links and pictures. Anything else is text. All text is escaped: Markdown here cannot contain HTML.
+links and pictures. Comments are left out. Anything else is text. All text is escaped, so Markdown cannot contain HTML.
 """
 
 import re
@@ -19,6 +19,7 @@ INLINE = re.compile(
 )
 # Addresses within the folder of the page, or https: nothing that runs code.
 ADDRESS = re.compile(r"(https://|#|(?![\w+.-]*:)(?!//)).+")
+COMMENT = re.compile(r"<!--.*-->")
 ITEM = re.compile(r"( *)- (.*)")
 RULE = re.compile(r"\|?( *:?-+:? *\|)+ *(:?-+:?)? *")  # the second line of a table
 
@@ -33,11 +34,14 @@ def to_html(text: str, picture: Callable[[str], str] = str) -> str:
     while place < len(lines):
         line = lines[place]
         end = place + 1
-        if not line.strip():
+        if not line.strip() or COMMENT.fullmatch(line):
             block = ""
         elif line.startswith("```"):
             end = next((n for n in range(end, len(lines)) if lines[n].startswith("```")), len(lines)) + 1
             block = f"<pre><code>{escape(chr(10).join(lines[place + 1 : end - 1]))}</code></pre>"
+        elif line.startswith("    "):
+            end = next((n for n in range(end, len(lines)) if not lines[n].startswith("    ")), len(lines))
+            block = f"<pre><code>{escape(chr(10).join(part[4:] for part in lines[place:end]))}</code></pre>"
         elif match := re.match(r"(#{1,6}) (.+)", line):
             name = name_of(match[2])
             number = f"-{used[name]}" if used[name] else ""

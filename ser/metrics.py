@@ -1,10 +1,10 @@
-"""Metrics computed from confusion matrices, confidence intervals and significance tests.
+"""Metrics computed from confusion matrices.
 
-To add a metric, change only this file: a function of a confusion matrix, and a line in METRICS. Training then logs it
+To add a metric, change only this file: a function of confusion matrices, and a line in METRICS. Training then logs it
 for the development set, `monitor: dev_<name>` selects by it, and RESULTS.md can report it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,28 +17,46 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, n_classes: int) ->
     return counts
 
 
-def wa(confusion: np.ndarray) -> float:
-    """Weighted accuracy: the share of utterances that are classified correctly, in per cent."""
-    return 100 * float(np.trace(confusion) / confusion.sum())
+def wa(confusion: np.ndarray) -> np.ndarray:
+    """Weighted accuracy: the share of utterances that are classified correctly, in per cent. nan without utterances.
+
+    As the other metrics: of one confusion matrix (C, C) a number, of several (..., C, C) an array (...).
+    """
+    return 100 * _share(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
 
 
-def ua(confusion: np.ndarray) -> float:
+def ua(confusion: np.ndarray) -> np.ndarray:
     """Unweighted accuracy (UAR): the mean recall of the classes that have utterances, in per cent."""
-    present = confusion.sum(1) > 0
-    return 100 * float(np.mean(np.diag(confusion)[present] / confusion.sum(1)[present]))
+    sizes = confusion.sum(-1)
+    return 100 * _mean_of_classes(_share(_right(confusion), sizes), sizes > 0)
 
 
-def macro_f1(confusion: np.ndarray) -> float:
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
     """Mean F1 of the classes that occur as true or predicted class, in per cent, as in scikit-learn's f1_score."""
-    sizes = confusion.sum(0) + confusion.sum(1)
-    return 100 * float(np.mean(2 * np.diag(confusion)[sizes > 0] / sizes[sizes > 0]))
+    sizes = confusion.sum(-2) + confusion.sum(-1)
+    return 100 * _mean_of_classes(_share(2 * _right(confusion), sizes), sizes > 0)
+
+
+def _right(confusion: np.ndarray) -> np.ndarray:
+    """(..., C): how many utterances of each class are classified correctly."""
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, and nan where whole is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)[()]
+
+
+def _mean_of_classes(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The mean of values (..., C) over the classes that are present (..., C); nan if none is."""
+    return _share(np.where(present, values, 0).sum(-1), present.sum(-1))
 
 
 class Metric(NamedTuple):
-    """title: used in tables. of: confusion matrix (C, C) -> per cent, higher is better."""
+    """title: used in tables. of: confusion matrices (..., C, C) -> per cent (...), higher is better."""
 
     title: str
-    of: Callable[[np.ndarray], float]
+    of: Callable[[np.ndarray], np.ndarray]
 
 
 METRICS = {"wa": Metric("WA", wa), "ua": Metric("UA", ua), "f1": Metric("macro-F1", macro_f1)}
@@ -52,25 +70,3 @@ def collapse(confusion: np.ndarray) -> int | None:
     others = confusion.sum() - confusion.sum(1)
     taken = np.flatnonzero(2 * wrongly > others)
     return int(taken[0]) if len(taken) else None
-
-
-def half_interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of the mean of two or more values, by Student's t."""
-    from scipy import stats
-
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
-
-
-def paired_p(differences: np.ndarray) -> float:
-    """p of a two-sided paired permutation test: how often the mean of the differences (N,) is at least as far from 0 if
-    their signs are random. Exact for few differences, by 9999 draws for many."""
-    from scipy import stats
-
-    unlike = differences[differences != 0]  # the others have no sign
-    if len(unlike) < 2:
-        return 1.0
-    with np.errstate(over="ignore"):  # of 2 ** N, which scipy compares with the number of draws
-        test = stats.permutation_test(
-            (unlike,), np.mean, permutation_type="samples", vectorized=True, batch=1000, rng=0
-        )
-    return float(test.pvalue)

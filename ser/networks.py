@@ -83,7 +83,15 @@ def forward(network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, T
         more = {name: values.to(place) for name, values in batch.extras.items()}
         if network.training and getattr(network, "learns_from_targets", False):  # never where it is tested
             more["targets"] = batch.targets.to(place)
-        scores, penalty = network(batch.frames.to(place), lengths, **more)
+        try:
+            scores, penalty = network(batch.frames.to(place), lengths, **more)
+        except RuntimeError as error:
+            if precision != "bfloat16" or "primitive descriptor" not in str(error):
+                raise
+            raise UserError(
+                "training.precision: bfloat16: this CPU cannot run the network in it (LSTMs need AVX-512); use another "
+                'machine, or float32, which is another system: run.sh --set "training.precision=float32"'
+            ) from None
     if scores.ndim not in (2, 3) or len(scores) != len(batch.utts):
         raise UserError(
             f"{type(network).__module__}: forward returned scores of shape {tuple(scores.shape)} for "

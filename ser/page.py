@@ -27,7 +27,7 @@ from ser import audio, markdown
 from ser.cli import UserError
 from ser.config import kind_of, load_kind
 from ser.datadir import read_table
-from ser.draw_results import drawn
+from ser.draw_results import drawn, log_files
 from ser.epochs import read_log
 from ser.files import whole
 from ser.metrics import METRICS
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Place = tuple[str, str]  # names of a system and a protocol
 
 ASSETS = Path(__file__).parent / "page_assets"
-DATA = Path("data/all")
+WAVS = Path("data/all/wav.scp")
 POINTS = 200  # of a waveform's outline and of a curve of attention, which share their times
 SCORES_SIZE = 6_000_000  # characters: with more runs, only some keep their utterances
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -54,7 +54,7 @@ CURVES = ("train_loss", "dev_loss", "train_wa", "dev_wa")  # keys of epochs.json
 class Recordings:
     """What the page knows of the utterances that it lists, by the order in which they are met.
 
-    folder: of the page, to which addresses are relative. wavs and speakers: wav.scp and utt2spk, {} if not there.
+    folder: of the page, to which addresses are relative. wavs: wav.scp, {} if not there. speakers: of each utterance.
     """
 
     folder: Path
@@ -75,7 +75,9 @@ class Recordings:
         """An utterance's recording: its address, its length in seconds, and its outline; or why there is no sound."""
         place = self.wavs.get(utt)
         if place is None:
-            return {"note": f"{DATA / 'wav.scp'} does not list this recording." if self.wavs else "There is no data/."}
+            return {
+                "note": f"{WAVS} does not list this recording." if self.wavs else f"No sound: there is no {WAVS} here."
+            }
         if audio.is_pipe(place):
             return {"note": "No sound: the recording is the output of a shell command."}
         try:
@@ -136,7 +138,7 @@ def gather(folder: Path, report: "Report") -> dict[str, Any]:
     protocols = {protocol.name: protocol for protocol in report.protocols}
     found = {place: results for place, results in report.found.items() if results.shown}
     rows = {place: row_of(systems[place[0]], protocols[place[1]], results) for place, results in found.items()}
-    recordings = Recordings(folder, table("wav.scp"), table("utt2spk"))
+    recordings = Recordings(folder, read_wavs(), report.speakers)
     sets: list[dict[str, Any]] = []
     left = SCORES_SIZE
     for place, name in in_turn(found):
@@ -158,10 +160,9 @@ def gather(folder: Path, report: "Report") -> dict[str, Any]:
     }
 
 
-def table(name: str) -> dict[str, str]:
-    """A table of the data directory; {} without one."""
-    path = DATA / name
-    return read_table(path) if path.exists() else {}
+def read_wavs() -> dict[str, str]:
+    """wav.scp; {} without one."""
+    return read_table(WAVS) if WAVS.exists() else {}
 
 
 def in_turn(found: "Mapping[Place, Results]") -> "list[tuple[Place, str]]":
@@ -174,15 +175,14 @@ def in_turn(found: "Mapping[Place, Results]") -> "list[tuple[Place, str]]":
 def row_of(system: "System", protocol: "Protocol", results: "Results") -> dict[str, Any]:
     """The runs of a system under a protocol, without their utterances: fold, seed, WA, UA, confusion matrix and
     learning curves of each, and the points of t-SNE."""
-    folder = Path("results", system.name, protocol.name, "own" * results.is_own)
+    logs = {} if protocol.noise else log_files(system, protocol, results)  # noise is added only in testing
     runs = {}
     for name, scores in results.shown.items():
         counts = confusion_of(scores)
         of_run: dict[str, Any] = {key: METRICS[key].of(counts) for key in ("wa", "ua")}
         runs[name] = of_run | {"counts": counts.tolist()}
-        log = folder / f"{name}.epochs.jsonl"
-        if log.exists() and not protocol.noise:  # noise is added only in testing
-            runs[name]["curves"] = curves(log)
+        if name in logs:
+            runs[name]["curves"] = curves(logs[name])
     row = {
         "system": system.name,
         "protocol": protocol.name,

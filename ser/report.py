@@ -9,8 +9,11 @@ figures/others/, which git ignores. A figure is drawn again only when its number
 """
 
 import argparse
+import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +22,27 @@ from ser.cli import UserError
 
 if TYPE_CHECKING:
     from ser.config import Protocol, System
+    from ser.papers import Paper, Table
     from ser.results import Results
+    from ser.statistics import Interval
 
 INTRODUCTION = """\
-Written by stage 6 from the scores in results/; never edited by hand.
+Written by stage 6 from the scores in results/; never edited by hand. `python -m ser.verify` computes it again.
 
 - **WA**, weighted accuracy: the share of all test utterances that are classified correctly. **UA**, unweighted
-  accuracy (UAR): the mean of the classes' recalls. Both in per cent.
-- Mean and 95 % interval (Student's t) over folds; the seeds of a fold are averaged first, since they share its test
-  utterances. With one fold only, the interval is over its seeds, is marked "(seeds)", and says nothing about other test
-  speakers. Runs with the same posteriors, such as other seeds of an SVM, count once. A run is one fold with one seed.
-- Only runs with the same settings, code, folds and recordings are averaged; the section Scores lists what is left out.
-- **published**: the paper's number, beside ours under the protocol meant to reproduce it; **difference**: ours minus
-  the published one.
-- "not run": no scores with these settings; the row's command makes them. Scores with other settings are under Scores.
+  accuracy (UAR): the mean of the classes' recalls. Both in per cent: means over folds, after averaging a fold's seeds.
+- **published**: the paper's number; beside it ours under the protocol meant to reproduce it; **difference**: ours minus
+  the published one; **in interval**: whether the published number lies in our interval. The last columns are ours under
+  an honest protocol: no test speaker is in training, and the test set selects nothing.
+- **±**: {method}. No ± with fewer than {fewest} test speakers: no interval can be had.
+- **runs**: a run is one fold with one seed; runs with the same posteriors, such as other seeds of an SVM, count once.
+  Only runs with the same settings, code, folds and recordings are averaged; the section Scores lists what is left out.
+- "not run": no scores; "outdated": only scores with other settings or code. The command below a table makes them.
+"""
+AGAINST = """\
+The difference in WA from {main} on the utterances that both have scored, each with the mean of its runs, and p of a
+paired permutation test in which the speakers' summed differences change sign, corrected for the number of tests in the
+column (Holm, 1979). It does not account for other seeds. No p with fewer than {fewest} speakers.
 """
 FIGURES = "The numbers behind each picture are in a text file beside it."
 OTHERS = (
@@ -45,24 +55,110 @@ OTHERS = (
 class Report:
     """What RESULTS.md reports.
 
-    main: name of the system that the others are tested against, "" for none. systems: one per row, each with its file.
-    protocols: those of papers first. found: the scores by names of system and protocol. odd: the rows whose folds,
-    speakers or recordings differ from those of most.
+    main: name of the system that the others are tested against, "" for none. systems: each with its file, in the order
+    of the files. protocols: those of papers first. papers: their tables for this corpus. elsewhere: for a system, its
+    published numbers on other corpora. found: the scores by names of system and protocol. speakers: of each scored
+    utterance. odd: the rows whose folds, speakers or recordings differ from those of most.
     """
 
     corpus: str
     main: str
     systems: list[tuple[Path, "System"]]
     protocols: list["Protocol"]
+    papers: list["Paper"]
+    elsewhere: dict[str, str]
     found: dict[tuple[str, str], "Results"]
+    speakers: dict[str, str]
     odd: set[tuple[str, str]]
+    intervals: dict[tuple[str, str, str], "Interval | None"] = field(default_factory=dict)  # computed so far
+
+    @cached_property
+    def paths(self) -> dict[str, Path]:
+        """The file of each system."""
+        return {system.name: path for path, system in self.systems}
+
+    @cached_property
+    def in_papers(self) -> set[str]:
+        """Names of the systems in a paper's table."""
+        return {name for paper in self.papers for table in paper.tables for row in table.rows for name in row.systems}
+
+    @cached_property
+    def main_protocols(self) -> list["Protocol"]:
+        """The honest protocols and those of the papers' tables, but for those with a section of their own. Without
+        papers: all, the speaker-independent ones first."""
+        tables = [table for paper in self.papers for table in paper.tables]
+        names = [table.honest for table in tables] + [table.protocol for table in tables]
+        chosen = [self.protocol(name) for name in dict.fromkeys(names) if name]
+        chosen = chosen or sorted(
+            self.protocols, key=lambda protocol: (protocol.select == "test", not is_apart(protocol))
+        )
+        return [protocol for protocol in chosen if not protocol.table]
+
+    def system(self, name: str) -> "System":
+        """The system of this name."""
+        return next(system for _, system in self.systems if system.name == name)
+
+    def protocol(self, name: str) -> "Protocol":
+        """The protocol of this name."""
+        return next(protocol for protocol in self.protocols if protocol.name == name)
+
+    def interval(self, system: str, protocol: str, metric: str) -> "Interval | None":
+        """Mean and interval of a metric of METRICS; None if there are no scores to show."""
+        from ser.metrics import METRICS
+        from ser.statistics import interval
+
+        place = system, protocol, metric
+        if place not in self.intervals:
+            runs = list(self.found[system, protocol].shown.values()) if system else []
+            self.intervals[place] = interval(runs, METRICS[metric].of, self.speakers) if runs else None
+        return self.intervals[place]
+
+    def abouts(self, system: str, protocols: "Iterable[Protocol]") -> list[dict[str, str]]:
+        """The header lines of a system's scores that are shown under some protocols."""
+        return [scores.about for one in protocols for scores in self.found[system, one.name].shown.values()]
+
+
+def is_apart(protocol: "Protocol") -> bool:
+    """Whether a protocol's folds keep speakers apart, as far as its file tells."""
+    return getattr(protocol.folds, "by", "") in ("spk", "sess")
 
 
 def main(argv: list[str] | None = None) -> None:
+    args = arguments(argv)
+
+    from ser.draw_results import draw
+    from ser.files import whole
+
+    report = read(args.corpus, args.systems, args.main)
+    text = "\n".join(lines_of(report, args)) + "\n"
+    print(text)
+    for _, system in report.systems:
+        for protocol in report.protocols:
+            if report.found[system.name, protocol.name].shown:
+                draw(system, protocol, report.found[system.name, protocol.name], report.main in ("", system.name))
+    with whole("RESULTS.md") as stream:
+        stream.write(text)
+    print(Path("RESULTS.md").resolve())
+    if args.html:
+        from ser import page
+
+        page.write(Path("results.html"), report, text.split("\n"))
+        print(Path("results.html").resolve())
+
+
+def render(argv: list[str]) -> str:
+    """The text of RESULTS.md from what is in git: not from local data/ or scores that were made here (own). argv: the
+    arguments in the comment at its top. Call it in the recipe's folder. Raises UserError for what cannot be read."""
+    args = arguments(argv)
+    return "\n".join(lines_of(read(args.corpus, args.systems, args.main, only_committed=True), args)) + "\n"
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m ser.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corpus", required=True, help="name of the corpus, as in the paper rows of the system files")
+    parser.add_argument("--corpus", required=True, help="name of the corpus, as in its scores")
     parser.add_argument(
         "--systems",
         nargs="*",
@@ -81,42 +177,100 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--html", action="store_true", help="also write results.html, a page for a browser: tables, runs, sound"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
-    from ser.files import whole
 
-    report = read(args.corpus, args.systems, args.main)
-    lines = [f"# Results: {args.corpus}", "", *([args.note, ""] if args.note else []), INTRODUCTION]
-    lines += main_section(report)
-    for title in dict.fromkeys(protocol.table for protocol in report.protocols if protocol.table):
-        lines += section(report, title)
-    lines += [*metrics_section(report), "", "## Scores", "", *scores_section(report)]
-    print("\n".join(lines))
+def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
+    """The lines of RESULTS.md."""
+    from ser import details, tables
+    from ser.statistics import FEWEST, METHOD
+
+    lines = []
+    for paper in report.papers:
+        lines += ["", f"## {paper.name}", "", f"{paper.reference}."]
+        for table in paper.tables:
+            lines += ["", f"### {heading(table)}", "", *tables.paper_table(report, paper, table)]
+    if others := tables.other_systems(report):
+        title = "Other systems on this corpus" if report.papers else "Systems"
+        names = " ".join(protocol.name for protocol in report.main_protocols)
+        one = f'`./run.sh --systems FILE --protocol "{names}"` runs one; its file is under Systems and training times.'
+        lines += ["", f"## {title}", "", *others, "", one]
+    lines += other_sections(report)
+    if report.main:
+        text = AGAINST.format(main=report.main, fewest=FEWEST).splitlines()
+        none = [f"No other system was run on the same utterances as {report.main}."]
+        tests = tables.against(report)
+        lines += ["", f"## Against {report.main}", "", *([*text, "", *tests] if tests else none)]
+    lines += details.section(report)
+    lines += ["", "## Protocols", "", *(line for one in report.protocols for line in describe(report, one))]
+    lines += ["", "## Systems and training times", "", *tables.costs(report)]
+    lines += ["", "## Scores", "", *scores_section(report)]
     lines += ["", "## Figures", "", FIGURES, *[OTHERS] * bool(report.main), "", *figures_section(report)]
-    with whole("RESULTS.md") as stream:
-        stream.write("\n".join(lines) + "\n")
-    print(Path("RESULTS.md").resolve())
-    if args.html:
-        from ser import page
-
-        page.write(Path("results.html"), report, lines)
-        print(Path("results.html").resolve())
+    head = [f"# Results: {report.corpus}", "", own_command(args), "", *([args.note, ""] if args.note else [])]
+    introduction = INTRODUCTION.format(method=METHOD, fewest=FEWEST).splitlines()
+    return [*head, *introduction, *tables.legend(lines), *lines]
 
 
-def read(corpus: str, more: list[Path], main: str) -> Report:
-    """Read the recipe's systems, protocols and scores. more: other system files. Raises UserError if `main` is not one
-    of the systems, or if a required file cannot be read."""
-    from ser.results import find, of_other_folds
+def own_command(args: argparse.Namespace) -> str:
+    """The comment with the command that writes RESULTS.md; ser.verify calls it."""
+    words = ["--corpus", args.corpus]
+    more = [str(path) for path in args.systems if path.parts[0] != "conf"]  # those in conf/ are always rows
+    words += [*["--systems"] * bool(more), *more, *(["--main", args.main] if args.main else [])]
+    words += ["--note", args.note] if args.note else []
+    return f"<!-- python -m ser.report {shlex.join(words)} -->"
+
+
+def heading(table: "Table") -> str:
+    """`Table III: number of convolutional layers`; a place that is no number stands as it is."""
+    is_number = table.number.isdigit() or set(table.number) <= set("IVX")
+    return f"{'Table ' * is_number}{table.number}: {table.title}"
+
+
+def read(corpus: str, more: list[Path], main: str, only_committed: bool = False) -> Report:
+    """Read the recipe's systems, protocols, papers and scores. more: other system files. only_committed: as `render`
+    needs it. Raises UserError if `main` is not one of the systems, or if a required file cannot be read."""
+    from ser.papers import read_papers
+    from ser.results import find, of_other_folds, read_speakers
 
     systems = read_systems(more)
     if main and main not in {system.name for _, system in systems}:
         raise UserError(f"--main {main}: no such system in conf/*/; give the name of one of them")
-    papers = {row.protocol for _, system in systems for row in system.paper if row.corpus == corpus}
-    protocols = sorted(read_protocols(), key=lambda protocol: protocol.name not in papers)
+    protocols = read_protocols()
+    names = [system.name for _, system in systems]
+    papers = read_papers(Path("conf/papers"), names, [protocol.name for protocol in protocols])
+    papers.sort(key=lambda paper: -sum(len(table.rows) for table in paper.tables))  # the recipe's main paper first
+    first = {table.protocol for paper in papers for table in paper.tables}
+    protocols.sort(key=lambda protocol: protocol.name not in first)
     found = {
-        (system.name, protocol.name): find(system, protocol, corpus) for _, system in systems for protocol in protocols
+        (system.name, protocol.name): find(system, protocol, corpus, only_committed)
+        for _, system in systems
+        for protocol in protocols
     }
-    return Report(corpus, main, systems, protocols, found, of_other_folds(found))
+    elsewhere = published_elsewhere()
+    odd = of_other_folds(found)
+    return Report(corpus, main, systems, protocols, papers, elsewhere, found, read_speakers(), odd)
+
+
+def published_elsewhere() -> dict[str, str]:
+    """For each system in a paper's table of another recipe: corpus, table and numbers."""
+    from ser.metrics import METRICS
+    from ser.papers import read_papers
+
+    found: dict[str, list[str]] = {}
+    for recipe in sorted(path.parent.parent for path in Path("..").glob("*/conf/papers")):
+        if recipe.resolve() == Path.cwd():
+            continue
+        for paper in read_papers(recipe / "conf" / "papers"):
+            for table in paper.tables:
+                for row in table.rows:
+                    values = [
+                        f"{METRICS[name].title} {value:g}"
+                        for name in ("wa", "ua")
+                        if (value := getattr(row, name)) is not None
+                    ]
+                    for name in row.systems:
+                        found.setdefault(name, []).append(f"{recipe.name}, {table.number}: {', '.join(values)}")
+    return {name: "; ".join(dict.fromkeys(places)) for name, places in found.items()}
 
 
 def read_systems(more: list[Path]) -> list[tuple[Path, "System"]]:
@@ -137,11 +291,11 @@ def read_systems(more: list[Path]) -> list[tuple[Path, "System"]]:
 
 def find_systems(more: list[Path]) -> list[Path]:
     """The system files in conf/, `more`, and those of other recipes that have results here; each name once."""
-    ran = {folder.name for folder in Path("results").glob("*")}
+    ran = {folder.name for folder in Path("results").glob("*") if folder.is_dir()}
     elsewhere = [path for path in sorted(Path("..").glob("*/conf/*/*.yaml")) if path.stem in ran]
     found: dict[str, Path] = {}
     for path in [*sorted(Path("conf").glob("*/*.yaml")), *more, *elsewhere]:
-        if path.parent.name != "protocols":
+        if path.parent.name not in ("protocols", "papers"):
             found.setdefault(path.stem, path)
     return list(found.values())
 
@@ -158,45 +312,17 @@ def read_protocols() -> list["Protocol"]:
     return [read_protocol(path) for path in paths.values()]
 
 
-def main_section(report: Report) -> list[str]:
-    """The protocols without a table of their own, the main table, and the tests against the main system."""
+def other_sections(report: Report) -> list[str]:
+    """The protocols that are in none of the tables above, by the title that their files give."""
     from ser import tables
 
-    first = [protocol for protocol in report.protocols if not protocol.table]
-    others = [protocol for protocol in report.protocols if protocol.table]
-    rows = [
-        (path, system)
-        for path, system in report.systems
-        if tables.is_row(system, report.corpus, first, report.found)
-        or not tables.is_row(system, report.corpus, others, report.found)
-    ]
-    lines = [line for protocol in first for line in describe(report, protocol)]
-    lines += ["", *tables.table(report.corpus, rows, first, report.found)]
-    tests = against_main(report, report.systems, first)
-    ran = any(report.found[system.name, protocol.name].shown for _, system in report.systems for protocol in first)
-    if report.main and ran and not tests:
-        tests = ["", f"No other system was run on the same utterances as {report.main}."]
-    return lines + tests
-
-
-def section(report: Report, title: str) -> list[str]:
-    """The same for the protocols of a separate table, beside main-table protocols with the same split."""
-    from ser import tables
-
-    own = [protocol for protocol in report.protocols if protocol.table == title]
-    beside = [
-        protocol
-        for protocol in report.protocols
-        if not protocol.table and any(tables.same_split(protocol, other) for other in own)
-    ]
-    rows = [
-        (path, system) for path, system in report.systems if tables.is_row(system, report.corpus, own, report.found)
-    ]
-    lines = ["", f"## {title}", ""]
-    for protocol in own:
-        lines += describe(report, protocol)
-    table = tables.table(report.corpus, rows, beside + own, report.found) if rows else ["Not run."]
-    return [*lines, "", *table, *against_main(report, rows, own)]
+    shown = {protocol.name for protocol in report.main_protocols}
+    others = [protocol for protocol in report.protocols if protocol.name not in shown]
+    lines: list[str] = []
+    for title in dict.fromkeys(protocol.table for protocol in others):
+        table = tables.other_protocols(report, [protocol for protocol in others if protocol.table == title])
+        lines += ["", f"## {title or 'Other protocols'}", "", *table] if table else []
+    return lines
 
 
 def describe(report: Report, protocol: "Protocol") -> list[str]:
@@ -220,20 +346,6 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
     if folds_of:
         lines.append(f"  - {in_words(total, folds_of)}")
     return lines + [f"  - fold {', '.join(sorted(folds))}: {overlap}" for overlap, folds in folds_of.items()]
-
-
-def against_main(report: Report, systems: list[tuple[Path, "System"]], protocols: list["Protocol"]) -> list[str]:
-    """The tests of some systems against the main one; none if there is no main one."""
-    from ser import tables
-
-    return tables.against(report.main, systems, protocols, report.found, report.odd) if report.main else []
-
-
-def metrics_section(report: Report) -> list[str]:
-    """The metrics that are not in the main table."""
-    from ser import tables
-
-    return tables.other_metrics(report.systems, report.protocols, report.found)
 
 
 def scores_section(report: Report) -> list[str]:
@@ -300,29 +412,22 @@ def some(names: list[str]) -> str:
 
 
 def figures_section(report: Report) -> list[str]:
-    """Draw the figures; return lines that link those of the main system (of all systems if there is none) and those of
-    ser.draw_run."""
-    from ser.draw_results import draw, drawn, link
+    """Links to the figures of the main system (of all systems if there is none) and to those of ser.draw_run."""
+    from ser.draw_results import drawn, link, pictures
 
     lines: list[str] = []
     first: list[str] = []  # of the main system, for the first protocol that has scores
     for _, system in report.systems:
-        is_main = report.main in ("", system.name)
         for protocol in report.protocols:
             results = report.found[system.name, protocol.name]
             if not results.shown:
                 continue
-            pictures = draw(system, protocol, results, Path("figures", folder_of(results, is_main)))
-            linked = (pictures if is_main else {}) | drawn(system, protocol, results)
+            linked = pictures(system, protocol, results) if report.main in ("", system.name) else {}
+            linked |= drawn(system, protocol, results)
             lines += [link(system, protocol, linked)] * bool(linked)
             if system.name == report.main and not first:
                 first = ["", *(f"![{path.stem}]({path})" for path in linked.values())]
     return lines + first
-
-
-def folder_of(results: "Results", is_main: bool) -> str:
-    """The folder below figures/ for the figures of a row: only those of the main system are in git."""
-    return "own" if results.is_own else "" if is_main else "others"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
+from ser.datadir import read_table
 from ser.identity import current_code, differences, fingerprint, settings
 from ser.runs import code_of, row_of
 from ser.scores import Scores, read_scores
@@ -29,6 +30,9 @@ ABOUT = {  # header keys of scores, and the form of their values
     "date": ".+",
     "commit": ".+",
 }
+
+SPEAKERS = Path("results/utt2spk")  # of the utterances that have scores; written by stage 5
+SEXES = Path("results/spk2gender")  # of their speakers
 
 Runs = dict[str, Scores]  # of one system under one protocol, by name of the run
 
@@ -59,10 +63,12 @@ class Results:
         }
 
 
-def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
-    """Read the scores in results/ of a system under a protocol, and choose which to show."""
+def find(system: "System", protocol: "Protocol", corpus: str, only_committed: bool = False) -> Results:
+    """Read the scores in results/ of a system under a protocol, and choose which to show. only_committed: leave out
+    those that were made here (own), and do not look at data/."""
     folder = Path("results", system.name, protocol.name)
-    published, own = (read(place, corpus) for place in (folder, folder / "own"))
+    published = read(folder, corpus)
+    own = {} if only_committed else read(folder / "own", corpus)
     now = {"system": settings(system), "protocol": settings(protocol)}
     left_out: dict[str, Runs] = defaultdict(dict)
     valid: list[Runs] = []
@@ -92,7 +98,7 @@ def find(system: "System", protocol: "Protocol", corpus: str) -> Results:
         left_out[f"made with different {other_parts(runs, shown)} from those shown"] |= runs
     parts = [scores.current_row for scores in shown.values()]
     is_older = any(row["code"] != code or row["recordings"] == "unknown" for row in parts)
-    changed = data_changed(next(iter(shown.values())), protocol) if shown else []
+    changed = data_changed(next(iter(shown.values())), protocol) if shown and not only_committed else []
     return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older, changed)
 
 
@@ -119,6 +125,21 @@ def read(folder: Path, corpus: str) -> Runs:
                 "a copy from another recipe"
             )
     return runs
+
+
+def read_speakers() -> dict[str, str]:
+    """The speaker of each utterance that has scores, from results/utt2spk; {} if there is no such table."""
+    return read_table(SPEAKERS) if SPEAKERS.exists() else {}
+
+
+def read_sexes() -> dict[str, str]:
+    """The sex of each speaker, "f" or "m", from results/spk2gender; {} if there is no such table. Raises UserError for
+    any other value."""
+    sexes = read_table(SEXES) if SEXES.exists() else {}
+    for number, (speaker, sex) in enumerate(sexes.items(), 1):
+        if sex not in ("f", "m"):
+            raise UserError(f"{SEXES}:{number}: {speaker} has {sex or 'no value'}; write f or m, or remove the line")
+    return sexes
 
 
 def refuse_damaged(path: Path, scores: Scores) -> None:

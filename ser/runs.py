@@ -195,7 +195,7 @@ def read_run(folder: str | Path) -> Run:
     return Run(
         folder=Path(folder),
         corpus=content["corpus"],
-        system=make_system(content["system"], path),
+        system=system_in(content, path),
         protocol=check(Protocol, content["protocol"], path),
         fold=content["fold"],
         seed=content["seed"],
@@ -326,11 +326,17 @@ def other_modules(then: Mapping[str, Any], part: str, modules: Mapping[str, str]
     return f"code ({', '.join(names)})" if names else ""
 
 
+def system_in(content: Mapping[str, Any], path: str | Path) -> System:
+    """The system in a run.yaml; `path` is named in errors. Files of older versions also have the numbers of papers, on
+    which nothing depends."""
+    return make_system({key: value for key, value in content["system"].items() if key != "paper"}, path)
+
+
 def stored_settings(content: Mapping[str, Any], part: str) -> Any:
     """The settings of the system or protocol in a run.yaml; {} if they can no longer be read."""
     try:
         if part == "system":
-            return settings(make_system(content["system"], "run.yaml"))
+            return settings(system_in(content, "run.yaml"))
         return settings(check(Protocol, content["protocol"], "run.yaml"))
     except UserError:
         return {}

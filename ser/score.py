@@ -5,6 +5,8 @@ results/<system>/<protocol>/<run>.txt (and <run>.epochs.jsonl for a network). Up
 weights are kept. Scores in git that another commit or machine made, such as those that came with the repository, are
 not replaced: the run's own scores go beside them, to results/<system>/<protocol>/own/, and the table says which it
 shows. With --replace they are replaced.
+
+The speakers of the utterances scored, and their sexes, are added to results/utt2spk and results/spk2gender.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
-from ser.files import is_same, whole
+from ser.files import alone, is_same, whole
 
 if TYPE_CHECKING:
     from ser.scores import Scores
@@ -86,11 +88,13 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
         scores = read_or_none(place)
         is_known = scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer"))
         if scores and is_known and (not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl"))):
+            add_speakers(scores.utts, run.data)
             tell(place, scores)
             return
     fold = read_run_fold(run)
-    inputs = read_inputs(run, fold)
     utts = sorted(fold.test)
+    add_speakers(utts, run.data)
+    inputs = read_inputs(run, fold)
     learned = learners.load(run, device, inputs.sizes)
     posteriors = learned.posteriors(inputs, utts)
     if not np.isfinite(posteriors).all():
@@ -146,6 +150,30 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     number = metrics.collapse(confusion)
     if number is not None:
         print(f"warning: {folder}: {metrics.COLLAPSE.format(fold.classes[number])}", flush=True)
+
+
+def add_speakers(utts: list[str], data: Path) -> None:
+    """Add the speakers of utterances, and their sexes where these are known, to the tables in results/.
+
+    data: the data directory. Raises UserError if a table in results/ has another speaker or sex.
+    """
+    from ser.datadir import read_table, write_table
+    from ser.results import SEXES, SPEAKERS, read_sexes, read_speakers
+
+    utt2spk = read_table(data / "utt2spk", utts)
+    genders = read_table(data / "spk2gender") if (data / "spk2gender").exists() else {}
+    speakers = {utt: utt2spk[utt] for utt in utts}
+    sexes = {speaker: genders[speaker] for speaker in speakers.values() if speaker in genders}
+    with alone(SPEAKERS.with_name(".speakers.lock"), str(SPEAKERS), wait=True):
+        for path, known, new in ((SPEAKERS, read_speakers(), speakers), (SEXES, read_sexes(), sexes)):
+            for key, value in new.items():
+                if known.get(key, value) != value:
+                    raise UserError(
+                        f"{path}: {key} has {known[key]}, but {value} in {data / path.name}; correct the one that is "
+                        "wrong"
+                    )
+            if new.keys() - known.keys():
+                write_table(path, known | new)
 
 
 def read_or_none(path: Path) -> "Scores | None":

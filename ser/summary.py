@@ -1,13 +1,16 @@
-"""Summary of the runs of a system under a protocol: means over folds and their intervals."""
+"""Summary of the runs of a system under a protocol: counts, and means over folds."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ser import metrics
 from ser.results import Runs
 from ser.scores import Scores
+
+Value = TypeVar("Value")
 
 
 def confusion_of(scores: Scores) -> np.ndarray:
@@ -33,12 +36,12 @@ def n_runs(runs: Sequence[Scores]) -> str:
     return f"{len(runs)}" if len(folds) == total else f"{len(runs)} ({len(folds)} of {total} folds)"
 
 
-def of_folds(runs: Sequence[Scores], measure: Callable[[np.ndarray], float]) -> list[list[float]]:
-    """The values of a metric, one list per fold with a value per run. Runs of a fold with the same posteriors count
+def of_folds(runs: Sequence[Scores], measure: Callable[[Scores], Value]) -> list[list[Value]]:
+    """What is measured of runs, one list per fold with a value per run. Runs of a fold with the same posteriors count
     once: a seed that changes nothing adds no evidence."""
-    values: dict[str, dict[bytes, float]] = defaultdict(dict)
+    values: dict[str, dict[bytes, Value]] = defaultdict(dict)
     for scores in runs:
-        values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(confusion_of(scores))
+        values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(scores)
     return [list(of_fold.values()) for of_fold in values.values()]
 
 
@@ -46,14 +49,3 @@ def mean_of(values: Sequence[Sequence[float]]) -> float:
     """The mean over folds of the mean over each fold's seeds. values: as of_folds returns them."""
     means = [sum(of_fold) / len(of_fold) for of_fold in values]
     return sum(means) / len(means)
-
-
-def interval(values: Sequence[Sequence[float]]) -> str:
-    """Mean and half the width of its 95 % interval, over folds, after averaging each fold's seeds; with one fold, over
-    its seeds. values: as of_folds returns them."""
-    if not values:
-        return "not run"
-    mean = f"{mean_of(values):.1f}"
-    if len(values) > 1:
-        return f"{mean} ± {metrics.half_interval([sum(of_fold) / len(of_fold) for of_fold in values]):.1f}"
-    return f"{mean} ± {metrics.half_interval(values[0]):.1f} (seeds)" if len(values[0]) > 1 else mean

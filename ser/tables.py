@@ -1,207 +1,218 @@
-"""The tables of RESULTS.md, as lines of Markdown: published numbers, ours, and tests against one system."""
+"""The tables of RESULTS.md, as lines of Markdown: papers' tables, other systems, tests against one system, costs."""
 
 import re
+import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ser import metrics
-from ser.config import PaperRow, Protocol, System
+from ser import statistics
+from ser.config import Protocol
 from ser.folds import shares_speakers
 from ser.metrics import METRICS
 from ser.results import Results, Runs
-from ser.summary import confusion_of, interval, mean_of, n_runs, of_folds, rights
+from ser.statistics import Interval
+from ser.summary import n_runs, rights
 
-Found = dict[tuple[str, str], Results]  # by the names of system and protocol
-Systems = Sequence[tuple[Path, System]]  # each with its file
+if TYPE_CHECKING:
+    from ser.papers import Paper, Row, Table
+    from ser.report import Report
 
-PUBLISHED = ("wa", "ua")  # what papers report: the metrics of the main table; the others have their own table
+PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details
+ONE_TRAINING = "¹"
 MARKS = {
     "†": "the test set selected the networks' epoch; a classical model's settings are chosen within the training part.",
-    "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
-    "scores do not record the checksums of the recordings.",
     "‡": "not speaker-independent: speakers of the test set are also in the training set, so this does not measure "
     "unseen speakers.",
+    "¶": "the system has heard unlabelled speech of its test speakers: it normalises each speaker's features over all "
+    "recordings of that speaker, test utterances included.",
+    "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
+    "scores do not record the checksums of the recordings.",
+    ONE_TRAINING: "of one training: the interval is over test speakers, and leaves out how much another seed changes.",
 }
 
 
-def table(corpus: str, systems: Systems, protocols: Sequence[Protocol], found: Found) -> list[str]:
-    """The main table, a row for each system, with our numbers and the papers' under each protocol; and what its marks
-    mean."""
-    published = {
-        protocol.name: [
-            name
-            for name in PUBLISHED
-            if any(
-                getattr(paper, name) is not None
-                for _, system in systems
-                for paper in numbers_of(system, corpus, protocol)
-            )
-        ]
-        for protocol in protocols
-    }
-    head = ["system", "paper's table"]
-    for protocol in protocols:
-        head += heads(marked(protocol, found), published[protocol.name])
-    rows = [[*head, "parameters", "minutes per run", "command"]]
-    for path, system in systems:
-        row = [name_of(system, protocols, found), "; ".join(tables_of(system, corpus, protocols)) or "–"]
-        for protocol in protocols:
-            papers = numbers_of(system, corpus, protocol)
-            row += cells(found[system.name, protocol.name], papers, published[protocol.name])
-        rows.append([*row, *costs(path, system, corpus, protocols, found)])
-    return as_lines(rows) + footnotes(rows)
-
-
-def heads(protocol: str, published: Sequence[str]) -> list[str]:
-    """The heads of a protocol's columns. published: the metrics for which a paper has a number."""
-    row = []
+def paper_table(report: "Report", paper: "Paper", table: "Table") -> list[str]:
+    """A paper's table as the paper prints it: published, ours under its protocol, and ours under the honest one. A row
+    has a line for each of its systems."""
+    protocol = report.protocol(table.protocol)
+    honest = report.protocol(table.honest) if table.honest and table.honest != table.protocol else None
+    under = [protocol, honest] if honest else [protocol]
+    published = [name for name in PUBLISHED if any(getattr(row, name) is not None for row in table.rows)] or ["wa"]
+    head = ["as published", "system"]
     for name in PUBLISHED:
         title = METRICS[name].title
-        row += [f"{protocol} {title}", *[f"published {title}", "difference"] * (name in published)]
-    return [*row, "runs"]
+        beside = [f"published {title}", f"{marked(report, protocol)} {title}", "difference", "in interval"]
+        head += beside if name in published else beside[1:2]
+    rows = [[*head, "runs", *(heads(report, honest) if honest else [])]]
+    for row in table.rows:
+        for name in row.systems or [""]:
+            line = [row.name, name_of(report, name, under) if name else "–"]
+            line += paper_cells(report, row, name, protocol, published)
+            rows.append([*line, *(cells(report, name, honest) if honest else [])])
+    return [*as_lines(rows), "", command(report, paper, table)]
 
 
-def cells(results: Results, papers: Sequence[PaperRow], published: Sequence[str]) -> list[str]:
-    """The cells of a row under a protocol, in the order of `heads`."""
-    runs = list(results.shown.values())
-    row = []
+def paper_cells(report: "Report", row: "Row", system: str, protocol: Protocol, published: Sequence[str]) -> list[str]:
+    """The cells of a row with the published numbers and ours beside them. system: "" if the recipe has none."""
+    line = []
     for name in PUBLISHED:
-        ours = of_folds(runs, METRICS[name].of)
-        row.append(interval(ours))
-        if name in published:
-            theirs = [value for paper in papers if (value := getattr(paper, name)) is not None]
-            row.append("; ".join(f"{value:g}" for value in theirs) or "–")
-            row.append("; ".join(f"{mean_of(ours) - value:+.1f}" for value in theirs if runs) or "–")
-    return [*row, n_runs(runs) + marks_of(results)]
+        ours = report.interval(system, protocol.name, name)
+        theirs = getattr(row, name)
+        shown = shown_of(report, system, protocol, name)
+        if name not in published:
+            line.append(shown)
+            continue
+        number = "" if theirs is None else f"{theirs:g}"
+        note = row.note if name == published[0] or theirs is not None else ""
+        line += [f"{number} ({note})" if number and note else number or note or "–", shown]
+        if ours and theirs is not None:
+            inside = ours.has(theirs)
+            line += [f"{ours.mean - theirs:+.1f}", "–" if inside is None else "yes" if inside else "no"]
+        else:
+            line += ["–", "–"]
+    return [*line, runs_of(report, system, protocol)]
 
 
-def costs(path: Path, system: System, corpus: str, protocols: Sequence[Protocol], found: Found) -> list[str]:
-    """The last cells of a row: parameters, minutes per run, and the command that makes its scores."""
-    abouts = abouts_of(system, protocols, found)
-    numbers = sorted({int(about["parameters"]) for about in abouts if "parameters" in about})
-    parameters = " to ".join(f"{number:,}" for number in sorted({*numbers[:1], *numbers[-1:]}))
-    minutes = [float(about["train_seconds"]) / 60 for about in abouts]
-    belongs = [
-        protocol.name
-        for protocol in protocols
-        if found[system.name, protocol.name].shown or numbers_of(system, corpus, protocol)
-    ]
-    mean = f"{sum(minutes) / len(minutes):.1f}" if minutes else "–"
-    return [parameters or "–", mean, command(path, abouts, belongs)]
+def heads(report: "Report", protocol: Protocol) -> list[str]:
+    """The heads of a protocol's columns, in the order of `cells`."""
+    return [*(f"{marked(report, protocol)} {METRICS[name].title}" for name in PUBLISHED), "runs"]
 
 
-def name_of(system: System, protocols: Sequence[Protocol], found: Found) -> str:
-    """The first cell of a row."""
-    name = f"**{system.name}**: {system.description}"
-    if any("vectors none" in about.get("inputs", "") for about in abouts_of(system, protocols, found)):
-        name += " (**word vectors learned from scratch**)"
-    return name
+def cells(report: "Report", system: str, protocol: Protocol) -> list[str]:
+    """Ours under a protocol: WA, UA, and the number of runs."""
+    return [*(shown_of(report, system, protocol, name) for name in PUBLISHED), runs_of(report, system, protocol)]
 
 
-def abouts_of(system: System, protocols: Sequence[Protocol], found: Found) -> list[dict[str, str]]:
-    """The header lines of a system's scores that are shown under some protocols."""
-    return [scores.about for protocol in protocols for scores in found[system.name, protocol.name].shown.values()]
+def shown_of(report: "Report", system: str, protocol: Protocol, metric: str) -> str:
+    """A metric's cell: mean and interval, or why there is none."""
+    found = report.interval(system, protocol.name, metric)
+    if found:
+        return in_words(found)
+    if not system:
+        return "–"
+    return "outdated" if report.found[system, protocol.name].left_out else "not run"
 
 
-def numbers_of(system: System, corpus: str, protocol: Protocol) -> list[PaperRow]:
-    """A paper's numbers for a system on this corpus that this protocol is meant to reproduce."""
-    return [paper for paper in system.paper if (paper.corpus, paper.protocol) == (corpus, protocol.name)]
+def in_words(found: Interval) -> str:
+    """`52.2 ± 4.3`; the mean alone if there is no interval."""
+    if found.half is None:
+        return f"{found.mean:.1f}"
+    return f"{found.mean:.1f} ± {found.half:.1f}" + ONE_TRAINING * found.is_of_one_training
 
 
-def tables_of(system: System, corpus: str, protocols: Sequence[Protocol]) -> list[str]:
-    """The tables of the paper with the system's numbers: those that these protocols are meant to reproduce, or else
-    those of other protocols, or else those on other corpora, which are named."""
-    under_these = [paper for protocol in protocols for paper in numbers_of(system, corpus, protocol)]
-    here = under_these or [paper for paper in system.paper if paper.corpus == corpus]
-    if here:
-        return [paper.table for paper in here]
-    return [
-        f"on {paper.corpus}: {paper.table}"
-        + "".join(
-            f", {METRICS[name].title} {value:g}" for name in PUBLISHED if (value := getattr(paper, name)) is not None
-        )
-        for paper in system.paper
-    ]
+def runs_of(report: "Report", system: str, protocol: Protocol) -> str:
+    """The cell with the number of runs and what a reader must know about them."""
+    if not system:
+        return "–"
+    results = report.found[system, protocol.name]
+    return n_runs(list(results.shown.values())) + marks_of(results)
 
 
-def other_metrics(systems: Systems, protocols: Sequence[Protocol], found: Found) -> list[str]:
-    """The section with the metrics that are not in the main table, for all systems that were run; [] if none was."""
-    names = [name for name in METRICS if name not in PUBLISHED]
-    ran = [protocol for protocol in protocols if any(found[system.name, protocol.name].shown for _, system in systems)]
-    rows = [["system", *(f"{marked(protocol, found)} {METRICS[name].title}" for protocol in ran for name in names)]]
-    for _, system in systems:
-        of_protocols = [list(found[system.name, protocol.name].shown.values()) for protocol in ran]
-        if any(of_protocols):
-            row = [interval(of_folds(runs, METRICS[name].of)) for runs in of_protocols for name in names]
-            rows.append([f"**{system.name}**", *row])
-    return ["", "## Other metrics", "", *as_lines(rows)] if names and len(rows) > 1 else []
+def other_systems(report: "Report") -> list[str]:
+    """The systems that no paper's table of this corpus has, the best under the honest protocol first; [] if there is
+    none."""
+    protocols = report.main_protocols
+    names = [system.name for _, system in report.systems if system.name not in report.in_papers]
+    elsewhere = any(report.elsewhere.get(name) for name in names)
+    head = ["system", *(cell for protocol in protocols for cell in heads(report, protocol))]
+    rows = [[*head, *["published elsewhere"] * elsewhere]]
+
+    def rank(name: str) -> tuple:
+        found = [report.interval(name, protocol.name, "ua") for protocol in protocols]
+        return tuple(one is None or -one.mean for one in found), name
+
+    for name in sorted(names, key=rank):
+        row = [name_of(report, name, protocols)]
+        row += [cell for protocol in protocols for cell in cells(report, name, protocol)]
+        rows.append([*row, *[report.elsewhere.get(name, "–")] * elsewhere])
+    return as_lines(rows) if len(rows) > 1 else []
 
 
-def against(
-    main: str, systems: Systems, protocols: Sequence[Protocol], found: Found, odd: set[tuple[str, str]]
-) -> list[str]:
-    """The section that tests each system against the main one; [] if none was run on the same utterances. odd: rows
-    with different folds, speakers or recordings, as `results.of_other_folds` finds them."""
-    rows = [["system", *(f"{marked(protocol, found)} {cell}" for protocol in protocols for cell in ("WA", "p"))]]
-
-    def rights_of(system: str, protocol: Protocol) -> dict[str, float]:
-        place = system, protocol.name
-        return {} if place in odd else rights(found[place].shown)
-
-    of_main = {protocol.name: rights_of(main, protocol) for protocol in protocols}
-    for _, system in systems:
-        if system.name != main:
-            row = []
-            for protocol in protocols:
-                row += compare(rights_of(system.name, protocol), of_main[protocol.name])
-            if set(row) != {"–"}:
-                rows.append([f"**{system.name}**", *row])
-    if len(rows) == 1:
-        return []
-    return [
-        "",
-        f"{'###' if any(protocol.table for protocol in protocols) else '##'} Against {main}",
-        "",
-        (
-            f"The difference in WA from {main} on the utterances that both have scored, each with the mean of its "
-            "runs, and p of a paired permutation test over these utterances. It treats utterances as independent, "
-            "though those of one speaker are not, and does not account for other seeds: a small p says that the two "
-            "differ on these utterances."
-        ),
-        "",
-        *as_lines(rows),
-    ]
+def other_protocols(report: "Report", protocols: Sequence[Protocol]) -> list[str]:
+    """A line for each system that was run under one of some protocols; [] if none was."""
+    rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), "runs"]]
+    for _, system in report.systems:
+        for protocol in protocols:
+            if report.found[system.name, protocol.name].shown:
+                name = name_of(report, system.name, [protocol])
+                rows.append([name, marked(report, protocol), *cells(report, system.name, protocol)])
+    return as_lines(rows) if len(rows) > 1 else []
 
 
-def compare(one: dict[str, float], other: dict[str, float]) -> list[str]:
-    """Difference in WA on the utterances of both, and its p; two dashes if they have none in common."""
-    differences = np.array([one[utt] - other[utt] for utt in sorted(one.keys() & other.keys())])
-    if not len(differences):
-        return ["–", "–"]
-    p = metrics.paired_p(differences)
-    return [f"{100 * differences.mean():+.1f}", f"{p:.3f}" if p >= 0.001 else "< 0.001"]
+def against(report: "Report") -> list[str]:
+    """The tests of each system against the main one; [] if no other was run on the same utterances."""
+    protocols = report.main_protocols
+    compared: dict[str, dict[str, statistics.Comparison]] = {}  # by protocol and system
+    for protocol in protocols:
+        of_main = _rights(report, report.main, protocol)
+        compared[protocol.name] = {
+            system.name: one
+            for _, system in report.systems
+            if system.name != report.main
+            and (one := statistics.compare(_rights(report, system.name, protocol), of_main, report.speakers))
+        }
+    protocols = [protocol for protocol in protocols if compared[protocol.name]]
+    rows = [["system", *(f"{marked(report, protocol)} {cell}" for protocol in protocols for cell in ("WA", "p"))]]
+    corrected = {}
+    for protocol in protocols:
+        tests = {name: one.p for name, one in compared[protocol.name].items() if one.p is not None}
+        corrected[protocol.name] = dict(zip(tests, statistics.holm(list(tests.values())), strict=True))
+    for _, system in report.systems:
+        row = []
+        for protocol in protocols:
+            one, p = compared[protocol.name].get(system.name), corrected[protocol.name].get(system.name)
+            row.append(f"{one.difference:+.1f}" if one else "–")
+            row.append("–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001")
+        if set(row) - {"–"}:
+            rows.append([name_of(report, system.name, protocols), *row])
+    return as_lines(rows) if len(rows) > 1 else []
 
 
-def same_split(one: Protocol, other: Protocol) -> bool:
-    """Whether two protocols have the same utterances in the same parts."""
-    return all(getattr(one, key) == getattr(other, key) for key in ("classes", "where", "folds", "select"))
+def _rights(report: "Report", system: str, protocol: Protocol) -> dict[str, float]:
+    """For each utterance the share of its runs that are right; {} for a row that is not compared."""
+    place = system, protocol.name
+    return {} if place in report.odd else rights(report.found[place].shown)
 
 
-def is_row(system: System, corpus: str, protocols: Sequence[Protocol], found: Found) -> bool:
-    """Whether a system belongs in the table of these protocols: it was run under one, or one is meant to reproduce its
-    paper's number."""
-    return any(
-        found[system.name, protocol.name].shown or numbers_of(system, corpus, protocol) for protocol in protocols
-    )
+def costs(report: "Report") -> list[str]:
+    """What each system is, its file, its size, and how long a run takes."""
+    rows = [["system", "what it is", "file", "parameters", "minutes per run"]]
+    for path, system in report.systems:
+        abouts = report.abouts(system.name, report.protocols)
+        numbers = sorted({int(about["parameters"]) for about in abouts if "parameters" in about})
+        parameters = " to ".join(f"{number:,}" for number in sorted({*numbers[:1], *numbers[-1:]}))
+        minutes = [float(about["train_seconds"]) / 60 for about in abouts]
+        mean = f"{sum(minutes) / len(minutes):.1f}" if minutes else "–"
+        rows.append([system.name, system.description, f"[{path.name}]({path})", parameters or "–", mean])
+    return as_lines(rows)
 
 
-def marked(protocol: Protocol, found: Found) -> str:
+def command(report: "Report", paper: "Paper", table: "Table") -> str:
+    """The command that makes a paper's table, as a block of code."""
+    protocols = [report.protocol(name) for name in (table.protocol, table.honest) if name]
+    systems = {name for row in table.rows for name in row.systems}
+    abouts = [about for name in sorted(systems) for about in report.abouts(name, protocols)]
+    seeds = max((int(about["seed"]) for about in abouts), default=1)
+    vectors = any(re.search(r"\bvectors (?!none)", about.get("inputs", "")) for about in abouts)
+    more = " --glove FILE" * vectors + f" --seeds {seeds}" * (seeds > 1)
+    return f"    ./run.sh --paper {paper.key} --table {shlex.quote(table.number)}{more}"
+
+
+def marked(report: "Report", protocol: Protocol) -> str:
     """Name of a protocol in a table's head, with the marks of what makes its numbers optimistic."""
-    runs = [run for (_, name), results in found.items() if name == protocol.name for run in results.shown.values()]
+    runs = [
+        run for (_, name), results in report.found.items() if name == protocol.name for run in results.shown.values()
+    ]
     known = any(shares_speakers(scores.about["overlap"]) for scores in runs)
     return protocol.name + "†" * (protocol.select == "test") + "‡" * known
+
+
+def name_of(report: "Report", system: str, protocols: Sequence[Protocol]) -> str:
+    """The cell with a system's name, marked if it has heard its test speakers."""
+    name = system + "¶" * (report.system(system).normalisation == "speaker")
+    if any("vectors none" in about.get("inputs", "") for about in report.abouts(system, protocols)):
+        name += " (word vectors learned from scratch)"
+    return name
 
 
 def marks_of(results: Results) -> str:
@@ -209,27 +220,21 @@ def marks_of(results: Results) -> str:
     return " own" * results.is_own + " §" * (results.is_older or bool(results.changed))
 
 
-def footnotes(rows: Sequence[Sequence[str]]) -> list[str]:
-    """What the marks in a table mean."""
-    text = "".join(map("".join, rows))
-    return [line for mark, meaning in MARKS.items() if mark in text for line in ("", f"{mark} {meaning}")]
+def legend(lines: Sequence[str]) -> list[str]:
+    """What the marks in some lines mean: a line for each mark that is used."""
+    text = "".join(lines)
+    return [f"- {mark} {meaning}" for mark, meaning in MARKS.items() if mark in text]
 
 
 def as_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """A table of Markdown; the first row is its head."""
-    return ["| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
-
-
-def command(path: Path, abouts: Sequence[dict[str, str]], protocols: Sequence[str]) -> str:
-    """The command that makes the scores of a system under some protocols. abouts: the header lines of its scores."""
-    seeds = max((int(about["seed"]) for about in abouts), default=1)
-    names = " ".join(protocols)
-    chosen = f' --protocol "{names}"' if len(protocols) > 1 else f" --protocol {names}" * len(protocols)
-    vectors = any(re.search(r"\bvectors (?!none)", about.get("inputs", "")) for about in abouts)
-    more = " --glove FILE" * vectors + f" --seeds {seeds}" * (seeds > 1)
-    return f"`./run.sh --systems {path}{chosen}{more}`"
+    every = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in every]
 
 
 def numbers(runs: Runs) -> str:
     """WA of each of some runs."""
-    return ", ".join(f"{name} WA {metrics.wa(confusion_of(scores)):.1f}" for name, scores in runs.items())
+    from ser.metrics import wa
+    from ser.summary import confusion_of
+
+    return ", ".join(f"{name} WA {wa(confusion_of(scores)):.1f}" for name, scores in runs.items())

@@ -113,7 +113,6 @@ class Recipe:
 
         content = self.yaml.safe_load((self.folder / f"conf/toy/{system}.yaml").read_text()) | {
             "name": system,
-            "paper": [],
         }
         content["model"] |= model or {}
         content["training"] = content.get("training") and content["training"] | training

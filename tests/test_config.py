@@ -41,8 +41,6 @@ model:
 """
 NETWORK = f"""\
 description: a network
-paper:
-  - {{corpus: ravdess, table: IV, wa: 80}}
 {FEATURE}normalisation: global
 model:
   kind: sherman
@@ -93,7 +91,6 @@ def fault(read, path):
 def test_a_system_is_read(tmp_path):
     system = config.read_system(write(tmp_path, "small.yaml", NETWORK))
     assert (system.name, system.description, system.normalisation) == ("small", "a network", "global")
-    assert [(row.corpus, row.table, row.wa, row.ua) for row in system.paper] == [("ravdess", "IV", 80, None)]
     assert (config.kind_of(system.feature), system.feature.n_mels) == ("logmel", 40)
     assert (system.feature.duration, system.feature.pad, system.feature.top_db) == (None, "end", 80)
     assert (config.kind_of(system.model), system.model.pools) == ("sherman", [2, 4])
@@ -103,7 +100,7 @@ def test_a_system_is_read(tmp_path):
 
 def test_a_system_without_training_is_read(tmp_path):
     system = config.read_system(write(tmp_path, "svm.yaml", SVM))
-    assert (system.name, system.paper, system.training) == ("svm", [], None)
+    assert (system.name, system.training) == ("svm", None)
     assert system.model.cost == [1, 3]
 
 
@@ -152,11 +149,11 @@ SYSTEM_FAULTS = {
         "drop_out:",
         ": model.drop_out: unknown key; did you mean model.dropout?",
     ),
-    "unknown key of a paper's row": (
-        NETWORK,
-        "table:",
-        "tabel:",
-        ": paper.0.tabel: unknown key; did you mean paper.table?",
+    "a paper's numbers": (
+        SVM,
+        "normalisation:",
+        "paper: []\nnormalisation:",
+        ": paper: remove it: the numbers of papers are in conf/papers/<paper>.yaml",
     ),
     "unknown key like no other": (
         SVM,
@@ -237,7 +234,6 @@ SYSTEM_FAULTS = {
     "missing section": (SVM, "normalisation: none\n", "", ": normalisation: missing"),
     "missing feature": (SVM, FEATURE, "", ": feature: missing"),
     "missing in a model": (SVM, "  inner_folds: 2\n", "", ": model.inner_folds: missing"),
-    "missing in a paper's row": (NETWORK, ", table: IV", "", ": paper.0.table: missing"),
     "key twice": (
         NETWORK,
         "  epochs: 3\n",
@@ -532,7 +528,7 @@ class TestBase:
 
     def test_what_speaks_of_one_file_is_not_inherited(self, base):
         derived = self.read(base, "")
-        assert (derived.name, derived.description, derived.paper) == ("derived", "b", [])
+        assert (derived.name, derived.description) == ("derived", "b")
         path = write(base.parent, "bare.yaml", "base: base.yaml\n")
         assert fault(config.read_system, path) == ": description: missing"
 
@@ -564,7 +560,7 @@ class TestBase:
         self.read(base, "model: {dropout: 0}\ntraining: {epochs: 9}\n")
         path = write(base.parent, "third.yaml", "base: derived.yaml\ndescription: c\ntraining: {epochs: 8}\n")
         first, third = config.read_system(base), config.read_system(path)
-        assert (third.name, third.description, third.paper) == ("third", "c", [])
+        assert (third.name, third.description) == ("third", "c")
         assert (third.model, third.training) == (replace(first.model, dropout=0), replace(first.training, epochs=8))
 
     def test_a_circle(self, base):
@@ -578,7 +574,7 @@ def all_files(*patterns):
     return [str(path.relative_to(EGS)) for pattern in patterns for path in sorted(EGS.glob(pattern))]
 
 
-SYSTEMS = [path for path in all_files("*/conf/*/*.yaml") if Path(path).parent.name != "protocols"]
+SYSTEMS = [path for path in all_files("*/conf/*/*.yaml") if Path(path).parent.name not in ("protocols", "papers")]
 PROTOCOLS = all_files("*/conf/protocols/*.yaml")
 
 

@@ -9,6 +9,7 @@ from matplotlib import font_manager
 from PIL import Image
 
 from ser import figures
+from ser.calibration import reliability
 from ser.figures import Example, Plane
 
 
@@ -73,6 +74,25 @@ def test_classes_are_told_apart_in_grey_and_alike_in_both_panels(drawn, number):
         assert min(np.diff([grey(colour) for colour in colours])) > 0.4 / number
         looks.append((np.array(colours).tobytes(), shapes))
     assert looks[0] == looks[1]
+
+
+def test_reliability(drawn):
+    posteriors = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.35, 0.65]])
+    figures.reliability(reliability(posteriors, np.array([0, 1, 1, 1]), 4), "title", Path("r.png"))
+    above, below = drawn[0].axes
+    bars = {axes: [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.patches] for axes in (above, below)}
+    assert bars[above] == [(0, 0.25, 0), (0.25, 0.25, 0), (0.5, 0.25, 1), (0.75, 0.25, 0.5)]
+    assert bars[below] == [(0, 0.25, 0), (0.25, 0.25, 0), (0.5, 0.25, 0.5), (0.75, 0.25, 0.5)]
+    points, diagonal = above.lines
+    np.testing.assert_allclose(points.get_xydata()[2:], [[0.675, 1], [0.85, 0.5]])
+    assert np.isnan(points.get_xydata()[:2]).all()
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert "confidence" in below.get_xlabel() and above.get_ylabel() == "accuracy"
+    assert Path("r.txt").read_text() == (
+        "# title: confidence, the posterior of the predicted class, and accuracy; - without utterances\n"
+        "from to utterances confidence accuracy\n"
+        "0.0000 0.2500 0 - -\n0.2500 0.5000 0 - -\n0.5000 0.7500 2 0.6750 1.0000\n0.7500 1.0000 2 0.8500 0.5000\n"
+    )
 
 
 EXAMPLES = [

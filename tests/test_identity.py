@@ -1,5 +1,6 @@
 """What a result follows from, told by content."""
 
+import json
 import textwrap
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
@@ -78,8 +79,8 @@ def test_a_module_that_is_not_python_is_reported_in_one_line(package):
 
 # Those that decide no number: what looks, tells, fetches, lays out and draws; and stage 0 and 1, whose outcome is told by its content.
 TELLS = """
-    audio combine_data containers corpus derive_systems draw_results draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
-    jobs launch make_folds predict prepare_data provenance report results same_code score scores ser subset_data summary tables train trained transcribe validate_data
+    audio calibration combine_data containers corpus derive_systems details draw_results draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
+    jobs launch make_folds overview papers predict prepare_data provenance report results same_code score scores ser statistics subset_data summary tables train trained transcribe validate_data
     __init__
 """.split()
 
@@ -148,9 +149,7 @@ model: {kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}
 
 def test_settings_have_no_prose_and_no_defaults(tmp_path):
     (tmp_path / "one.yaml").write_text(SYSTEM)
-    (tmp_path / "other.yaml").write_text(
-        SYSTEM.replace("a text", "another") + "augment: []\npaper: [{corpus: c, table: I, wa: 80}]\n"
-    )
+    (tmp_path / "other.yaml").write_text(SYSTEM.replace("a text", "another") + "augment: []\n")
     one, other = (identity.settings(read_system(tmp_path / f"{name}.yaml")) for name in ("one", "other"))
     assert one == other
     assert "augment" not in one
@@ -158,6 +157,26 @@ def test_settings_have_no_prose_and_no_defaults(tmp_path):
     changed = identity.settings(replace(read_system(tmp_path / "one.yaml"), augment=["snr0"]))
     assert identity.differences(one, changed) == ['augment the default, not ["snr0"]']
     assert identity.fingerprint(one) != identity.fingerprint(changed)
+
+
+EGS = Path(__file__).resolve().parents[1] / "egs"
+FILES = {path.stem: path for path in EGS.glob("*/conf/*/*.yaml") if path.parent.name not in ("protocols", "papers")}
+SETTINGS = "# system settings: "
+COMMITTED = {  # a file of scores of each system; results of other recipes may be those of the user
+    "/".join(path.parts[-5:-2:2]): path
+    for recipe in ("ravdess", "tess")
+    for path in sorted(EGS.glob(f"{recipe}/results/*/*/fold*.txt"))
+    if SETTINGS in path.read_text()
+}
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_scores_belong_to_the_system_files(name):
+    """A change of what a system file may hold leaves the settings as they are in the scores."""
+    recipe, _, system = name.partition("/")
+    path = next(EGS.glob(f"{recipe}/conf/*/{system}.yaml"), FILES.get(system))
+    (stored,) = [line for line in COMMITTED[name].read_text().splitlines() if line.startswith(SETTINGS)]
+    assert json.loads(stored.removeprefix(SETTINGS)) == identity.settings(read_system(path))
 
 
 def test_protocols_too(tmp_path):

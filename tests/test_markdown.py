@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
         (r"\*a\* a_b_c \<b>", "<p>*a* a_b_c &lt;b&gt;</p>"),
         ("[**a**](b/c.txt) ![d](e.png)", '<p><a href="b/c.txt"><strong>a</strong></a> <img alt="d" src="e.png"></p>'),
         ("[a](https://b.c) [d](#e)", '<p><a href="https://b.c">a</a> <a href="#e">d</a></p>'),
+        ("<!-- a -->\nb\n\n    c\n      *d*\n\ne", "<p>b</p>\n<pre><code>c\n  *d*</code></pre>\n<p>e</p>"),
         ("| not | a table", "<p>| not | a table</p>"),
     ],
 )

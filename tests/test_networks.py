@@ -95,6 +95,19 @@ def test_bfloat16_scores_give_single_precision_logs(each_frame):
     torch.testing.assert_close(rounded, exact, atol=0.05, rtol=0.05)
 
 
+def test_a_cpu_that_has_no_bfloat16_is_named_in_one_line():
+    """As oneDNN refuses an LSTM on a CPU without AVX-512."""
+
+    class Refused(Linear):
+        def forward(self, frames, lengths):
+            raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
+
+    with pytest.raises(UserError, match=r"^training\.precision: bfloat16: this CPU cannot run .*precision=float32"):
+        networks.forward(Refused(False), batch(), "bfloat16")
+    with pytest.raises(RuntimeError, match="primitive descriptor"):
+        networks.forward(Refused(False), batch(), "float32")
+
+
 def test_rmsprop_is_keras():
     """Its paper's, with 0.9 of the mean square kept (PyTorch keeps 0.99), no momentum, and epsilon outside the root."""
     settings = Training(epochs=1, batch_size=1, learning_rate=0.01, optimiser="rmsprop", epsilon=1e-2)

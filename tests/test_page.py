@@ -49,7 +49,7 @@ def report_of(runs, system=None, protocol=None):
     system = system or read_system(Path("conf/toy/tiny.yaml"))
     protocol = protocol or read_protocol(Path("conf/protocols/selects_on_dev.yaml"))
     found = {(system.name, protocol.name): Results(runs, {}, {}, False, False, [])}
-    return Report("toy", "", [(Path("conf/toy/tiny.yaml"), system)], [protocol], found, set())
+    return Report("toy", "", [(Path("conf/toy/tiny.yaml"), system)], [protocol], [], {}, found, {}, set())
 
 
 def write(*arguments, lines=("# Results: toy",), **options):
@@ -208,7 +208,7 @@ def test_without_data(recipe):
         Path("data/all", name).unlink()
     data = write({"fold1_seed1": scores()})
     assert [utt["speaker"] for utt in data["utts"]] == [""] * 5
-    assert {utt["note"] for utt in data["utts"]} == {"There is no data/."}
+    assert {utt["note"] for utt in data["utts"]} == {"No sound: there is no data/all/wav.scp here."}
 
 
 def test_a_recording_shorter_than_the_outline():

@@ -57,7 +57,7 @@ def folder(recipe, monkeypatch):
         soundfile.write(f"{number}.wav", 0.5 * np.sin(2 * np.pi * 200 * (number + 1) * times), 8000)
     wavs = "".join(f"{utt} {number}.wav\n" for number, utt in enumerate(utts[:4]))
     Path("data/all/wav.scp").write_text(f"{wavs}{utts[4]} cat 4.wav |\n")
-    Path("data/all/utt2spk").write_text("".join(f"{utt} speaker{utt[1]}\n" for utt in utts[:5]))
+    speakers = {utt: f"speaker{utt[1]}" for utt in utts[:5]}
     system, protocol = (
         read_system(Path("conf/toy/tiny.yaml")),
         read_protocol(Path("conf/protocols/selects_on_dev.yaml")),
@@ -81,7 +81,7 @@ def folder(recipe, monkeypatch):
     curves = {number: {"attention": {"highest": 3.21, "shares": shares}} for number in range(4)}
     monkeypatch.setattr(page, "attention", lambda *_: {"attention": {"run": "fold1_seed1", "curves": curves}})
     found = {("tiny", protocol.name): Results(runs, {}, {}, False, False, [])}
-    report = Report("toy", "tiny", [(Path("conf/toy/tiny.yaml"), system)], [protocol], found, set())
+    report = Report("toy", "tiny", [(Path("conf/toy/tiny.yaml"), system)], [protocol], [], {}, found, speakers, set())
     page.write(Path("results.html"), report, RESULTS.split("\n"))
     return recipe.folder
 

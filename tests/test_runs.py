@@ -277,6 +277,18 @@ def test_settings_that_were_added_since_do_not_make_it_another_run(recipe):
         runs.read_run(folder).refuse_changes()
 
 
+def test_the_numbers_of_papers_in_an_older_run_are_not_read(recipe):
+    folder = recipe.lay_out("run")
+    (folder / "done").touch()
+    before = runs.read_run(folder)
+    content = recipe.yaml.safe_load((folder / "run.yaml").read_text())
+    content["system"]["paper"] = [{"corpus": "toy", "table": "IV", "protocol": "paper", "wa": 80.0, "ua": None}]
+    content["parts"]["system"] = "other"  # so that the settings themselves are compared
+    (folder / "run.yaml").write_text(recipe.yaml.safe_dump(content, sort_keys=False))
+    assert runs.read_run(folder) == before
+    assert runs.changes(content, before) == {"system": "system"}  # with no setting that differs
+
+
 def test_folds_of_another_protocol_of_the_same_name_are_refused(recipe):
     run = runs.read_run(recipe.lay_out("run"))
     content = recipe.yaml.safe_load(Path("conf/protocols/selects_on_dev.yaml").read_text()) | {"name": "selects_on_dev"}

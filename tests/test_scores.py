@@ -179,6 +179,42 @@ def scored(recipe, capsys):
     return folder, Path("results/svm/selects_on_test/fold1_seed1.txt")
 
 
+def test_speakers_and_sexes_are_kept_beside_the_scores(scored, recipe):
+    """For the utterances that were scored, in the order of the tables; also where the scores are up to date."""
+    folder, result = scored
+    test = sorted(recipe.part("test"))
+    assert Path("results/utt2spk").read_text() == "".join(f"{utt} d\n" for utt in test)
+    assert not Path("results/spk2gender").exists()  # data/all has none
+    Path("data/all/spk2gender").write_text("a f\nb m\nc f\nd m\n")
+    before = result.stat().st_mtime_ns
+    run_score()
+    assert result.stat().st_mtime_ns == before
+    assert Path("results/spk2gender").read_text() == "d m\n"
+    train.train(recipe.lay_out("svm/selects_on_test/fold2_seed1", "test", system="svm", fold=2))
+    run_score()
+    scored = sorted([*recipe.part("train"), *test])
+    assert Path("results/utt2spk").read_text() == "".join(f"{utt} {utt[0]}\n" for utt in scored)
+    assert Path("results/spk2gender").read_text() == "a f\nb m\nd m\n"
+    stamp = Path("results/utt2spk").stat().st_mtime_ns
+    run_score()
+    assert Path("results/utt2spk").stat().st_mtime_ns == stamp
+    assert sorted(path.name for path in Path("results").iterdir()) == ["spk2gender", "svm", "utt2spk"]
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "told"),
+    [("utt2spk", "d-03 x", "d-03 has x, but d"), ("spk2gender", "d f", "d has f, but m")],
+)
+def test_another_speaker_or_sex_than_in_results(scored, table, line, told):
+    folder, result = scored
+    result.unlink()
+    Path("data/all/spk2gender").write_text("d m\n")
+    Path("results", table).write_text(f"{line}\n")
+    with pytest.raises(UserError, match=f"^results/{table}: {told} in data/all/{table}; correct the one that is wrong"):
+        run_score()
+    assert Path("results", table).read_text() == f"{line}\n" and not result.exists()
+
+
 def test_scores_say_what_they_follow_from(scored):
     folder, result = scored
     scores, run = read_scores(result), read_run(folder)

@@ -1,4 +1,4 @@
-"""Writes docs/config.md, every key of system and protocol files, from the dataclasses that they are read into:
+"""Writes docs/config.md, every key of the files in a recipe's conf/, from the dataclasses that they are read into:
 
     . ./path.sh; python tools/config_reference.py > docs/config.md
 
@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ser import config, settings
+from ser import config, papers, settings
 
 SYSTEM = """\
 description: RBF SVM on mean and deviation of log-mel bands
@@ -39,6 +39,18 @@ classes: {angry: [angry], neutral: [neutral, calm]}
 folds: {kind: groups, by: spk, number: 5}
 select: dev
 """
+PAPER = """\
+name: Ours et al.
+reference: A. Ours and B. Theirs, How many layers, Some venue, 2020
+tables:
+  - number: III
+    title: number of layers
+    protocol: paper
+    honest: honest
+    rows:
+      - {name: 2 layers, wa: 62, systems: [two_layers, two_layers_text]}
+      - {name: "Theirs et al. [7]", wa: 70.5, ua: 68, note: ± 2.0, systems: []}
+"""
 HEAD = f"""\
 # Configuration reference
 
@@ -57,7 +69,7 @@ and a minimal protocol:
 
 Either may have a key `base`, the path of another such file, relative to this one. Then it needs only its
 `description` and the keys that differ; sections such as `training` are merged key by key, unless their `kind`
-differs. `description` and `paper` are never inherited.
+differs. `description` is never inherited.
 
 `./run.sh --set "training.epochs=2 model.dropout=0"` runs systems with other settings without a file of your own.
 Values are written as in YAML, lists without spaces: `model.cost=[1,3]`. Each system gets a name of its own,
@@ -68,6 +80,12 @@ Runs in `exp/` keep the settings they were made with. After a change to a system
 stages 3 and 4 list the runs that no longer match and what differs, and train the others. `--overwrite true` removes
 the listed runs and trains them again. (`--replace true` is about scores: stage 5 then replaces those in `results/`
 that come from another commit or machine.)
+
+The numbers that a paper publishes are in `conf/papers/<paper>.yaml`: its tables for the recipe's corpus, as printed and in
+its order. Each row names the systems that are meant to reproduce it:
+
+```yaml
+{PAPER}```
 
 A number may be written as `1e-4`. A key that is not listed here is an error.
 """
@@ -113,7 +131,7 @@ def main() -> None:
 def reference() -> str:
     """The whole page."""
     parts = [HEAD, "## Systems\n", table(config.System, skip=("name",), optional=config.OPTIONAL)]
-    parts += [section("### `paper`: a list of rows", config.PaperRow), section("### `training`", config.Training)]
+    parts.append(section("### `training`", config.Training))
     for part in ("feature", "model"):
         parts.append(f"## Kinds of `{part}`\n")
         parts += [of_kind(part, kind) for kind in config.kinds(part)]
@@ -121,6 +139,9 @@ def reference() -> str:
     parts += [
         section("### `folds`, kind `groups`", config.GroupFolds),
         section("### `folds`, kind `random`", config.RandomFolds),
+        f"## Papers\n\n{plain(inspect.getdoc(papers.Paper) or '')}\n\n{table(papers.Paper, skip=('key',))}",
+        section("### `tables`: a list", papers.Table),
+        section("### `rows`: a list", papers.Row),
     ]
     return "\n".join(parts)
 

@@ -60,7 +60,7 @@
     const value = Number(match[3].replaceAll(",", "")) * (match[2] && match[2] !== "+" ? -1 : 1);
     return match[1] ? value - 1e-9 : value;  // "< 0.001" comes before 0.001
   }
-  const isNone = (text) => ["", "–", "-", "not run"].includes(text.trim()) || text.trim().startsWith("not run");
+  const isNone = (text) => ["", "–", "-"].includes(text.trim()) || /^(not run|outdated)/.test(text.trim());
   // Compares two values; what is null comes last in both directions.
   function compare(one, other, sign) {
     if (one === null || other === null) return (one === null) - (other === null);
@@ -100,12 +100,11 @@
       body.append(...rows.toSorted((one, other) => compare(value(one), value(other), sign)));
     });
     // The name of a system that has runs leads to them.
-    for (const row of rows) {
-      const name = row.cells[0]?.querySelector("strong");
-      if (name && Object.hasOwn(data.systems, name.textContent)) {
-        const system = name.textContent;
+    for (const cell of rows.flatMap((row) => [...row.cells].slice(0, 2))) {
+      const name = cell.querySelector("strong") ?? cell, system = name.textContent.replace(/[†‡§¶¹]+$/, "");
+      if (Object.hasOwn(data.systems, system)) {
         const open = () => chooseSystem(system);
-        name.replaceChildren(make("a", { href: "#look", title: "Show its runs", onclick: open }, system));
+        name.replaceChildren(make("a", { href: "#look", title: "Show its runs", onclick: open }, system), name.textContent.slice(system.length));
       }
     }
   }

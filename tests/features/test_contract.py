@@ -9,7 +9,9 @@ from ser.config import feature_name, kinds, load_kind, read_system, without_part
 from ser.extract import extract
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
-SYSTEMS = [read_system(path) for path in sorted(EGS.glob("*/conf/*/*.yaml")) if path.parent.name != "protocols"]
+SYSTEMS = [
+    read_system(path) for path in sorted(EGS.glob("*/conf/*/*.yaml")) if path.parent.name not in ("protocols", "papers")
+]
 FEATURES = {feature_name(system.feature): system.feature for system in SYSTEMS}
 
 
