@@ -53,9 +53,10 @@
 
   // ---- Sorting
 
-  // What a cell says as a number: its first one, such as 40.8 in "40.8 ± 3.1"; null for text and for "not run".
+  // What a cell says as a number: its first one, such as 40.8 in "40.8 ± 3.1", or 3 in "3 to 5"; null for "not run" and
+  // for text, such as "2 layers".
   function numberIn(text) {
-    const match = /^(<\s*)?([+\-\u2212]?)(\d[\d,]*(?:\.\d+)?|\.\d+)(?![\w.])/.exec(text.trim());
+    const match = /^(<\s*)?([+\-\u2212]?)(\d[\d,]*(?:\.\d+)?|\.\d+)(?![\w.])(?!\s+(?!to\s)[a-z])/i.exec(text.trim());
     if (!match) return null;
     const value = Number(match[3].replaceAll(",", "")) * (match[2] && match[2] !== "+" ? -1 : 1);
     return match[1] ? value - 1e-9 : value;  // "< 0.001" comes before 0.001
