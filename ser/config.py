@@ -1,4 +1,4 @@
-"""System and protocol files: YAML read into typed dataclasses; every error names file and key."""
+"""System, protocol and paper files: YAML read into typed dataclasses; every error names file and key."""
 
 import difflib
 import hashlib
@@ -34,6 +34,7 @@ LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold only labels and other names
 # keys that a system file may omit, although System requires them
 OPTIONAL: dict[str, Any] = {"training": None}
+PerCent = Annotated[float, Field(ge=0, le=100)]
 YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
 
 
@@ -127,6 +128,42 @@ class Protocol:
     noise: Noise | None = None  # added to the test utterances
     labels: Literal["own", "shuffled"] = "own"  # shuffled: a control that shows chance level
     table: str = ""  # title of the table in RESULTS.md that has the protocol as a column; empty: the main table
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Row:
+    """A row of a paper's table."""
+
+    name: str  # as printed
+    wa: PerCent | None = None  # weighted accuracy, in per cent
+    ua: PerCent | None = None  # unweighted accuracy, in per cent
+    note: str = ""  # what the paper prints beside these, such as an interval or another metric
+    # names of the systems that are meant to reproduce it: first the main reading of the paper, then other readings; an
+    # empty list if the recipe has none
+    systems: list[str]
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Table:
+    """A table of a paper, or the part of it that one protocol is meant to reproduce."""
+
+    number: str  # as printed, such as "III", or the place, such as "Section 5"
+    title: str  # what the rows differ in
+    protocol: str  # the recipe's protocol that is meant to reproduce it
+    # the recipe's protocol of honest evaluation: speakers apart, and the test set selects nothing; null: none has the
+    # same classes and the same kind of test utterances
+    honest: str | None
+    rows: Annotated[list[Row], Field(min_length=1)]  # in the paper's order
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
+class Paper:
+    """The tables of a paper for one corpus."""
+
+    key: str  # the file's name without .yaml; not in the file
+    name: str  # short, such as Sherman et al.
+    reference: str  # authors, title, venue, year
+    tables: Annotated[list[Table], Field(min_length=1)]  # in the paper's order
 
 
 class Loader(yaml.SafeLoader):

@@ -15,6 +15,7 @@ from ser.runs import first_line
 from ser.summary import confusion_of
 
 OF_NETWORKS = ("tsne", "tsne_speakers", "attention", *inputs.every())  # what ser.draw_run draws
+IGNORED = ("words",)  # git ignores these, since they show the corpus's text, so RESULTS.md does not link them
 
 
 def draw(system: System, protocol: Protocol, results: Results, is_linked: bool) -> None:
@@ -51,10 +52,10 @@ def log_files(system: System, protocol: Protocol, results: Results) -> dict[str,
 
 
 def drawn(system: System, protocol: Protocol, results: Results) -> dict[str, Path]:
-    """The pictures, by kind, that ser.draw_run has drawn of one of the runs shown."""
+    """The pictures, by kind, that ser.draw_run has drawn of one of the runs shown and git does not ignore."""
     folder = Path("figures", "own" * results.is_own)
     shown = {scores.about.get("model", "")[:8] for scores in results.shown.values()}
-    paths = {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in OF_NETWORKS}
+    paths = {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in OF_NETWORKS if kind not in IGNORED}
     return {kind: path for kind, path in paths.items() if path.exists() and model_of(path) in shown}
 
 

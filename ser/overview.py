@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ser import cli
 
 if TYPE_CHECKING:
-    from ser.papers import Paper, Table
+    from ser.config import Paper, Table
     from ser.scores import Scores
 
 README = Path(__file__).parent.parent / "README.md"

@@ -8,53 +8,13 @@ import argparse
 import difflib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
-from ser.config import check, read_yaml
-from ser.settings import strict
 
-PerCent = Annotated[float, Field(ge=0, le=100)]
-
-
-@dataclass(config=strict, frozen=True, kw_only=True)
-class Row:
-    """A row of a paper's table."""
-
-    name: str  # as printed
-    wa: PerCent | None = None  # weighted accuracy, in per cent
-    ua: PerCent | None = None  # unweighted accuracy, in per cent
-    note: str = ""  # what the paper prints beside these, such as an interval or another metric
-    # names of the systems that are meant to reproduce it: first the main reading of the paper, then other readings; an
-    # empty list if the recipe has none
-    systems: list[str]
-
-
-@dataclass(config=strict, frozen=True, kw_only=True)
-class Table:
-    """A table of a paper, or the part of it that one protocol is meant to reproduce."""
-
-    number: str  # as printed, such as "III", or the place, such as "Section 5"
-    title: str  # what the rows differ in
-    protocol: str  # the recipe's protocol that is meant to reproduce it
-    # the recipe's protocol of honest evaluation: speakers apart, and the test set selects nothing; null: none has the
-    # same classes and the same kind of test utterances
-    honest: str | None
-    rows: Annotated[list[Row], Field(min_length=1)]  # in the paper's order
-
-
-@dataclass(config=strict, frozen=True, kw_only=True)
-class Paper:
-    """The tables of a paper for one corpus."""
-
-    key: str  # the file's name without .yaml; not in the file
-    name: str  # short, such as Sherman et al.
-    reference: str  # authors, title, venue, year
-    tables: Annotated[list[Table], Field(min_length=1)]  # in the paper's order
+if TYPE_CHECKING:
+    from ser.config import Paper, Row
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,7 +30,8 @@ def main(argv: list[str] | None = None) -> None:
 def chosen(paper: str, number: str) -> tuple[list[str], list[str]]:
     """The system files of a paper's tables, and the names of their protocols. number: of a table; "": all tables.
     Raises UserError if there is none."""
-    files = {path.stem: path for path in sorted(Path("conf").glob("*/*.yaml"))}
+    paths = [path for path in Path("conf").glob("*/*.yaml") if path.parent.name not in ("protocols", "papers")]
+    files = {path.stem: path for path in sorted(paths, reverse=True)}  # of two of one name the first, as in ser.report
     papers = {one.key: one for one in read_papers(Path("conf/papers"), files)}
     if paper not in papers:
         raise UserError(f"--paper {paper}: no conf/papers/{paper}.yaml; known: {', '.join(papers) or 'none'}")
@@ -87,12 +48,14 @@ def chosen(paper: str, number: str) -> tuple[list[str], list[str]]:
 
 def read_papers(
     folder: Path, systems: Collection[str] | None = None, protocols: Collection[str] | None = None
-) -> list[Paper]:
+) -> list["Paper"]:
     """Read all papers in a folder, sorted by file name; [] if there is no such folder.
 
     systems, protocols: the names that the recipe has; None: the names in the file are not checked. Raises UserError
     for a file that cannot be read, a name that the recipe does not have, or a row without a number and a note.
     """
+    from ser.config import Paper, check, read_yaml
+
     papers = []
     for path in sorted(folder.glob("*.yaml")):
         paper = check(Paper, read_yaml(path) | {"key": path.stem}, path)
@@ -109,7 +72,7 @@ def read_papers(
 
 
 def names_in(
-    paper: Paper, systems: Collection[str] | None, protocols: Collection[str] | None
+    paper: "Paper", systems: Collection[str] | None, protocols: Collection[str] | None
 ) -> Iterator[tuple[str, str, str, Collection[str] | None]]:
     """The names of systems and protocols in a paper, each with its key, what it names, and the names that there are."""
     for number, table in enumerate(paper.tables):
@@ -121,7 +84,7 @@ def names_in(
             yield f"{place}.systems", name, "system", systems
 
 
-def rows_in(paper: Paper) -> Iterator[tuple[str, Row]]:
+def rows_in(paper: "Paper") -> Iterator[tuple[str, "Row"]]:
     """The rows of all tables of a paper, each with its key."""
     for number, table in enumerate(paper.tables):
         for position, row in enumerate(table.rows):

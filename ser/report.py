@@ -1,8 +1,9 @@
 """Stage 6: write RESULTS.md and the figures from the scores in results/.
 
 Call it in the recipe's folder. Our numbers come from the scores in results/ (see ser/results.py). The papers' numbers
-come from the system files, which also name the protocol that is meant to reproduce them. A row without scores says so
-and gives the command that makes them. Systems of other recipes with scores in results/ are also rows.
+come from conf/papers (see ser/papers.py), which also names the protocol that is meant to reproduce them. A row without
+scores says so, and the command below the table makes them. Systems of other recipes with scores in results/ are also
+rows.
 
 The figures of the main system go to figures/, and RESULTS.md links them; those of the other systems go to
 figures/others/, which git ignores. A figure is drawn again only when its numbers have changed.
@@ -11,6 +12,7 @@ figures/others/, which git ignores. A figure is drawn again only when its number
 import argparse
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,8 +23,7 @@ from ser import cli
 from ser.cli import UserError
 
 if TYPE_CHECKING:
-    from ser.config import Protocol, System
-    from ser.papers import Paper, Table
+    from ser.config import Paper, Protocol, System, Table
     from ser.results import Results
     from ser.statistics import Interval
 
@@ -34,9 +35,10 @@ Written by stage 6 from the scores in results/; never edited by hand. `python -m
 - **published**: the paper's number; beside it ours under the protocol meant to reproduce it; **difference**: ours minus
   the published one; **in interval**: whether the published number lies in our interval. The last columns are ours under
   an honest protocol: no test speaker is in training, and the test set selects nothing.
-- **±**: {method}. No ± with fewer than {fewest} test speakers: no interval can be had.
-- **runs**: a run is one fold with one seed; runs with the same posteriors, such as other seeds of an SVM, count once.
-  Only runs with the same settings, code, folds and recordings are averaged; the section Scores lists what is left out.
+- **±**: {method}. No ± with fewer than {fewest} test speakers, or if results/utt2spk lacks one.
+- **runs**: a run is one fold with one seed. In means and intervals, runs of a fold with the same posteriors, such as
+  other seeds of an SVM, count once. Only runs with the same settings, code, folds and recordings are averaged; the
+  section Scores lists what is left out.
 - "not run": no scores; "outdated": only scores with other settings or code. The command below a table makes them.
 """
 AGAINST = """\
@@ -93,6 +95,16 @@ class Report:
             self.protocols, key=lambda protocol: (protocol.select == "test", not is_apart(protocol))
         )
         return [protocol for protocol in chosen if not protocol.table]
+
+    def is_in_tables(self, system: str, protocol: "Protocol") -> bool:
+        """Whether a paper's table, or else that of the other systems, has a system under a protocol."""
+        if system not in self.in_papers:
+            return protocol in self.main_protocols
+        tables = [table for paper in self.papers for table in paper.tables]
+        return any(
+            protocol.name in (table.protocol, table.honest) and any(system in row.systems for row in table.rows)
+            for table in tables
+        )
 
     def system(self, name: str) -> "System":
         """The system of this name."""
@@ -189,7 +201,7 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
     for paper in report.papers:
         lines += ["", f"## {paper.name}", "", f"{paper.reference}."]
         for table in paper.tables:
-            lines += ["", f"### {heading(table)}", "", *tables.paper_table(report, paper, table)]
+            lines += ["", f"### {place_of(table)}: {table.title}", "", *tables.paper_table(report, paper, table)]
     if others := tables.other_systems(report):
         title = "Other systems on this corpus" if report.papers else "Systems"
         names = " ".join(protocol.name for protocol in report.main_protocols)
@@ -197,7 +209,7 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
         lines += ["", f"## {title}", "", *others, "", one]
     lines += other_sections(report)
     if report.main:
-        text = AGAINST.format(main=report.main, fewest=FEWEST).splitlines()
+        text = wrapped(AGAINST.format(main=report.main, fewest=FEWEST).replace("\n", " "))
         none = [f"No other system was run on the same utterances as {report.main}."]
         tests = tables.against(report)
         lines += ["", f"## Against {report.main}", "", *([*text, "", *tests] if tests else none)]
@@ -207,8 +219,17 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
     lines += ["", "## Scores", "", *scores_section(report)]
     lines += ["", "## Figures", "", FIGURES, *[OTHERS] * bool(report.main), "", *figures_section(report)]
     head = [f"# Results: {report.corpus}", "", own_command(args), "", *([args.note, ""] if args.note else [])]
-    introduction = INTRODUCTION.format(method=METHOD, fewest=FEWEST).splitlines()
-    return [*head, *introduction, *tables.legend(lines), *lines]
+    introduction = INTRODUCTION.format(method=METHOD, fewest=FEWEST) + "\n".join(tables.legend(lines))
+    return [*head, *wrapped(introduction), *lines]
+
+
+def wrapped(text: str) -> list[str]:
+    """The lines of a text, those of more than 120 characters on several; the text of a list stays indented."""
+    lines = []
+    for line in text.splitlines():
+        indent = "  " * line.startswith(("- ", "  "))
+        lines += textwrap.wrap(line, 120, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return lines
 
 
 def own_command(args: argparse.Namespace) -> str:
@@ -220,10 +241,10 @@ def own_command(args: argparse.Namespace) -> str:
     return f"<!-- python -m ser.report {shlex.join(words)} -->"
 
 
-def heading(table: "Table") -> str:
-    """`Table III: number of convolutional layers`; a place that is no number stands as it is."""
+def place_of(table: "Table") -> str:
+    """`Table III`; a place that is no number stands as it is, such as `Section 5`."""
     is_number = table.number.isdigit() or set(table.number) <= set("IVX")
-    return f"{'Table ' * is_number}{table.number}: {table.title}"
+    return "Table " * is_number + table.number
 
 
 def read(corpus: str, more: list[Path], main: str, only_committed: bool = False) -> Report:
@@ -232,12 +253,14 @@ def read(corpus: str, more: list[Path], main: str, only_committed: bool = False)
     from ser.papers import read_papers
     from ser.results import find, of_other_folds, read_speakers
 
-    systems = read_systems(more)
+    paths = find_systems(more, only_committed)
+    protocols = read_protocols()
+    names = [path.stem for path in paths]
+    papers = read_papers(Path("conf/papers"), names, [protocol.name for protocol in protocols])
+    in_papers = {name for paper in papers for table in paper.tables for row in table.rows for name in row.systems}
+    systems = read_systems(paths, [path for path in paths if path in more or path.stem in in_papers])
     if main and main not in {system.name for _, system in systems}:
         raise UserError(f"--main {main}: no such system in conf/*/; give the name of one of them")
-    protocols = read_protocols()
-    names = [system.name for _, system in systems]
-    papers = read_papers(Path("conf/papers"), names, [protocol.name for protocol in protocols])
     papers.sort(key=lambda paper: -sum(len(table.rows) for table in paper.tables))  # the recipe's main paper first
     first = {table.protocol for paper in papers for table in paper.tables}
     protocols.sort(key=lambda protocol: protocol.name not in first)
@@ -269,29 +292,31 @@ def published_elsewhere() -> dict[str, str]:
                         if (value := getattr(row, name)) is not None
                     ]
                     for name in row.systems:
-                        found.setdefault(name, []).append(f"{recipe.name}, {table.number}: {', '.join(values)}")
+                        text = ", ".join(values) or row.note
+                        found.setdefault(name, []).append(f"{recipe.name}, {place_of(table)}: {text}")
     return {name: "; ".join(dict.fromkeys(places)) for name, places in found.items()}
 
 
-def read_systems(more: list[Path]) -> list[tuple[Path, "System"]]:
-    """The systems that are rows, each with its file. A file that cannot be read is left out and reported on standard
-    error; raises UserError if it was asked for or has scores."""
+def read_systems(paths: list[Path], required: list[Path]) -> list[tuple[Path, "System"]]:
+    """The systems in some files, each with its file. A file that cannot be read is left out and reported on standard
+    error; raises UserError if it is required or has scores."""
     from ser.config import read_system
 
     systems = []
-    for path in find_systems(more):
+    for path in paths:
         try:
             systems.append((path, read_system(path)))
         except UserError as error:
-            if path in more or Path("results", path.stem).exists():
+            if path in required or Path("results", path.stem).exists():
                 raise
             print(f"left out, as it has no scores: {error}", file=sys.stderr)
     return systems
 
 
-def find_systems(more: list[Path]) -> list[Path]:
-    """The system files in conf/, `more`, and those of other recipes that have results here; each name once."""
-    ran = {folder.name for folder in Path("results").glob("*") if folder.is_dir()}
+def find_systems(more: list[Path], only_committed: bool) -> list[Path]:
+    """The system files in conf/, `more`, and those of other recipes that have scores here; each name once.
+    only_committed: scores that were made here (own) do not count."""
+    ran = {path.parts[1] for path in Path("results").glob("*/*/*.txt" if only_committed else "*/**/*.txt")}
     elsewhere = [path for path in sorted(Path("..").glob("*/conf/*/*.yaml")) if path.stem in ran]
     found: dict[str, Path] = {}
     for path in [*sorted(Path("conf").glob("*/*.yaml")), *more, *elsewhere]:
@@ -313,14 +338,13 @@ def read_protocols() -> list["Protocol"]:
 
 
 def other_sections(report: Report) -> list[str]:
-    """The protocols that are in none of the tables above, by the title that their files give."""
+    """What is in none of the tables above, and the protocols that are to have a section of their own, by the title that
+    their files give."""
     from ser import tables
 
-    shown = {protocol.name for protocol in report.main_protocols}
-    others = [protocol for protocol in report.protocols if protocol.name not in shown]
     lines: list[str] = []
-    for title in dict.fromkeys(protocol.table for protocol in others):
-        table = tables.other_protocols(report, [protocol for protocol in others if protocol.table == title])
+    for title in dict.fromkeys(protocol.table for protocol in report.protocols):
+        table = tables.other_protocols(report, [protocol for protocol in report.protocols if protocol.table == title])
         lines += ["", f"## {title or 'Other protocols'}", "", *table] if table else []
     return lines
 
@@ -345,7 +369,7 @@ def describe(report: Report, protocol: "Protocol") -> list[str]:
             folds_of.setdefault(scores.about["overlap"], set()).add(fold)
     if folds_of:
         lines.append(f"  - {in_words(total, folds_of)}")
-    return lines + [f"  - fold {', '.join(sorted(folds))}: {overlap}" for overlap, folds in folds_of.items()]
+    return lines + [f"  - fold {', '.join(sorted(folds, key=int))}: {overlap}" for overlap, folds in folds_of.items()]
 
 
 def scores_section(report: Report) -> list[str]:
@@ -360,22 +384,19 @@ def scores_section(report: Report) -> list[str]:
         return ["None yet."]
     known = [scores for scores in every if scores.has_identity]
     complete = sum(scores.row["recordings"] != "unknown" for scores in known)
-    lines = [
-        (
-            f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
-            f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin."
-        ),
-        "",
-    ]
-    paths = {system.name: path for path, system in report.systems}
+    total = (
+        f"{len(every)} scores: {complete} with a complete identity (settings, code, folds, recordings), "
+        f"{len(known) - complete} without the recordings' checksums, {len(every) - len(known)} of unknown origin."
+    )
+    listed: list[str] = []
     for (system, protocol), results in report.found.items():
-        notes = left_out(results, f"./run.sh --systems {paths[system]} --protocol {protocol}")
+        notes = left_out(results, f"./run.sh --systems {report.paths[system]} --protocol {protocol}")
         if (system, protocol) in report.odd:
             notes.append(
                 "has other folds, speakers or recordings than most rows here, so it is not tested against them."
             )
-        lines += [f"- **{system}**, {protocol}: {note}" for note in notes + remarks(results)]
-    return lines
+        listed += [f"- **{system}**, {protocol}: {note}" for note in notes + remarks(results)]
+    return [total, *[""] * bool(listed), *listed]
 
 
 def left_out(results: "Results", command: str) -> list[str]:

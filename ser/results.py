@@ -26,9 +26,10 @@ ABOUT = {  # header keys of scores, and the form of their values
     "fold": r"\d+ of \d+",
     "seed": r"\d+",
     "overlap": ".+",
-    "train_seconds": r"[\d.]+",
+    "train_seconds": r"\d+(\.\d+)?",
     "date": ".+",
     "commit": ".+",
+    "parameters": r"\d*",  # only a network's
 }
 
 SPEAKERS = Path("results/utt2spk")  # of the utterances that have scores; written by stage 5

@@ -3,11 +3,15 @@
 Lines `# key: value` say what made them; the line `# utt true predicted <classes>` names the columns;
 then one line per utterance, with the posterior of each class.
 
+`checksum` is the SHA-256 of all other lines of the file: a file that was changed by hand is refused.
+
 These keys identify the scores: `run`, the run's identity; `model`, the MD5 of its weights; `row`, fingerprints of what
 must be the same for all runs that a table averages; and the settings of system and protocol.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +26,8 @@ from ser.runs import learner_sources
 
 if TYPE_CHECKING:
     from ser.runs import Run
+
+CHECKSUM = "checksum"  # the key of the header line
 
 
 @dataclass(frozen=True)
@@ -76,22 +82,32 @@ def identity_lines(run: "Run") -> dict[str, str]:
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write one run's scores, sorted by utterance."""
+    about = {key: " ".join(str(value).split()) for key, value in scores.about.items() if key != CHECKSUM}
+    head = [f"# {key}: {value}" for key, value in about.items()]
+    body = [f"# utt true predicted {' '.join(scores.classes)}"]
+    for row in sorted(range(len(scores.utts)), key=scores.utts.__getitem__):
+        names = scores.classes[scores.true[row]], scores.classes[scores.predicted[row]]
+        values = " ".join(f"{value:.6f}" for value in scores.posteriors[row])
+        body.append(f"{scores.utts[row]} {' '.join(names)} {values}")
     with whole(path) as stream:
-        stream.writelines(f"# {key}: {' '.join(str(value).split())}\n" for key, value in scores.about.items())
-        stream.write(f"# utt true predicted {' '.join(scores.classes)}\n")
-        for row in sorted(range(len(scores.utts)), key=scores.utts.__getitem__):
-            names = scores.classes[scores.true[row]], scores.classes[scores.predicted[row]]
-            values = " ".join(f"{value:.6f}" for value in scores.posteriors[row])
-            stream.write(f"{scores.utts[row]} {' '.join(names)} {values}\n")
+        stream.writelines(f"{line}\n" for line in [*head, f"# {CHECKSUM}: {checksum([*head, *body])}", *body])
+
+
+def checksum(lines: Sequence[str]) -> str:
+    """SHA-256 of the lines of a file of scores, each with its line end, without the line that holds the checksum."""
+    others = (f"{line}\n" for line in lines if not line.startswith(f"# {CHECKSUM}: "))
+    return hashlib.sha256("".join(others).encode()).hexdigest()
 
 
 def read_scores(path: Path) -> Scores:
-    """Read what write_scores wrote. Raises UserError naming the first invalid line."""
+    """Read what write_scores wrote. Raises UserError naming the first invalid line, or if the file does not match its
+    checksum. Files of older versions have none."""
     about: dict[str, str] = {}
     numbers: dict[str, int] = {}  # of the classes
     utts, true, predicted, values = [], [], [], []
     places = []
-    for place, line in enumerate(read_text(path).removesuffix("\n").split("\n"), 1):
+    lines = read_text(path).removesuffix("\n").split("\n")
+    for place, line in enumerate(lines, 1):
         try:
             if line.startswith("# utt true predicted "):
                 numbers = {name: number for number, name in enumerate(line.split()[4:])}
@@ -125,6 +141,10 @@ def read_scores(path: Path) -> Scores:
     if len(set(utts)) < len(utts):
         twice = next(utt for utt in utts if utts.count(utt) > 1)
         raise UserError(f"{path}: {twice} appears twice; run stage 5 again")
+    if about.get(CHECKSUM) not in (None, checksum(lines)):
+        raise UserError(
+            f"{path}: changed since stage 5 wrote it; restore it with git, or remove it and run stage 5 again"
+        )
     return Scores(about, list(numbers), utts, np.array(true), np.array(predicted), shares)
 
 

@@ -76,12 +76,13 @@ def tested(runs: Sequence["Scores"], speakers: Mapping[str, str]) -> list[Tested
 def interval(runs: Sequence["Scores"], measure: Measure, speakers: Mapping[str, str]) -> Interval:
     """Mean of a metric over some runs of one system under one protocol, and its 95 % interval.
 
-    speakers: of each utterance; if empty, there is no interval. Raises ValueError without runs.
+    speakers: of each utterance; if it lacks one, there is no interval. Raises ValueError without runs.
     """
     if not runs:
         raise ValueError("no runs")
     found = interval_of(tested(runs, speakers), measure)
-    return found if speakers else Interval(found.mean, None, "the speakers are not known")
+    are_known = all(utt in speakers for scores in runs for utt in scores.utts)
+    return found if are_known else Interval(found.mean, None, "the speakers are not known")
 
 
 def interval_of(some: Sequence[Tested], measure: Measure) -> Interval:
@@ -166,7 +167,8 @@ def draws(random: np.random.Generator, n: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """difference: in WA, in per cent. p: of a paired permutation test by speaker; None with too few speakers."""
+    """difference: in WA, in per cent. p: of a paired permutation test by speaker; None with too few speakers, or if
+    one is not known."""
 
     difference: float
     p: float | None
@@ -185,7 +187,7 @@ def compare(one: Mapping[str, float], other: Mapping[str, float], speakers: Mapp
     for utt in both:
         of_speakers[speakers.get(utt, utt)] += one[utt] - other[utt]
     differences = np.array(list(of_speakers.values()))
-    enough = bool(speakers) and len(differences) >= FEWEST
+    enough = all(utt in speakers for utt in both) and len(differences) >= FEWEST
     return Comparison(100 * float(differences.sum()) / len(both), paired_p(differences) if enough else None)
 
 

@@ -14,7 +14,7 @@ from ser.statistics import Interval
 from ser.summary import n_runs, rights
 
 if TYPE_CHECKING:
-    from ser.papers import Paper, Row, Table
+    from ser.config import Paper, Row, Table
     from ser.report import Report
 
 PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details
@@ -27,7 +27,8 @@ MARKS = {
     "recordings of that speaker, test utterances included.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
     "scores do not record the checksums of the recordings.",
-    ONE_TRAINING: "of one training: the interval is over test speakers, and leaves out how much another seed changes.",
+    ONE_TRAINING: "each fold was trained once: the interval is over test speakers, and leaves out how much another "
+    "seed changes.",
 }
 
 
@@ -55,6 +56,7 @@ def paper_table(report: "Report", paper: "Paper", table: "Table") -> list[str]:
 def paper_cells(report: "Report", row: "Row", system: str, protocol: Protocol, published: Sequence[str]) -> list[str]:
     """The cells of a row with the published numbers and ours beside them. system: "" if the recipe has none."""
     line = []
+    with_note = next((name for name in published if getattr(row, name) is not None), published[0])
     for name in PUBLISHED:
         ours = report.interval(system, protocol.name, name)
         theirs = getattr(row, name)
@@ -63,7 +65,7 @@ def paper_cells(report: "Report", row: "Row", system: str, protocol: Protocol, p
             line.append(shown)
             continue
         number = "" if theirs is None else f"{theirs:g}"
-        note = row.note if name == published[0] or theirs is not None else ""
+        note = row.note if name == with_note else ""
         line += [f"{number} ({note})" if number and note else number or note or "–", shown]
         if ours and theirs is not None:
             inside = ours.has(theirs)
@@ -129,11 +131,13 @@ def other_systems(report: "Report") -> list[str]:
 
 
 def other_protocols(report: "Report", protocols: Sequence[Protocol]) -> list[str]:
-    """A line for each system that was run under one of some protocols; [] if none was."""
+    """A line for each system that was run under one of some protocols; [] if none was. A protocol that has no section
+    of its own has lines only for what is in no table above."""
     rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), "runs"]]
     for _, system in report.systems:
         for protocol in protocols:
-            if report.found[system.name, protocol.name].shown:
+            is_new = protocol.table or not report.is_in_tables(system.name, protocol)
+            if is_new and report.found[system.name, protocol.name].shown:
                 name = name_of(report, system.name, [protocol])
                 rows.append([name, marked(report, protocol), *cells(report, system.name, protocol)])
     return as_lines(rows) if len(rows) > 1 else []
@@ -179,7 +183,7 @@ def costs(report: "Report") -> list[str]:
     rows = [["system", "what it is", "file", "parameters", "minutes per run"]]
     for path, system in report.systems:
         abouts = report.abouts(system.name, report.protocols)
-        numbers = sorted({int(about["parameters"]) for about in abouts if "parameters" in about})
+        numbers = sorted({int(about["parameters"]) for about in abouts if about.get("parameters")})
         parameters = " to ".join(f"{number:,}" for number in sorted({*numbers[:1], *numbers[-1:]}))
         minutes = [float(about["train_seconds"]) / 60 for about in abouts]
         mean = f"{sum(minutes) / len(minutes):.1f}" if minutes else "–"
@@ -229,7 +233,7 @@ def legend(lines: Sequence[str]) -> list[str]:
 def as_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """A table of Markdown; the first row is its head."""
     every = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in every]
+    return ["| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |" for row in every]
 
 
 def numbers(runs: Runs) -> str:

@@ -184,3 +184,113 @@ def spoken(recipe):
         "conf/toy/peng.yaml", **recipe.yaml.safe_load(Path("conf/toy/tiny.yaml").read_text()) | {"model": peng}
     )
     return recipe
+
+
+class Scored:
+    """A recipe's folder, egs/toy, with made-up scores, without the code that is tested. The test stands in it. It has
+    the systems alpha and gamma in conf/a and beta in conf/b, the protocols apart, paper and plain, which select by
+    development set, test set and not at all, and neither papers nor scores."""
+
+    TABLE = {
+        "number": "III",
+        "title": "layers",
+        "protocol": "paper",
+        "honest": "apart",
+        "rows": [
+            {"name": "two layers", "wa": 61.5, "systems": ["beta", "alpha"]},
+            {"name": "others' [7]", "wa": 70, "note": "± 2", "systems": []},
+        ],
+    }
+
+    def __init__(self) -> None:
+        for name in ("a/alpha", "a/gamma", "b/beta"):
+            self.write_system(name)
+        for name, select in (("apart", "dev"), ("paper", "test"), ("plain", "last")):
+            self.write_protocol(name, select=select)
+
+    def write_yaml(self, path: str, content: dict) -> None:
+        import json
+
+        import yaml
+
+        content = json.loads(json.dumps(content))  # what stands twice is written out twice
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
+
+    def write_system(self, name: str, normalisation: str = "none", recipe: str = ".") -> None:
+        told = {
+            "description": f"the {Path(name).stem}",
+            "feature": FEATURE,
+            "normalisation": normalisation,
+            "model": SVM,
+        }
+        self.write_yaml(f"{recipe}/conf/{name}.yaml", told)
+
+    def write_protocol(self, name: str, **content) -> None:
+        folds = {"kind": "groups", "by": "spk", "number": 3}
+        told = {"description": f"about {name}", "classes": {"low": ["calm"], "high": ["angry"]}, "folds": folds}
+        self.write_yaml(f"conf/protocols/{name}.yaml", told | content)
+
+    def write_paper(self, *tables: dict, key: str = "ours", recipe: str = ".") -> None:
+        """A paper's file; a table is TABLE but for what is given of it."""
+        told = {
+            "name": f"{key.title()} et al.",
+            "reference": "authors, title",
+            "tables": [self.TABLE | one for one in tables],
+        }
+        self.write_yaml(f"{recipe}/conf/papers/{key}.yaml", told)
+
+    def code(self, system: str) -> str:
+        """The fingerprint of the current code of a system's file."""
+        from ser.config import read_system
+        from ser.identity import fingerprint
+        from ser.runs import code_of
+
+        return fingerprint(dict(code_of(read_system(system))))
+
+    def write_scores(
+        self, system: str, protocol: str, run: str, answers: str, own: bool = False, row: dict | None = None, **about
+    ) -> Path:
+        """Scores as stage 5 writes them; return their file. answers: first letters of the classes of the truth and of
+        the prediction, such as "llhh lllh". row: changes to the parts of its identity. about: changes to the header;
+        what is None is left out."""
+        import json
+
+        from ser.config import read_protocol, read_system
+        from ser.identity import settings
+
+        fold, _, seed = run.removeprefix("fold").partition("_seed")
+        (path,) = [*Path().glob(f"conf/?/{system}.yaml"), *Path("..").glob(f"other/conf/?/{system}.yaml")]
+        told = {"system": read_system(path), "protocol": read_protocol(f"conf/protocols/{protocol}.yaml")}
+        parts = {"code": self.code(path), "folds": "f", "recordings": "r", "speakers": "s"} | (row or {})
+        header = {
+            "corpus": "toy", "fold": f"{fold} of 3", "seed": seed, "overlap": f"sizes {fold}; shared {fold}",
+            "train_seconds": 90, "date": "2026-01-01 10:00", "commit": "abc", "machine": "m", "modules": "ser.x 1",
+            "trainer": "t", "row": " ".join(f"{part} {value}" for part, value in parts.items()),
+            **{f"{part} settings": json.dumps(settings(config)) for part, config in told.items()},
+        } | about  # fmt: skip
+        lines = [f"# {key}: {value}" for key, value in header.items() if value is not None]
+        lines.append(f"# utt true predicted {' '.join(CLASSES)}")
+        names = {name[0]: name for name in CLASSES}
+        for number, (true, predicted) in enumerate(zip(*answers.split(), strict=True)):
+            posteriors = "0.900000 0.100000" if predicted == "l" else "0.400000 0.600000"
+            lines.append(f"{fold}-{number:04} {names[true]} {names[predicted]} {posteriors}")
+        path = Path("results", system, protocol, "own" * own, f"{run}.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def write_speakers(self, speaker_of=lambda fold, number: number) -> None:
+        """Write results/utt2spk. speaker_of: the speaker of an utterance of a fold; default: each its own."""
+        lines = [line for path in Path("results").rglob("fold*.txt") for line in path.read_text().splitlines()]
+        utts = sorted({line.split()[0] for line in lines if not line.startswith("#")})
+        speakers = {utt: speaker_of(*map(int, utt.split("-"))) for utt in utts}
+        Path("results/utt2spk").write_text("".join(f"{utt} s{speaker}\n" for utt, speaker in speakers.items()))
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch) -> Scored:
+    """The recipe with made-up scores, in whose folder the test stands."""
+    (tmp_path / "egs/toy").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "egs/toy")
+    return Scored()

@@ -238,7 +238,7 @@ SYSTEM_FAULTS = {
         NETWORK,
         "  epochs: 3\n",
         "  epochs: 3\n  epochs: 4\n",
-        ":29: not valid YAML: duplicate key epochs",
+        ":27: not valid YAML: duplicate key epochs",
     ),
     "section twice": (SVM, "model:", "description: b\nmodel:", ":13: not valid YAML: duplicate key description"),
     "not YAML": (SVM, "cost: [1, 3]", "cost: [1, 3", ":17: not valid YAML: expected ',' or ']', but got ':'"),

@@ -134,6 +134,6 @@ def test_a_try_out_from_training_to_the_table(derived, monkeypatch, capsys):
     assert Path("results/tiny+training.epochs=1/selects_on_dev/fold1_seed1.txt").exists()
     capsys.readouterr()
     report.main(["--corpus", "toy", "--systems", path])
-    assert "| **tiny+training.epochs=1**: " in Path("RESULTS.md").read_text()
+    assert "| tiny+training.epochs=1 | " in Path("RESULTS.md").read_text()
     report.main(["--corpus", "toy"])
     assert "training.epochs" not in Path("RESULTS.md").read_text()

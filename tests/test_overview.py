@@ -56,7 +56,7 @@ def write(path, text):
     Path(path).write_text(text)
 
 
-def write_scores(recipe, system, protocol, answers, own=False, run="fold1_seed1"):
+def write_scores(recipe, system, protocol, answers, own=False, run="fold1_seed1", overlap="o"):
     """answers: the true and the predicted class of each utterance, such as `aa ab`."""
     conf = Path("egs", recipe, "conf")
     parts = {
@@ -64,7 +64,7 @@ def write_scores(recipe, system, protocol, answers, own=False, run="fold1_seed1"
         "protocol": settings(read_protocol(conf / f"protocols/{protocol}.yaml")),
     }
     about = {
-        "corpus": recipe, "fold": f"{run[4]} of 2", "seed": 1, "overlap": "o", "train_seconds": 1, "date": "d", "commit": "c",
+        "corpus": recipe, "fold": f"{run[4]} of 2", "seed": 1, "overlap": overlap, "train_seconds": 1, "date": "d", "commit": "c",
         "row": "code c folds f recordings r speakers s", "modules": "ser.x 1", "trainer": "t",
         **{f"{part} settings": json.dumps(values) for part, values in parts.items()},
     }  # fmt: skip
@@ -142,6 +142,20 @@ def test_what_was_run(place):
         ["Ours et al.", "IV, V", FIRST, "0 of 3", "not run", "–"],
         ["Ours et al.", "VI: recall", SECOND, "0 of 1", "not run", "–"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("select", "overlap", "marks"),
+    [
+        ("test", "train and test share 1 of 2 speakers", "†‡"),
+        ("test", "train and test share 0 of 2 speakers", "†"),
+        ("last", "train and test share 1 of 2 speakers", "‡"),
+    ],
+)
+def test_what_leaks_is_marked(place, select, overlap, marks):
+    write("egs/first/conf/protocols/paper.yaml", PROTOCOL.replace("dev", select))
+    write_scores("first", "two", "paper", "aa bb ab ab ab", overlap=overlap)
+    assert rows()[0] == ["Ours et al.", "III: layers", FIRST, "1 of 3", f"-20.0 WA{marks} (two)", "–"]
 
 
 def test_scores_with_other_settings_do_not_count(place):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ser.cli import UserError
-from ser.config import read_protocol
-from ser.papers import Row, read_papers
+from ser.config import Row, read_protocol
+from ser.papers import read_papers
 
 EGS = Path(__file__).resolve().parents[1] / "egs"
 PAPER = """\

@@ -1,309 +1,561 @@
-"""Stage 6: the table and the figures, from made-up scores whose numbers are known."""
+"""Stage 6: the tables, from made-up scores whose numbers are known."""
 
-import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import f1_score
 
-from ser import identity, metrics, report
+from ser import identity, papers, report
 from ser.cli import UserError
 from ser.config import read_protocol, read_system
-from ser.identity import fingerprint, settings
-from ser.runs import code_of, row_of
-from ser.summary import interval
+from ser.identity import settings
+from ser.runs import row_of
+from ser.tables import MARKS
 
-FEATURE = "{kind: logmel, sample_rate: 8000, n_fft: 256, win_length: 200, hop_length: 80, n_mels: 6, fmin: 0, fmax: 4000, window: hann}"
-MODEL = "{kind: svm, functionals: [mean], cost: [1], gamma: [1], inner_folds: 2}"
-CLASSES = ["low", "high"]
-# class of the truth and the prediction, of four utterances: WA and UA by hand
+# first letters of the classes of the truth and of the prediction, of four utterances: WA and UA by hand
 RUNS = {
     "llhh lllh": (75.0, 75.0),  # recalls 1 and 1/2
     "lllh lhlh": (75.0, 250 / 3),  # 2/3 and 1
     "lllh lllh": (100.0, 100.0),
-    "lllh lllL": (75.0, 50.0),  # 1 and 0
+    "lllh llll": (75.0, 50.0),  # 1 and 0
     "lhhh hlll": (0.0, 0.0),
 }
+APART = "sizes; train and test share 0 of 2 speakers"
+ONE_ROW = [{"name": "x", "wa": 1, "systems": ["alpha"]}]
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A recipe with three systems and three protocols, and no scores."""
-    monkeypatch.chdir(tmp_path)
-    papers = {
-        "alpha": "paper:\n  - {corpus: toy, table: II, wa: 61.5}\n  - {corpus: other, table: IX, wa: 99}\n  - {corpus: toy, table: III, wa: 70}\n",
-        "beta": "paper:\n  - {corpus: other, table: IX, wa: 99}\n",
-        "gamma": "",
-    }
-    for number, (name, paper) in enumerate(papers.items()):
-        path = Path(f"conf/{'ab'[number % 2]}/{name}.yaml")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"description: the {name}\n{paper}feature: {FEATURE}\nnormalisation: none\nmodel: {MODEL}\n")
-    Path("conf/protocols").mkdir()
-    for name, select in (("apart", "dev"), ("paper", "test"), ("plain", "last")):
-        folds = "{kind: groups, by: spk, number: 3}"
-        Path(f"conf/protocols/{name}.yaml").write_text(
-            f"description: about {name}\nclasses: {{low: [calm], high: [angry]}}\nfolds: {folds}\nselect: {select}\n"
-        )
-    return tmp_path
+def text_of(*options):
+    """The text of RESULTS.md, without drawing figures."""
+    args = report.arguments(["--corpus", "toy", *options])
+    lines = report.lines_of(report.read(args.corpus, args.systems, args.main), args)
+    return "\n".join(lines) + "\n"
 
 
-def code(system, protocol):
-    return fingerprint(dict(code_of(read_system(system))))
+def edit(path, old, new):
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new))
 
 
-def write_scores(system, protocol, run, answers, own=False, **about):
-    """Scores as stage 5 writes them: `answers` are the first letters of the true and the predicted classes. What is None in `about`
-    is left out."""
-    fold = run[4]
-    files = {
-        "system": [*Path().glob(f"conf/?/{system}.yaml"), *Path("..").glob(f"other/conf/?/{system}.yaml")][0],
-        "protocol": Path(f"conf/protocols/{protocol}.yaml"),
-    }
-    try:
-        told = {"system": read_system(files["system"]), "protocol": read_protocol(files["protocol"])}
-        row = {"code": code(*files.values()), "folds": "f", "recordings": "r", "speakers": "s"} | about.pop("row", {})
-        identity = {f"{part} settings": json.dumps(settings(config)) for part, config in told.items()}
-        identity |= {
-            "row": " ".join(f"{part} {value}" for part, value in row.items()),
-            "modules": "ser.x 1",
-            "trainer": "t",
-        }
-    except UserError:  # a broken system file
-        identity = {}
-    about = {
-        "corpus": "toy", "fold": f"{fold} of 3", "seed": 1, "overlap": f"sizes {fold}; shared {fold}", "train_seconds": 90,
-        "date": "2026-01-01 10:00", "commit": "abc", "machine": "m", **identity,
-    } | about  # fmt: skip
-    about = {key: value for key, value in about.items() if value is not None}
-    lines = [f"# {key}: {value}" for key, value in about.items()] + [f"# utt true predicted {' '.join(CLASSES)}"]
-    names = {"l": "low", "h": "high", "L": "low"}
-    for place, (true, predicted) in enumerate(zip(*answers.split(), strict=True)):
-        posteriors = "0.900000 0.100000" if names[predicted] == "low" else "0.400000 0.600000"
-        lines.append(f"u-{place} {names[true]} {names[predicted]} {posteriors}")
-    path = Path("results", system, protocol, "own" * own, f"{run}.txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-    return path
+def section(heading, *options):
+    """The lines below a heading."""
+    below = re.split(rf"(?m)^##+ {re.escape(heading)}$", text_of(*options))
+    assert len(below) == 2, below[0]
+    return re.split(r"(?m)^## |^### ", below[1])[0].strip().splitlines()
+
+
+def table(heading, *options):
+    """The rows of the table below a heading, each {column: cell}; columns of one name are numbered."""
+    lines = [line.strip("| ").split(" | ") for line in section(heading, *options) if line.startswith("| ")]
+    counts = [lines[0][: place + 1].count(name) for place, name in enumerate(lines[0])]
+    head = [f"{name} {count}" if count > 1 else name for name, count in zip(lines[0], counts, strict=True)]
+    return [dict(zip(head, line, strict=True)) for line in lines[2:]]
 
 
 def rows(*options):
-    """Write the report; return the table's rows as {system: {column: cell}}; columns of one name are numbered."""
-    report.main(["--corpus", "toy", *options])
-    text = Path("RESULTS.md").read_text().split("\n## ")[0]
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    header = []
-    for name in lines[0]:
-        header.append(name if name not in header else f"{name} {sum(one.startswith(name) for one in header) + 1}")
-    assert all(len(line) == len(header) for line in lines)
-    assert len({line[0] for line in lines}) == len(lines)  # each system once
-    return {re.match(r"\*\*(.*)\*\*", line[0])[1]: dict(zip(header, line, strict=True)) for line in lines[2:]}
+    """The table Systems of a recipe without papers, as {system: {column: cell}}."""
+    return {row["system"]: row for row in table("Systems", *options)}
 
 
-def test_nothing_was_run(place, capsys):
-    table = rows()
-    assert list(table) == ["alpha", "gamma", "beta"]  # by folder of conf/
-    assert table["alpha"] == {
-        "system": "**alpha**: the alpha",
-        "paper's table": "II; III",
-        "paper† WA": "not run", "published WA": "61.5; 70", "difference": "–", "paper† UA": "not run", "runs": "0",
-        "apart WA": "not run", "apart UA": "not run", "runs 2": "0",
-        "plain WA": "not run", "plain UA": "not run", "runs 3": "0",
-        "parameters": "–",
-        "minutes per run": "–",
-        "command": "`./run.sh --systems conf/a/alpha.yaml --protocol paper`",
-    }  # fmt: skip
-    assert table["beta"]["paper's table"] == "on other: IX, WA 99"  # told, and no more
-    assert (table["beta"]["published WA"], table["beta"]["difference"]) == ("–", "–")
-    assert (table["gamma"]["paper's table"], table["gamma"]["command"]) == (
-        "–",
-        "`./run.sh --systems conf/a/gamma.yaml`",
+# Papers' tables
+
+
+def test_a_papers_table_that_was_not_run(scored):
+    scored.write_paper({})
+    nothing = {"difference": "–", "in interval": "–"}
+    ours = {"paper† WA": "not run", "paper† UA": "not run", "runs": "0"}
+    honest = {"apart WA": "not run", "apart UA": "not run", "runs 2": "0"}
+    row = {"as published": "two layers", "published WA": "61.5", **nothing, **ours, **honest}
+    other = dict.fromkeys(row, "–") | {"as published": "others' [7]", "published WA": "70 (± 2)"}
+    expected = [{"system": "beta", **row}, {"system": "alpha", **row}, {"system": "–", **other}]
+    assert table("Table III: layers") == expected
+    columns = ["as published", "system", "published WA", "paper† WA", "difference", "in interval", "paper† UA", "runs"]
+    assert list(table("Table III: layers")[0]) == [*columns, "apart WA", "apart UA", "runs 2"]
+    assert section("Table III: layers")[-1] == "    ./run.sh --paper ours --table III"
+    text = text_of()
+    assert "\n## Ours et al.\n\nauthors, title.\n\n### Table III: layers\n" in text
+    assert [row["system"] for row in table("Other systems on this corpus")] == ["gamma"]
+
+
+def test_published_and_ours(scored):
+    """One run, one utterance of each speaker: the standard error is that of a mean of ten values."""
+    scored.write_paper({"rows": [{"name": str(wa), "wa": wa, "systems": ["alpha"]} for wa in (45, 61.5, 20)]})
+    scored.write_scores("alpha", "paper", "fold1_seed1", "lllllhhhhh lllllhhlll")
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    unknown = table("Table III: layers")
+    assert [row["difference"] for row in unknown] == ["+25.0", "+8.5", "+50.0"]
+    assert {(row["paper† WA"], row["in interval"]) for row in unknown} == {("70.0", "–")}
+    scored.write_speakers()
+    low, high = stats.t.interval(0.95, 9, 70, stats.sem([100] * 7 + [0] * 3))
+    found = table("Table III: layers")
+    for row, published in zip(found, (45, 61.5, 20), strict=True):
+        mean, half = row["paper† WA"].rstrip("¹").split(" ± ")
+        assert (mean, float(half)) == ("70.0", pytest.approx((high - low) / 2, rel=0.05))
+        assert row["in interval"] == ("yes" if low < published < high else "no")
+        assert (row["apart WA"], row["apart UA"]) == ("75.0", "75.0")  # four speakers
+        assert (row["runs"], row["runs 2"]) == ("1 (1 of 3 folds)", "1 (1 of 3 folds)")
+    assert [row["in interval"] for row in found] == ["yes", "yes", "no"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "columns", "cells"),
+    [
+        ({"ua": 60, "note": "± 2"}, "paper† WA, published UA, paper† UA, difference, in interval", "75.0, 60 (± 2), 83.3, +23.3, –"),
+        (
+            {"wa": 80, "ua": 60, "note": "± 2"},
+            "published WA, paper† WA, difference, in interval, published UA, paper† UA, difference 2, in interval 2",
+            "80 (± 2), 75.0, -5.0, –, 60, 83.3, +23.3, –",
+        ),
+        ({"note": "50 to 60"}, "published WA, paper† WA, difference, in interval, paper† UA", "50 to 60, 75.0, –, –, 83.3"),
+    ],
+)  # fmt: skip
+def test_what_a_paper_reports(scored, numbers, columns, cells):
+    """WA, UA or both, or a remark instead."""
+    scored.write_paper({"rows": [{"name": "x", "systems": ["alpha"]} | numbers]})
+    scored.write_scores("alpha", "paper", "fold1_seed1", "lllh lhlh")  # WA 75, UA 83.3
+    (row,) = table("Table III: layers")
+    assert list(row)[2:-4] == columns.split(", ")
+    assert list(row.values())[2:-4] == cells.split(", ")
+
+
+def test_a_note_stands_beside_the_number_that_there_is(scored):
+    rows = [{"name": "x", "wa": 1, "ua": 2, "systems": []}, {"name": "y", "ua": 3, "note": "± 2", "systems": []}]
+    scored.write_paper({"rows": rows})
+    _, row = table("Table III: layers")
+    assert (row["published WA"], row["published UA"]) == ("–", "3 (± 2)")
+
+
+@pytest.mark.parametrize("honest", [None, "paper"])
+def test_a_table_without_other_honest_numbers(scored, honest):
+    scored.write_paper({"honest": honest})
+    scored.write_scores("beta", "paper", "fold1_seed1", "llhh lllh")
+    row = table("Table III: layers")[0]
+    assert list(row)[-2:] == ["paper† UA", "runs"] and row["runs"] == "1 (1 of 3 folds)"
+
+
+def test_outdated_scores_are_not_called_not_run(scored):
+    scored.write_paper({})
+    scored.write_scores("beta", "paper", "fold1_seed1", "llhh lllh")
+    edit("conf/b/beta.yaml", "cost: [1, 10]", "cost: [3]")
+    row = table("Table III: layers")[0]
+    assert [row[f"paper† {metric}"] for metric in ("WA", "UA")] == ["outdated"] * 2
+    assert (row["runs"], row["apart WA"]) == ("0", "not run")
+
+
+def test_tables_are_in_the_papers_order_and_the_main_paper_is_first(scored):
+    one = [{"name": "x", "wa": 1, "systems": ["gamma"]}]
+    scored.write_paper({"number": "own", "title": "a number", "rows": one}, key="a")
+    scored.write_paper({"number": "7", "title": "seven"}, {"number": "Fig. 1", "title": "a figure"}, key="b")
+    found = re.findall(r"(?m)^##+ (.*)$", text_of())
+    assert found[:5] == ["B et al.", "Table 7: seven", "Fig. 1: a figure", "A et al.", "own: a number"]
+    assert "    ./run.sh --paper b --table 'Fig. 1'" in section("Fig. 1: a figure")
+
+
+def test_the_command_makes_as_many_seeds_and_needs_word_vectors(scored):
+    scored.write_paper({})
+    scored.write_scores("alpha", "apart", "fold1_seed3", "llhh lllh", inputs="words 3a, vectors none, xvectors 78")
+    assert section("Table III: layers")[-1] == "    ./run.sh --paper ours --table III --seeds 3"
+    scored.write_scores("beta", "apart", "fold1_seed1", "llhh lllh", inputs="words 3a, vectors 77")
+    assert section("Table III: layers")[-1] == "    ./run.sh --paper ours --table III --glove FILE --seeds 3"
+
+
+# Other systems
+
+
+def test_a_recipe_without_papers(scored):
+    """All systems, under all protocols; those with speakers apart that select by other than the test set are first."""
+    scored.write_protocol("mixed", select="dev", folds={"kind": "random", "number": 2, "test_share": 0.2, "seed": 1})
+    found = rows()
+    assert list(found) == ["alpha", "beta", "gamma"]
+    assert all(list(row.values())[1:] == ["not run", "not run", "0"] * 4 for row in found.values())
+    assert [column for column in found["alpha"] if "WA" in column] == ["apart WA", "plain WA", "mixed WA", "paper† WA"]
+    assert '`./run.sh --systems FILE --protocol "apart plain mixed paper"`' in text_of()
+    assert "## Other protocols" not in text_of()
+
+
+def test_the_best_under_the_honest_protocol_is_first(scored):
+    for name in ("delta", "epsilon", "zeta"):
+        scored.write_system(f"c/{name}")
+    scored.write_paper({"rows": ONE_ROW})
+    for system, answers in (("beta", "lllh llll"), ("epsilon", "lllh lhlh"), ("zeta", "lhhh hlll")):
+        scored.write_scores(system, "apart", "fold1_seed1", answers)  # UA 50, 83.3, 0
+    scored.write_scores("gamma", "paper", "fold1_seed1", "lllh lllh")
+    found = table("Other systems on this corpus")
+    assert [row["system"] for row in found] == ["epsilon", "beta", "zeta", "gamma", "delta"]
+    assert [row["apart UA"] for row in found] == ["83.3", "50.0", "0.0", "not run", "not run"]
+    assert list(found[0])[:4] == ["system", "apart WA", "apart UA", "runs"] and "paper† WA" in found[0]
+
+
+def test_numbers_that_were_published_on_another_corpus(scored):
+    scored.write_paper({"rows": ONE_ROW})
+    rows = [
+        {"name": "x", "wa": 99, "systems": ["alpha", "beta"]},
+        {"name": "y", "wa": 98.5, "ua": 97, "systems": ["beta"]},
+        {"name": "z", "note": "50 to 60", "systems": ["beta"]},
+    ]
+    scored.write_paper({"number": "IX", "rows": rows}, recipe="../other")
+    scored.write_paper({"number": "Section 5", "rows": rows[:1]}, recipe="../third")
+    beta, gamma = table("Other systems on this corpus")
+    assert beta["published elsewhere"] == (
+        "other, Table IX: WA 99; other, Table IX: WA 98.5, UA 97; other, Table IX: 50 to 60; third, Section 5: WA 99"
     )
-    text = Path("RESULTS.md").read_text()
-    assert text.startswith("# Results: toy\n")
-    assert text.rstrip().endswith("in a text file beside it.")
-    assert not Path("figures").exists()
-    out = capsys.readouterr().out
-    assert "| not run |" in out
-    assert out.endswith(f"{place / 'RESULTS.md'}\n")
+    assert (gamma["system"], gamma["published elsewhere"]) == ("gamma", "–")
+    shutil.rmtree("../other")
+    shutil.rmtree("../third")
+    assert "published elsewhere" not in text_of()
+
+
+def test_systems_of_other_recipes_that_were_run_here_are_rows(scored):
+    for name in ("epsilon", "zeta"):
+        scored.write_system(f"c/{name}", recipe="../other")
+    scored.write_scores("epsilon", "apart", "fold1_seed1", "llhh lllh")
+    assert list(rows()) == ["epsilon", "alpha", "beta", "gamma"]
+    path = Path("elsewhere/delta.yaml")
+    path.parent.mkdir()
+    path.write_text(Path("conf/b/beta.yaml").read_text())
+    assert "delta" in rows("--systems", str(path), "conf/b/beta.yaml")
+
+
+def test_protocols_that_no_paper_has_and_those_with_a_section_of_their_own(scored):
+    scored.write_protocol("noisy", select="dev", noise="snr10", table="Under noise")
+    scored.write_paper({}, {"number": "V", "protocol": "noisy", "honest": None, "rows": scored.TABLE["rows"][:1]})
+    for system, protocol in (("gamma", "plain"), ("gamma", "noisy"), ("alpha", "noisy"), ("alpha", "paper")):
+        scored.write_scores(system, protocol, "fold1_seed1", "lllh lhlh")
+    line = {"WA": "75.0", "UA": "83.3", "runs": "1 (1 of 3 folds)"}
+    assert table("Other protocols") == [{"system": "gamma", "protocol": "plain", **line}]
+    assert table("Under noise") == [{"system": name, "protocol": "noisy", **line} for name in ("alpha", "gamma")]
+    assert not any("noisy" in column or "plain" in column for column in table("Other systems on this corpus")[0])
+
+
+def test_scores_that_no_table_has_are_not_lost(scored):
+    """A paper's system under another paper's protocol."""
+    scored.write_paper({"rows": scored.TABLE["rows"][:1], "honest": None}, key="one")
+    rows = [{"name": "x", "wa": 1, "systems": ["gamma"]}]
+    scored.write_paper({"rows": rows, "protocol": "apart", "honest": None}, key="two")
+    for protocol in ("paper", "apart"):
+        scored.write_scores("alpha", protocol, "fold1_seed1", "llhh lllh")
+    assert [(row["system"], row["protocol"]) for row in table("Other protocols")] == [("alpha", "apart")]
+
+
+# Marks
+
+
+def used(*options):
+    """The marks that the legend explains."""
+    top = text_of(*options).split("\n## ")[0]
+    return "".join(mark for mark in MARKS if f"\n- {mark} " in top)
+
+
+def test_the_legend_has_the_marks_that_are_used(scored):
+    Path("conf/protocols/paper.yaml").unlink()
+    assert used() == ""
+    scored.write_scores("alpha", "apart", "fold1_seed1", "lllhhh lllhhl", overlap=APART)
+    assert used() == ""
+    scored.write_speakers()
+    assert (used(), rows()["alpha"]["apart WA"][-1]) == ("¹", "¹")
+    scored.write_protocol("paper", select="test")
+    assert used() == "†¹" and "paper† WA" in rows()["alpha"]
+    shared = "sizes; train and test share 3 of 10 speakers, 0 of 2 sentences"
+    scored.write_scores("alpha", "plain", "fold1_seed1", "llhh lllh", overlap=shared)
+    assert used() == "†‡¹" and "plain‡ WA" in rows()["alpha"] and "apart WA" in rows()["alpha"]
+    scored.write_system("b/beta", normalisation="speaker")
+    assert used() == "†‡¶¹" and "beta¶" in rows()
+    scored.write_scores("gamma", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"})
+    assert used() == "†‡¶§¹" and rows()["gamma"]["runs"] == "1 (1 of 3 folds) §"
+
+
+def test_a_system_is_marked_in_every_table(scored):
+    scored.write_system("b/beta", normalisation="speaker")
+    scored.write_paper({})
+    for system in ("beta", "gamma"):
+        scored.write_scores(system, "paper", "fold1_seed1", "llhh lllh")
+        scored.write_scores(system, "plain", "fold1_seed1", "llhh lllh")
+    assert [row["system"] for row in table("Table III: layers")] == ["beta¶", "alpha", "–"]
+    assert [row["system"] for row in table("Other protocols")] == ["gamma", "beta¶"]
+    assert [row["system"] for row in table("Against gamma", "--main", "gamma")] == ["beta¶"]
+
+
+def test_what_a_row_was_made_with(scored):
+    """Word vectors, or none."""
+    for fold in (1, 2):
+        scored.write_scores("alpha", "plain", f"fold{fold}_seed1", "llhh lllh", inputs="words 3a, vectors none")
+    scored.write_scores("beta", "plain", "fold1_seed1", "llhh lllh", inputs="words 3a, vectors 77, xvectors 78")
+    assert rows().keys() == {"alpha (word vectors learned from scratch)", "beta", "gamma"}
+
+
+# Means and intervals
 
 
 @pytest.mark.parametrize("answers", RUNS)
-def test_one_run(place, answers):
-    write_scores("alpha", "apart", "fold1_seed1", answers)
-    wa, ua = RUNS[answers]
+def test_one_run(scored, answers):
+    scored.write_scores("alpha", "apart", "fold1_seed1", answers)
     row = rows()["alpha"]
-    assert (row["apart WA"], row["apart UA"], row["runs 2"]) == (f"{wa:.1f}", f"{ua:.1f}", "1 (1 of 3 folds)")
-    assert (row["paper† WA"], row["runs"]) == ("not run", "0")
-    assert row["minutes per run"] == "1.5"
+    assert (row["apart WA"], row["apart UA"]) == tuple(f"{value:.1f}" for value in RUNS[answers])
+    assert (row["runs"], row["paper† WA"], row["runs 2"]) == ("1 (1 of 3 folds)", "not run", "0")
 
 
-def test_mean_and_interval_over_runs(place):
-    answers = list(RUNS)[:3]
-    for fold, one in enumerate(answers, 1):
-        write_scores("beta", "paper", f"fold{fold}_seed1", one, train_seconds=60 * fold, parameters=1234567)
-    row = rows()["beta"]
-    # WA 75, 75, 100: mean 83.33, deviation 14.43, Student's t for 2 degrees of freedom 4.3027
-    assert row["paper† WA"] == "83.3 ± 35.9"
-    # UA 75, 83.33, 100: mean 86.11, deviation 12.73
-    assert row["paper† UA"] == "86.1 ± 31.6"
-    assert row["runs"] == "3"  # every fold: nothing to add
-    assert row["minutes per run"] == "2.0"
-    assert row["parameters"] == "1,234,567"
-
-
-def test_seeds_are_runs_and_missing_folds_are_told(place):
+def test_the_mean_is_over_folds_after_averaging_their_seeds(scored):
     for run, answers in (("fold1_seed1", "llhh lllh"), ("fold1_seed2", "llhh llhh"), ("fold3_seed1", "llhh llll")):
-        write_scores("beta", "apart", run, answers)
+        scored.write_scores("beta", "apart", run, answers)
     row = rows()["beta"]
-    # the seeds of fold 1 are 75 and 100: its mean 87.5, and 50 of fold 3
-    low, high = stats.t.interval(0.95, 1, 68.75, stats.sem([87.5, 50]))
-    assert (row["apart WA"], row["runs 2"]) == (f"68.8 ± {(high - low) / 2:.1f}", "3 (2 of 3 folds)")
+    assert (row["apart WA"], row["runs"]) == ("68.8", "3 (2 of 3 folds)")  # 75 and 100, and 50
+    scored.write_scores("beta", "apart", "fold2_seed1", "llhh llhh")
+    assert rows()["beta"]["runs"] == "4"  # every fold: nothing to add
 
 
-def test_seeds_that_say_the_same_count_once(place):
-    """Five seeds of an SVM with fixed settings are one run told five times."""
+def test_seeds_that_say_the_same_count_once(scored):
+    """Five seeds of an SVM with fixed settings are one run told five times: another that differs weighs as much."""
     for seed in range(1, 6):
-        for fold, answers in ((1, "llhh lllh"), (2, "llhh llhh")):
-            write_scores("beta", "apart", f"fold{fold}_seed{seed}", answers, seed=seed)
-            write_scores("gamma", "paper", f"fold1_seed{seed}", "llhh lllh", seed=seed)
-    low, high = stats.t.interval(0.95, 1, 87.5, stats.sem([75, 100]))
-    table = rows()
-    assert (table["beta"]["apart WA"], table["beta"]["runs 2"]) == (
-        f"87.5 ± {(high - low) / 2:.1f}",
-        "10 (2 of 3 folds)",
-    )
-    assert (table["gamma"]["paper† WA"], table["gamma"]["runs"]) == ("75.0", "5 (1 of 3 folds)")
+        scored.write_scores("beta", "apart", f"fold1_seed{seed}", "llhh lllh")
+    scored.write_scores("beta", "apart", "fold1_seed6", "llhh llhh")
+    row = rows()["beta"]
+    assert (row["apart WA"], row["runs"]) == ("87.5", "6 (1 of 3 folds)")
 
 
-def test_one_fold_has_the_interval_of_its_seeds_and_says_so(place):
-    for seed, answers in ((1, "llhh lllh"), (2, "llhh llhh"), (3, "llhh llll")):
-        write_scores("beta", "apart", f"fold1_seed{seed}", answers, seed=seed)
-    low, high = stats.t.interval(0.95, 2, 75, stats.sem([75, 100, 50]))
-    assert rows()["beta"]["apart WA"] == f"75.0 ± {(high - low) / 2:.1f} (seeds)"
+def test_an_interval_over_speakers_and_seeds_has_no_mark(scored):
+    answers = "llllllhhhhhh"
+    scored.write_scores("beta", "apart", "fold1_seed1", f"{answers} llllllhhhlll")
+    scored.write_speakers()
+    one = rows()["beta"]["apart WA"]
+    assert one.startswith("75.0 ± ") and one.endswith("¹")
+    scored.write_scores("beta", "apart", "fold1_seed2", f"{answers} llllllhhhhhh")
+    two = rows()["beta"]["apart WA"]
+    assert two.startswith("87.5 ± ") and not two.endswith("¹")
 
 
-def scores_section():
-    return Path("RESULTS.md").read_text().split("\n## Scores\n")[1].split("\n## ")[0].strip().splitlines()
+def test_a_speaker_that_is_not_known_gives_no_interval_and_no_p(scored):
+    for system, predicted in (("alpha", "llllhl"), ("beta", "hhhhhh")):
+        scored.write_scores(system, "apart", "fold1_seed1", f"llllhh {predicted}")
+    scored.write_speakers()
+    (row,) = table("Against alpha", "--main", "alpha")
+    assert "±" in rows()["alpha"]["apart WA"] and row["apart p"] != "–"
+    path = Path("results/utt2spk")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    (row,) = table("Against alpha", "--main", "alpha")
+    assert (rows()["alpha"]["apart WA"], row["apart WA"], row["apart p"]) == ("83.3", "-50.0", "–")
 
+
+# Tests against the main system
+
+
+def test_systems_are_tested_by_speaker_with_holms_correction(scored):
+    """Each of ten speakers has one utterance: the exact test is that of the signs, as in McNemar's."""
+    truth = "l" * 5 + "h" * 5
+    answers = {"alpha": truth, "beta": "l" * 10, "gamma": "h" * 8 + "ll"}
+    for system, predicted in answers.items():
+        scored.write_scores(system, "apart", "fold1_seed1", f"{truth} {predicted}")
+        scored.write_scores(system, "plain", "fold1_seed1", f"{truth[:4]} {predicted[:4]}")
+    scored.write_speakers()
+    beta, gamma = table("Against alpha", "--main", "alpha")[::-1]
+    assert (beta["system"], gamma["system"]) == ("beta", "gamma")
+    assert (beta["apart WA"], gamma["apart WA"]) == ("-50.0", "-70.0")
+    p = [stats.binomtest(0, wrong).pvalue for wrong in (5, 7)]
+    assert float(gamma["apart p"]) == pytest.approx(2 * p[1], abs=6e-4)  # the smaller of two
+    assert float(beta["apart p"]) == pytest.approx(max(p[0], 2 * p[1]), abs=6e-4)
+    assert (gamma["plain WA"], gamma["plain p"]) == ("-100.0", "–")  # four speakers
+    assert "paper† WA" not in gamma  # nothing was run
+
+
+def test_utterances_of_a_speaker_are_no_evidence_of_their_own(scored):
+    """Of five speakers, 32 choices of signs: p is at least 1/16 however many utterances there are."""
+    many = "lh" * 100
+    scored.write_scores("alpha", "apart", "fold1_seed1", f"{many} {many}")
+    scored.write_scores("beta", "apart", "fold1_seed1", f"{many} {'h' * 200}")
+    scored.write_speakers(lambda fold, number: number // 40)
+    (row,) = table("Against alpha", "--main", "alpha")
+    assert (row["apart WA"], row["apart p"]) == ("-50.0", f"{2 / 32:.3f}")  # 0.0625
+    scored.write_speakers()
+    (row,) = table("Against alpha", "--main", "alpha")
+    assert row["apart p"] == "< 0.001"
+
+
+def test_runs_are_averaged_and_only_common_utterances_count(scored):
+    for seed, answers in ((1, "llll llll"), (2, "llll hlll")):
+        scored.write_scores("alpha", "apart", f"fold1_seed{seed}", answers)
+    scored.write_scores("beta", "apart", "fold1_seed1", "ll hh")  # has tested two of the four
+    # on the first alpha was right in half its runs, on the second in both; beta in none
+    (row,) = table("Against beta", "--main", "beta")
+    assert row == {"system": "alpha", "apart WA": "+75.0", "apart p": "–"}
+
+
+def test_nothing_to_test_the_main_system_against(scored):
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    expected = ["No other system was run on the same utterances as beta."]
+    assert section("Against beta", "--main", "beta") == expected
+    assert "## Against" not in text_of()
+
+
+@pytest.mark.parametrize("part", ["folds", "speakers", "recordings"])
+def test_systems_of_other_folds_are_not_tested_against_each_other(scored, part):
+    for system, row in (("alpha", {}), ("beta", {}), ("gamma", {part: "other"})):
+        scored.write_scores(system, "apart", "fold1_seed1", "llhh lllh" if system == "alpha" else "llhh llll", row=row)
+    assert [row["system"] for row in table("Against alpha", "--main", "alpha")] == ["beta"]
+    told = "- **gamma**, apart: has other folds, speakers or recordings than most rows here, so it is not tested against them."
+    assert told in section("Scores")
+
+
+# Systems, protocols
+
+
+def test_costs(scored):
+    """How many parameters, where a vocabulary makes them differ, and the mean time of all runs that are shown."""
+    for fold, seconds, parameters in ((1, 60, 5000), (2, 120, 4000), (3, 180.5, 4500)):
+        about = {"train_seconds": seconds, "parameters": parameters}
+        scored.write_scores("beta", "plain", f"fold{fold}_seed1", "llhh lllh", **about)
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", parameters=1234567)
+    alpha, gamma, beta = table("Systems and training times")
+    assert alpha == {
+        "system": "alpha",
+        "what it is": "the alpha",
+        "file": "[alpha.yaml](conf/a/alpha.yaml)",
+        "parameters": "1,234,567",
+        "minutes per run": "1.5",
+    }
+    assert (beta["parameters"], beta["minutes per run"]) == ("4,000 to 5,000", "2.0")
+    assert (gamma["parameters"], gamma["minutes per run"]) == ("–", "–")
+
+
+def test_protocols_are_described(scored):
+    scored.write_paper({})
+    scored.write_scores("alpha", "paper", "fold1_seed1", "llhh lllh")
+    for fold in (2, 10):
+        scored.write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh", overlap=APART, fold=f"{fold} of 12")
+    assert section("Protocols") == [
+        "- Protocol **paper**: about paper. **The test set selects the networks' epoch, so their numbers are optimistic.**",
+        "  - 3 folds",
+        "  - fold 1: sizes 1; shared 1",
+        "- Protocol **apart**: about apart.",
+        "  - 12 folds; 2 test speakers each, none of them in the training part",
+        "  - fold 2, 10: sizes; train and test share 0 of 2 speakers",
+        "- Protocol **plain**: about plain.",
+    ]
+
+
+def test_two_protocols_of_one_name_are_refused(scored):
+    Path("conf/protocols/own").mkdir()
+    shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/mine.yaml")
+    assert "mine WA" in rows()["alpha"]
+    shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/apart.yaml")
+    told = r"conf/protocols/own/apart.yaml: conf/protocols/apart.yaml has the same name; rename one"
+    with pytest.raises(UserError, match=told):
+        text_of()
+
+
+# Which scores are shown
 
 REDO = "to replace them, call `./run.sh --systems conf/a/alpha.yaml --protocol apart --replace true --overwrite true`."
 
 
-def test_a_system_file_that_was_edited_since(place):
-    """Five old folds and a new one are not one row, and the old ones do not stand under the new description."""
-    for fold in range(2, 4):
-        write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh")
-    path = Path("conf/a/alpha.yaml")
-    path.write_text(path.read_text().replace("cost: [1]", "cost: [3]"))
-    row = rows()["alpha"]
-    assert (row["apart WA"], row["runs 2"]) == ("not run", "0")
-    told = "left out fold2_seed1, fold3_seed1: made with different settings: system model.cost [1.0], not [3.0]; "
-    assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
-    write_scores("alpha", "apart", "fold1_seed1", "llhh llhh")
-    row = rows()["alpha"]
-    assert (row["apart WA"], row["runs 2"]) == ("100.0", "1 (1 of 3 folds)")
-    assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
-
-
-def test_a_protocol_that_was_edited_since(place):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
-    path = Path("conf/protocols/apart.yaml")
-    path.write_text(path.read_text().replace("number: 3", "number: 4"))
-    assert rows()["alpha"]["apart WA"] == "not run"
-    told = "left out fold1_seed1: made with different settings: protocol folds.number 3, not 4; "
-    assert f"- **alpha**, apart: {told}{REDO}" in scores_section()
+def shown(system="alpha"):
+    """WA and the number of runs under the protocol apart."""
+    return rows()[system]["apart WA"], rows()[system]["runs"]
 
 
 @pytest.mark.parametrize(
-    ("part", "told"),
+    ("path", "old", "new", "told"),
     [
-        ("recordings", "recordings"),
-        ("folds", "folds"),
-        ("speakers", "speakers"),
-        ("code", r"code (ser.x)"),
-        ("words", "words"),
+        ("conf/a/alpha.yaml", "cost: [1, 10]", "cost: [3]", "system model.cost [1.0, 10.0], not [3.0]"),
+        ("conf/protocols/apart.yaml", "number: 3", "number: 4", "protocol folds.number 3, not 4"),
     ],
 )
-def test_what_is_not_of_one_row_is_not_averaged(place, part, told):
-    """The larger part stands; of parts of one size that of today's code."""
+def test_a_file_that_was_edited_since(scored, path, old, new, told):
+    """Old folds and a new one are not one row, and the old ones do not stand under the new description."""
+    for fold in (2, 3):
+        scored.write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh")
+    edit(path, old, new)
+    line = f"- **alpha**, apart: left out fold2_seed1, fold3_seed1: made with different settings: {told}; {REDO}"
+    assert shown() == ("outdated", "0") and line in section("Scores")
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh llhh")
+    assert shown() == ("100.0", "1 (1 of 3 folds)") and line in section("Scores")
+
+
+@pytest.mark.parametrize("part", ["recordings", "folds", "speakers", "code", "words"])
+def test_what_is_not_of_one_row_is_not_averaged(scored, part):
+    """The larger part stands."""
     for fold, answers in ((1, "llhh lllh"), (2, "llhh llhh")):
-        write_scores("alpha", "apart", f"fold{fold}_seed1", answers)
-    write_scores("alpha", "apart", "fold3_seed1", "llhh hhll", row={part: "other"}, modules="ser.x 2")
-    row = rows()["alpha"]
-    assert row["apart WA"].startswith("87.5 ±") and row["runs 2"] == "2 (2 of 3 folds)"
-    assert (
-        f"- **alpha**, apart: left out fold3_seed1: made with different {told} from those shown; {REDO}"
-        in scores_section()
-    )
+        scored.write_scores("alpha", "apart", f"fold{fold}_seed1", answers)
+    scored.write_scores("alpha", "apart", "fold3_seed1", "llhh hhll", row={part: "other"}, modules="ser.x 2")
+    assert shown() == ("87.5", "2 (2 of 3 folds)")
+    told = "code (ser.x)" if part == "code" else part
+    line = f"- **alpha**, apart: left out fold3_seed1: made with different {told} from those shown; {REDO}"
+    assert line in section("Scores")
 
 
-def test_of_equally_many_those_of_todays_code_are_shown(place):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"}, date="2027-01-01 10:00")
-    row = rows()["alpha"]
-    assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds) §")
-    assert "§ the code of the feature or the model has changed since" in Path("RESULTS.md").read_text()
-    write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
-    row = rows()["alpha"]
-    assert (row["apart WA"], row["runs 2"]) == ("100.0", "1 (1 of 3 folds)")
-    assert "§" not in Path("RESULTS.md").read_text()
+def test_of_equally_many_those_of_todays_code_are_shown(scored):
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"}, date="2027-01-01 10:00")
+    assert shown() == ("75.0", "1 (1 of 3 folds) §")
+    scored.write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
+    assert shown() == ("100.0", "1 (1 of 3 folds)")
 
 
-def test_code_that_was_shown_to_give_the_same_bytes_is_the_same(place, monkeypatch):
+def test_code_that_was_shown_to_give_the_same_bytes_is_the_same(scored, monkeypatch):
     """Runs from before and after a change that moves code are one row, without a mark."""
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"})
-    write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
-    today = code("conf/a/alpha.yaml", "")
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"})
+    scored.write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
     key = identity.compared_settings(settings(read_system("conf/a/alpha.yaml")))
-    Path("same_code.txt").write_text(f"older {today} {key} alpha c0 c1 2026-01-01\n")
-    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
-    monkeypatch.setattr(identity, "SAME_CODE", place / "same_code.txt")
-    row = rows()["alpha"]
-    assert row["apart WA"].startswith("87.5 ±") and row["runs 2"] == "2 (2 of 3 folds)"
-    assert "§" not in Path("RESULTS.md").read_text() and "left out" not in "".join(scores_section())
+    Path("same_code.txt").write_text(f"older {scored.code('conf/a/alpha.yaml')} {key} alpha c0 c1 2026-01-01\n")
+    assert shown() == ("100.0", "1 (1 of 3 folds)")
+    monkeypatch.setattr(identity, "SAME_CODE", Path.cwd() / "same_code.txt")
+    assert shown() == ("87.5", "2 (2 of 3 folds)")
+    assert "left out" not in "".join(section("Scores"))
 
 
-def test_scores_of_unknown_origin_are_left_out_and_counted(place):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"recordings": "unknown"})
-    write_scores("beta", "apart", "fold1_seed1", "llhh lllh")
-    write_scores("beta", "plain", "fold1_seed1", "llhh lllh")
-    path = write_scores("alpha", "apart", "fold2_seed1", "llhh llhh", commit="abc-dirty")
+def test_scores_of_unknown_origin_are_left_out_and_counted(scored):
+    assert section("Scores") == ["None yet."]
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"recordings": "unknown"})
+    scored.write_scores("beta", "apart", "fold1_seed1", "llhh lllh")
+    path = scored.write_scores("alpha", "apart", "fold2_seed1", "llhh llhh", commit="abc-dirty")
     path.write_text(re.sub("# (row|system settings|protocol settings|modules|trainer): .*\n", "", path.read_text()))
-    row = rows()["alpha"]
-    assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds) §")
-    section = scores_section()
-    assert section[0] == (
-        "4 scores: 2 with a complete identity (settings, code, folds, recordings), 1 without the recordings' checksums, 1 of unknown origin."
-    )
-    assert f"- **alpha**, apart: left out fold2_seed1: of unknown origin (commit abc-dirty); {REDO}" in section
+    assert shown() == ("75.0", "1 (1 of 3 folds) §")
+    assert section("Scores") == [
+        "3 scores: 1 with a complete identity (settings, code, folds, recordings), 1 without the recordings' checksums, 1 of unknown origin.",
+        "",
+        f"- **alpha**, apart: left out fold2_seed1: of unknown origin (commit abc-dirty); {REDO}",
+    ]
 
 
-def test_scores_made_here_stand_beside_the_published_ones(place):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
-    write_scores("alpha", "apart", "fold1_seed1", "llhh llhh", own=True)
-    row = rows()["alpha"]
-    assert (row["apart WA"], row["runs 2"]) == ("75.0", "1 (1 of 3 folds)")
-    assert (
-        "- **alpha**, apart: the scores that came with the repository are shown; made here: fold1_seed1 WA 100.0."
-        in scores_section()
-    )
-    path = Path("conf/a/alpha.yaml")  # now the published ones are of other settings
-    path.write_text(path.read_text().replace("cost: [1]", "cost: [3]"))
-    write_scores("alpha", "apart", "fold1_seed1", "llhh llll", own=True)
-    row = rows()["alpha"]
-    assert (row["apart WA"], row["runs 2"]) == ("50.0", "1 (1 of 3 folds) own")
-    assert "- **alpha**, apart: the scores shown were made here (own)." in scores_section()
+def test_scores_made_here_stand_beside_the_published_ones(scored):
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh llhh", own=True)
+    assert shown() == ("75.0", "1 (1 of 3 folds)")
+    told = "the scores that came with the repository are shown; made here: fold1_seed1 WA 100.0."
+    assert f"- **alpha**, apart: {told}" in section("Scores")
+    edit("conf/a/alpha.yaml", "cost: [1, 10]", "cost: [3]")  # now the published ones are of other settings
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh llll", own=True)
+    assert shown() == ("50.0", "1 (1 of 3 folds) own")
+    assert "- **alpha**, apart: the scores shown were made here (own)." in section("Scores")
 
 
-def test_scores_made_here_alone_are_told_and_drawn(place):
-    path = write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", own=True)
-    path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
-    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds) own"
-    assert Path("figures/own/alpha_apart_curves.png").exists()
+def test_training_code_that_changed_between_the_runs_is_told(scored):
+    for fold, trainer in ((1, "one"), (2, "two")):
+        scored.write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh", trainer=trainer, commit=f"c{fold}")
+    assert shown() == ("75.0", "2 (2 of 3 folds)")
+    assert "- **alpha**, apart: trained and scored by 2 versions of the training code (c1, c2)." in section("Scores")
+
+
+def test_data_that_changed_since_is_reported(scored):
+    """Another release of the corpus, or other folds: what stands in the table is not of them."""
+    Path("data/all").mkdir(parents=True)
+    for name, value in (("utt2md5", "m"), ("utt2spk", "s")):
+        Path("data/all", name).write_text(f"a {value}\nb {value}\n")
+    for part, utts in (("train", "a low\n"), ("dev", ""), ("test", "b high\n")):
+        Path("data/folds/apart/fold1").mkdir(parents=True, exist_ok=True)
+        Path("data/folds/apart/fold1", part).write_text(utts)
+    Path("data/folds/apart/classes").write_text("0 low\n1 high\n")
+    row = row_of(Path("data/all"), Path("data/folds/apart"), read_protocol("conf/protocols/apart.yaml"))
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row=row)
+    assert shown() == ("75.0", "1 (1 of 3 folds)")
+    Path("data/all/utt2md5").write_text("a m\nb other\n")
+    assert shown() == ("75.0", "1 (1 of 3 folds) §")
+    told = "in data/ have changed since these scores were made."
+    assert f"- **alpha**, apart: recordings {told}" in section("Scores")
+    Path("data/folds/apart/fold1/test").write_text("b low\n")
+    assert f"- **alpha**, apart: folds and recordings {told}" in section("Scores")
+    shutil.rmtree("data")  # as in a fresh clone
+    assert shown() == ("75.0", "1 (1 of 3 folds)")
 
 
 DAMAGES = [
@@ -311,489 +563,156 @@ DAMAGES = [
     for key in ("corpus", "fold", "seed", "overlap", "train_seconds", "date", "commit", "modules", "trainer", "system settings", "protocol settings")
 ] + [
     ("# fold: .*", "# fold: 1", "fold"), ("# fold: .*", "# fold: 1 of x", "fold"), ("# seed: .*", "# seed: x", "seed"),
-    ("# train_seconds: .*", "# train_seconds: x", "train_seconds"), ("# row: code .* folds", "# row: folds", "code"),
-    ("# row: .*", "# row: x", "code, folds, recordings, speakers"), ("# system settings: .*", "# system settings: {", "system settings"),
+    ("# train_seconds: .*", "# train_seconds: x", "train_seconds"), ("# train_seconds: .*", "# train_seconds: 1.2.3", "train_seconds"),
+    ("# seed: .*", "# seed: 1\n# parameters: 5x", "parameters"),
+    ("# row: code .* folds", "# row: folds", "code"), ("# row: .*", "# row: x", "code, folds, recordings, speakers"),
+    ("# system settings: .*", "# system settings: {", "system settings"),
     ("# system settings: .*", f"# system settings: {'[' * 5000}", "system settings"), ("# protocol settings: .*", "# protocol settings: 3", "protocol settings"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("old", "new", "told"), DAMAGES)
-def test_damaged_scores_are_told_in_a_line(place, old, new, told):
-    path = write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+def test_damaged_scores_are_told_in_a_line(scored, old, new, told):
+    path = scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
     text, count = re.subn(old, new, path.read_text())
     assert count == 1
     path.write_text(text)
-    with pytest.raises(
-        UserError, match=f"^{path}: {told}: missing or damaged; run stage 5 again, or fetch the file again$"
-    ):
-        rows()
+    remedy = "missing or damaged; run stage 5 again, or fetch the file again"
+    with pytest.raises(UserError, match=f"^{path}: {told}: {remedy}$"):
+        text_of()
 
 
-def test_training_code_that_changed_between_the_runs_is_told(place):
-    for fold, trainer in ((1, "one"), (2, "two")):
-        write_scores("alpha", "apart", f"fold{fold}_seed1", "llhh lllh", trainer=trainer, commit=f"c{fold}")
-    assert rows()["alpha"]["runs 2"] == "2 (2 of 3 folds)"
-    assert "- **alpha**, apart: trained and scored by 2 versions of the training code (c1, c2)." in scores_section()
+def test_results_of_another_corpus_are_refused(scored):
+    scored.write_scores("alpha", "paper", "fold1_seed1", "llhh lllh", corpus="other")
+    with pytest.raises(UserError, match=r"fold1_seed1\.txt: scores of other, not toy; remove results/"):
+        text_of()
 
 
-@pytest.mark.parametrize("part", ["folds", "speakers", "recordings"])
-def test_systems_of_other_folds_are_not_tested_against_each_other(place, part):
-    for system, row in (("alpha", {}), ("beta", {}), ("gamma", {part: "other"})):
-        write_scores(system, "apart", "fold1_seed1", "llhh lllh" if system == "alpha" else "llhh llll", row=row)
-    assert against("alpha").keys() == {"beta"}
-    told = "- **gamma**, apart: has other folds, speakers or recordings than most rows here, so it is not tested against them."
-    assert told in scores_section()
+# Odd input
 
 
-@pytest.mark.parametrize(
-    ("drawn", "model", "is_shown"),
-    [("", None, True), (", model 0123abcd", "0123abcd9", True), (", model 0123abcd", "9", False)],
-)
-def test_figures_of_another_runs_network_are_not_shown(place, drawn, model, is_shown):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", model=model)
-    Path("figures").mkdir()
-    Path("figures/alpha_apart_tsne.png").touch()
-    Path("figures/alpha_apart_tsne.txt").write_text(f"# alpha, protocol apart, fold 1, seed 1{drawn}\n")
-    rows()
-    assert ("alpha_apart_tsne.png" in Path("RESULTS.md").read_text()) is is_shown
-
-
-def test_data_that_changed_since_is_reported(place):
-    """Another release of the corpus, or other folds: what stands in the table is not of them."""
-    Path("data/all").mkdir(parents=True)
-    for table, value in (("utt2md5", "m"), ("utt2spk", "s")):
-        Path("data/all", table).write_text(f"a {value}\nb {value}\n")
-    for part, utts in (("train", "a low\n"), ("dev", ""), ("test", "b high\n")):
-        Path("data/folds/apart/fold1").mkdir(parents=True, exist_ok=True)
-        Path("data/folds/apart/fold1", part).write_text(utts)
-    Path("data/folds/apart/classes").write_text("0 low\n1 high\n")
-    row = row_of(Path("data/all"), Path("data/folds/apart"), read_protocol("conf/protocols/apart.yaml"))
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row=row)
-    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
-    Path("data/all/utt2md5").write_text("a m\nb other\n")
-    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds) §"
-    assert "- **alpha**, apart: recordings in data/ have changed since these scores were made." in scores_section()
-    Path("data/folds/apart/fold1/test").write_text("b low\n")
-    rows()
-    assert (
-        "- **alpha**, apart: folds and recordings in data/ have changed since these scores were made."
-        in scores_section()
-    )
-    shutil.rmtree("data")  # as in a fresh clone
-    assert rows()["alpha"]["runs 2"] == "1 (1 of 3 folds)"
-
-
-def test_two_protocols_of_one_name_are_refused(place):
-    Path("conf/protocols/own").mkdir()
-    shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/mine.yaml")
-    assert "mine WA" in rows()["alpha"]
-    shutil.copy("conf/protocols/apart.yaml", "conf/protocols/own/apart.yaml")
-    with pytest.raises(
-        UserError, match=r"conf/protocols/own/apart.yaml: conf/protocols/apart.yaml has the same name; rename one"
-    ):
-        rows()
-
-
-@pytest.mark.parametrize("number", [2, 3, 10])
-def test_the_interval_is_scipys(number):
-    values = list(np.random.default_rng(number).uniform(40, 90, number))
-    low, high = stats.t.interval(0.95, number - 1, np.mean(values), stats.sem(values))
-    mean, half = map(float, interval([[value] for value in values]).split(" ± "))
-    assert mean == pytest.approx((low + high) / 2, abs=0.051)
-    assert half == pytest.approx((high - low) / 2, abs=0.051)
-    assert interval([values]) == f"{interval([[value] for value in values])} (seeds)"
-    assert interval([values[:1]]) == f"{values[0]:.1f}"
-
-
-def test_the_command_makes_as_many_seeds(place):
-    answers = next(iter(RUNS))
-    for seed in (1, 3):
-        write_scores("alpha", "apart", f"fold1_seed{seed}", answers, seed=seed)
-    assert rows()["alpha"]["command"] == '`./run.sh --systems conf/a/alpha.yaml --protocol "paper apart" --seeds 3`'
-
-
-def test_difference_from_each_published_number(place):
-    for run, answers in (("fold1_seed1", "llhh lllh"), ("fold2_seed1", "lllh lllh")):
-        write_scores("alpha", "paper", run, answers)
-        write_scores("beta", "paper", run, answers)
-    table = rows()
-    assert table["alpha"]["difference"] == "+26.0; +17.5"  # 87.5 less 61.5 and 70
-    assert table["beta"]["difference"] == "–"  # published on another corpus
-
-
-def test_a_paper_may_have_a_protocol_of_another_name_and_numbers_of_both_kinds(place):
-    for name, own in (
-        ("alpha", "table: V, protocol: plain, wa: 50, ua: 40"),
-        ("gamma", "table: VI, protocol: plain, ua: 60"),
-    ):
-        path = Path(f"conf/a/{name}.yaml")
-        text = re.sub(r"paper:\n(  - .*\n)+", "", path.read_text())
-        path.write_text(f"paper:\n  - {{corpus: toy, {own}}}\n  - {{corpus: other, table: I, wa: 1, ua: 2}}\n{text}")
-        write_scores(name, "plain", "fold1_seed1", "lllh lhlh")  # WA 75, UA 83.3
-    table = rows()
-    columns = list(table["alpha"])
-    both = ["plain WA", "published WA", "difference", "plain UA", "published UA", "difference 2", "runs"]
-    assert columns[2:9] == both  # first of all
-    assert "published WA 2" not in columns
-    assert list(table["alpha"].values())[1:8] == ["V", "75.0", "50", "+25.0", "83.3", "40", "+43.3"]
-    assert list(table["gamma"].values())[1:8] == ["VI", "75.0", "–", "–", "83.3", "60", "+23.3"]
-    assert table["gamma"]["command"] == "`./run.sh --systems conf/a/gamma.yaml --protocol plain`"
-
-
-def test_the_main_systems_first_figures_are_shown(place):
-    write_scores("alpha", "plain", "fold1_seed1", "lllh lhlh")
-    write_scores("alpha", "apart", "fold1_seed1", "lllh lhlh")
-    write_scores("gamma", "paper", "fold1_seed1", "lllh lhlh")
-    report.main(["--corpus", "toy", "--main", "alpha"])
-    shown = [line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith("![")]
-    assert shown == ["![alpha_apart_confusion](figures/alpha_apart_confusion.png)"]
-
-
-def test_figures_of_other_systems_are_drawn_aside_and_not_linked(place):
-    for system in ("alpha", "gamma"):
-        path = write_scores(system, "apart", "fold1_seed1", "lllh lhlh")
-        path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
-    report.main(["--corpus", "toy", "--main", "alpha"])
-    names = [f"apart_{kind}.{ending}" for kind in ("confusion", "curves") for ending in ("png", "txt")]
-    assert sorted(path.name for path in Path("figures").glob("*.*")) == [f"alpha_{name}" for name in names]
-    assert sorted(path.name for path in Path("figures/others").iterdir()) == [f"gamma_{name}" for name in names]
-    text = Path("RESULTS.md").read_text()
-    assert "figures/alpha_apart_confusion.png" in text and "gamma_apart" not in text
-    assert "`figures/others/`, which git ignores" in text
-    Path("figures/gamma_apart_tsne.png").touch()  # drawn from its network, which the scores cannot give again
-    Path("figures/gamma_apart_tsne.txt").write_text("# gamma\n")
-    report.main(["--corpus", "toy", "--main", "alpha"])
-    assert "- **gamma**, apart: [tsne](figures/gamma_apart_tsne.png)" in Path("RESULTS.md").read_text()
-
-
-def test_a_figure_is_drawn_again_only_where_its_numbers_changed(place):
-    write_scores("alpha", "apart", "fold1_seed1", "lllh lhlh")
-    rows()
-    picture = Path("figures/alpha_apart_confusion.png")
-    first = picture.read_bytes()
-    picture.write_bytes(b"mine")
-    rows()
-    assert picture.read_bytes() == b"mine"
-    write_scores("alpha", "apart", "fold1_seed1", "lllh lllh")
-    rows()
-    second = picture.read_bytes()
-    assert second.startswith(b"\x89PNG") and second != first
-    picture.unlink()
-    rows()
-    assert picture.read_bytes() == second
-
-
-@pytest.mark.parametrize("answers", RUNS)
-def test_other_metrics(place, answers):
-    """Every metric of METRICS that the main table has not; macro-F1 is the mean of the classes' F1."""
-    write_scores("alpha", "apart", "fold1_seed1", answers)
-    report.main(["--corpus", "toy"])
-    _, section = Path("RESULTS.md").read_text().split("## Other metrics\n")
-    head, _, row, *_ = (line.strip("| ").split(" | ") for line in section.strip().splitlines())
-    assert head == ["system", "apart macro-F1"]
-    true, predicted = ([letter.lower() for letter in part] for part in answers.split())
-    assert row == ["**alpha**", f"{100 * f1_score(true, predicted, average='macro'):.1f}"]
-
-
-def test_a_new_metric_is_a_column(place, monkeypatch):
-    monkeypatch.setitem(
-        metrics.METRICS, "errors", metrics.Metric("errors", lambda counts: float(counts.sum() - np.trace(counts)))
-    )
-    for fold, answers in ((1, "llhh lllh"), (2, "llhh hhhh")):
-        write_scores("alpha", "apart", f"fold{fold}_seed1", answers)
-    report.main(["--corpus", "toy"])
-    _, section = Path("RESULTS.md").read_text().split("## Other metrics\n")
-    assert section.strip().startswith("| system | apart macro-F1 | apart errors |\n")
-    assert re.search(r"\| \*\*alpha\*\* \| .* \| 1\.5 ± ", section)
-
-
-def against(main):
-    """The table of tests against `main`, as {system: {column: cell}}."""
-    report.main(["--corpus", "toy", "--main", main])
-    text = Path("RESULTS.md").read_text().split(f"## Against {main}\n")[1].split("\n## ")[0]
-    header, _, *lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return {line[0].strip("*"): dict(zip(header, line, strict=True)) for line in lines}
-
-
-def test_a_single_run_is_tested_as_mcnemar_does(place):
-    truth = "l" * 9 + "h" * 9
-    write_scores("alpha", "apart", "fold1_seed1", f"{truth} {truth}")
-    write_scores("gamma", "apart", "fold1_seed1", f"{truth} {'l' * 7 + 'hh' + 'llll' + 'h' * 5}")
-    write_scores("beta", "apart", "fold1_seed1", f"{truth} {'h' + truth[1:]}")
-    table = against("beta")
-    assert list(table) == ["alpha", "gamma"]
-    assert table["alpha"]["apart WA"] == "+5.6"
-    assert table["alpha"]["apart p"] == "1.000"  # one utterance differs
-    # alpha and gamma differ in 6 utterances, all of them gamma's mistakes
-    assert against("alpha")["gamma"]["apart WA"] == "-33.3"
-    assert float(against("alpha")["gamma"]["apart p"]) == pytest.approx(stats.binomtest(0, 6).pvalue, abs=6e-4)
-    # beta's one mistake is not gamma's: 1 against 6
-    assert float(table["gamma"]["apart p"]) == pytest.approx(stats.binomtest(1, 7).pvalue, abs=6e-4)
-
-
-def test_runs_are_averaged_and_only_common_utterances_count(place):
-    for seed, answers in ((1, "llll llll"), (2, "llll hlll")):
-        write_scores("alpha", "apart", f"fold1_seed{seed}", answers)
-    write_scores("beta", "apart", "fold1_seed1", "ll hh")  # has tested two of the four
-    # on u-0 alpha was right in half its runs, on u-1 in both; beta in none
-    row = against("beta")["alpha"]
-    assert (row["apart WA"], row["apart p"]) == ("+75.0", "0.500")
-    assert (row["paper† WA"], row["plain p"]) == ("–", "–")
-
-
-def test_a_p_too_small_to_tell_is_not_told(place):
-    many = "lh" * 800
-    write_scores("alpha", "apart", "fold1_seed1", f"{many} {many}")
-    write_scores("beta", "apart", "fold1_seed1", f"{many} {'h' * 1600}")
-    assert against("beta")["alpha"]["apart p"] == "< 0.001"
-
-
-def test_nothing_to_test_the_main_system_against(place):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
-    report.main(["--corpus", "toy", "--main", "beta"])
-    text = Path("RESULTS.md").read_text()
-    assert "No other system was run on the same utterances as beta." in text and "## Against" not in text
-
-
-def test_a_broken_system_file_that_nothing_was_run_of_is_left_out(place, capsys):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+def test_a_system_file_that_cannot_be_read(scored, capsys):
+    """It is left out where nothing needs it, and told where something does."""
     broken = Path("conf/b/broken.yaml")
     broken.write_text("description: d\nnormalisation: nun\n")
-    assert list(rows()) == ["alpha", "gamma", "beta"]
+    assert list(rows()) == ["alpha", "beta", "gamma"]
     assert "left out, as it has no scores: conf/b/broken.yaml: " in capsys.readouterr().err
-    with pytest.raises(UserError, match="broken.yaml"):
-        rows("--systems", str(broken))
-    broken.rename("kept")
-    broken.write_text(Path("conf/b/beta.yaml").read_text())
-    write_scores("broken", "apart", "fold1_seed1", "llhh lllh")
-    Path("kept").rename(broken)
-    with pytest.raises(UserError, match="broken.yaml"):
-        rows()
+    with pytest.raises(UserError, match=r"conf/b/broken\.yaml: "):
+        text_of("--systems", str(broken))
+    scored.write_paper({"rows": [{"name": "x", "wa": 1, "systems": ["broken"]}]})
+    with pytest.raises(UserError, match=r"conf/b/broken\.yaml: "):
+        text_of()
+    shutil.rmtree("conf/papers")
+    scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
+    shutil.move("results/alpha", "results/broken")
+    with pytest.raises(UserError, match=r"conf/b/broken\.yaml: "):
+        text_of()
 
 
-def test_an_unknown_main_system(place):
+def test_a_papers_file_that_names_what_is_not_there(scored):
+    rows = [{"name": "x", "wa": 1, "systems": ["bet"]}]
+    for change, told in (({"protocol": "papre"}, "protocol papre"), ({"rows": rows}, "system bet")):
+        scored.write_paper(change)
+        with pytest.raises(UserError, match=rf"^conf/papers/ours\.yaml: tables\.0\..*: there is no {told} in this"):
+            text_of()
+
+
+def test_a_recipe_without_systems_or_protocols(scored):
+    shutil.rmtree("conf/a")
+    shutil.rmtree("conf/b")
+    assert "## Systems\n" not in text_of()
+    assert table("Systems and training times") == []
+    scored.write_system("a/alpha")
+    shutil.rmtree("conf/protocols")
+    assert rows() == {"alpha": {"system": "alpha"}}
+
+
+def test_bars_and_line_ends_in_a_cell(scored):
+    """YAML's folded text ends in a line end."""
+    scored.write_paper({"rows": [{"name": "a | b\n", "wa": 1, "note": "± 2\n3", "systems": []}]})
+    assert any(line.startswith(r"| a \| b | – | 1 (± 2 3) | – |") for line in section("Table III: layers"))
+
+
+def test_an_unknown_main_system(scored):
     with pytest.raises(UserError, match="--main beto: no such system"):
-        report.main(["--corpus", "toy", "--main", "beto"])
+        text_of("--main", "beto")
 
 
-def test_a_table_aside(place):
-    write_protocol = Path("conf/protocols/noisy.yaml").write_text
-    alpha = Path("conf/a/alpha.yaml")
-    alpha.write_text(
-        alpha.read_text().replace("paper:\n", "paper:\n  - {corpus: toy, table: IV, protocol: noisy, wa: 15}\n")
-    )
-    write_protocol("description: with noise\nbase: apart.yaml\nnoise: snr10\ntable: Under noise\n")
-    write_scores("alpha", "apart", "fold1_seed1", "lllh lllh")
-    table = rows()
-    assert not any("noisy" in name for name in table["alpha"])
-    assert table["alpha"]["published WA"] == "61.5; 70"  # what is published of another protocol stands there
-    assert table["alpha"]["paper's table"] == "II; III"
-    section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0]
-    header, _, row = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
-    assert header[5:8] == ["noisy WA", "published WA", "difference"]
-    assert row[5:8] == ["not run", "15", "–"]
-    assert row[1] == "IV"
-    for run in ("fold1_seed1", "fold2_seed1"):
-        write_scores("alpha", "noisy", run, "llhh lllh", seed=2)
-    report.main(["--corpus", "toy"])
-    section = Path("RESULTS.md").read_text().split("## Under noise\n")[1].split("\n## ")[0].splitlines()
-    assert "- Protocol **noisy**: with noise." in section
-    header, _, row = [line.strip("| ").split(" | ") for line in section if line.startswith("| ")]
-    assert header[2:8] == ["apart WA", "apart UA", "runs", "noisy WA", "published WA", "difference"]
-    assert row[0] == "**alpha**: the alpha"
-    assert row[2:10] == [
-        "100.0",
-        "100.0",
-        "1 (1 of 3 folds)",
-        "75.0 ± 0.0",
-        "15",
-        "+60.0",
-        "75.0 ± 0.0",
-        "2 (2 of 3 folds)",
-    ]
-    assert row[-1] == '`./run.sh --systems conf/a/alpha.yaml --protocol "apart noisy" --seeds 2`'
+# The text and its command
 
 
-def test_a_system_whose_paper_speaks_of_a_table_aside_alone_stands_there(place):
-    """And nothing beside it of other utterances."""
-    gamma = Path("conf/a/gamma.yaml")
-    gamma.write_text(f"paper:\n  - {{corpus: toy, table: IV, protocol: some, ua: 15}}\n{gamma.read_text()}")
-    Path("conf/protocols/some.yaml").write_text(
-        "description: some\nbase: apart.yaml\nwhere: {cond: [loud]}\ntable: Aside\n"
-    )
-    assert rows().keys() == {"alpha", "beta"}
-    section = Path("RESULTS.md").read_text().split("## Aside\n")[1].split("\n## ")[0]
-    header, _, row = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
-    assert header[2:7] == ["some WA", "some UA", "published UA", "difference", "runs"]
-    assert row[:7] == ["**gamma**: the gamma", "IV", "not run", "not run", "15", "–", "0"]
-    assert row[-1] == "`./run.sh --systems conf/a/gamma.yaml --protocol some`"
-    write_scores("gamma", "apart", "fold1_seed1", "lllh lllh")
-    assert rows().keys() == {"alpha", "beta", "gamma"}
-
-
-def test_systems_of_other_recipes_that_were_run_here_are_rows(place, monkeypatch):
-    other = Path("recipes/other/conf/c")
-    other.mkdir(parents=True)
-    (other / "epsilon.yaml").write_text(Path("conf/b/beta.yaml").read_text())
-    (other / "zeta.yaml").write_text(Path("conf/b/beta.yaml").read_text())
-    Path("recipes/toy").mkdir()
-    shutil.move("conf", "recipes/toy/conf")
-    monkeypatch.chdir("recipes/toy")
-    write_scores("epsilon", "apart", "fold1_seed1", "llhh lllh")
-    table = rows()
-    assert list(table) == ["alpha", "gamma", "beta", "epsilon"]
-    assert table["epsilon"]["command"] == "`./run.sh --systems ../other/conf/c/epsilon.yaml --protocol apart`"
-
-
-def test_protocols_are_described_and_marked(place):
-    write_scores("alpha", "paper", "fold1_seed1", "llhh lllh")
-    for run in ("fold1_seed1", "fold2_seed1"):
-        write_scores("alpha", "apart", run, "llhh lllh", overlap="sizes; train and test share 0 of 2 speakers")
-    rows()
-    lines = Path("RESULTS.md").read_text().splitlines()
-    paper = lines.index(
-        "- Protocol **paper**: about paper. **The test set selects the networks' epoch, so their numbers are optimistic.**"
-    )
-    assert lines[paper + 1 : paper + 3] == ["  - 3 folds", "  - fold 1: sizes 1; shared 1"]
-    apart = lines.index("- Protocol **apart**: about apart.")
-    assert apart > paper
-    assert lines[apart + 1 : apart + 3] == [
-        "  - 3 folds; 2 test speakers each, none of them in the training part",
-        "  - fold 1, 2: sizes; train and test share 0 of 2 speakers",
-    ]
-    assert "- Protocol **plain**: about plain." in lines
-    assert [line for line in lines if line.startswith("†")] == [
-        "† the test set selected the networks' epoch; a classical model's settings are chosen within the training part."
-    ]
-    assert Path("RESULTS.md").read_text().count("†") == 1 + 3  # the note; WA, UA, macro-F1
-
-
-def test_no_mark_where_no_test_set_selects(place):
-    Path("conf/protocols/paper.yaml").unlink()
-    rows()
-    assert "†" not in Path("RESULTS.md").read_text()
-
-
-def test_systems_of_a_table_aside_are_tested_too(place):
-    edit = Path("conf/protocols/plain.yaml")
-    edit.write_text(edit.read_text() + "table: Aside\n")
-    for system, answers in (("alpha", "llhh lllh"), ("beta", "llhh llhh")):
-        write_scores(system, "plain", "fold1_seed1", answers)
-    report.main(["--corpus", "toy", "--main", "alpha"])
-    before, aside = Path("RESULTS.md").read_text().split("\n## Aside\n")
-    assert "No other system was run" not in before
-    assert aside.count("### Against alpha") == 1 and "| **beta** | +25.0 | 1.000 |" in aside
-    Path("results/beta/plain/fold1_seed1.txt").unlink()
-    report.main(["--corpus", "toy", "--main", "alpha"])
-    assert "### Against" not in Path("RESULTS.md").read_text()
-
-
-def test_what_a_row_was_made_with(place):
-    """Word vectors, or none; and how many parameters, where a vocabulary makes them differ."""
-    for fold, vectors, parameters in ((1, "none", 5000), (2, "none", 4000), (3, "none", 4500)):
-        inputs = f"words 3a, vectors {vectors}"
-        write_scores("alpha", "plain", f"fold{fold}_seed1", "llhh lllh", inputs=inputs, parameters=parameters)
-    write_scores("beta", "plain", "fold1_seed1", "llhh lllh", inputs="words 3a, vectors 77, xvectors 78", parameters=7)
-    rows()
-    alpha, beta = (
-        line for line in Path("RESULTS.md").read_text().splitlines() if line.startswith(("| **alpha**:", "| **beta**:"))
-    )
-    assert (
-        alpha.startswith("| **alpha**: the alpha (**word vectors learned from scratch**) | ")
-        and "| 4,000 to 5,000 |" in alpha
-    )
-    assert beta.startswith("| **beta**: the beta | ") and "| 7 |" in beta
-    assert beta.endswith("--protocol plain --glove FILE` |") and "--glove" not in alpha
-
-
-def test_a_protocol_whose_test_speakers_train_is_marked(place):
-    write_scores(
-        "alpha",
-        "plain",
-        "fold1_seed1",
-        "llhh lllh",
-        overlap="sizes; train and test share 0 of 4 speakers, 2 of 2 sentences",
-    )
-    report.main(["--corpus", "toy"])
-    assert "‡" not in Path("RESULTS.md").read_text()
-    write_scores(
-        "alpha",
-        "plain",
-        "fold2_seed1",
-        "llhh lllh",
-        overlap="sizes; train and test share 3 of 10 speakers, 0 of 2 sentences",
-    )
-    report.main(["--corpus", "toy", "--main", "alpha"])
+def test_the_text_that_is_printed_is_written_under_a_title(scored, capsys):
+    report.main(["--corpus", "toy", "--note", "It is synthetic."])
     text = Path("RESULTS.md").read_text()
-    assert "| plain‡ WA |" in text and "| plain‡ UA |" in text and "| paper† WA |" in text
-    told = "‡ not speaker-independent: speakers of the test set are also in the training set, so this does not measure unseen speakers."
-    assert text.count(told) == 1 and text.count("‡") == 4
+    comment = "<!-- python -m ser.report --corpus toy --note 'It is synthetic.' -->"
+    assert text.splitlines()[:6] == ["# Results: toy", "", comment, "", "It is synthetic.", ""]
+    assert text == text_of("--note", "It is synthetic.")
+    assert capsys.readouterr().out == f"{text}\n{Path.cwd() / 'RESULTS.md'}\n"
+    assert text.rstrip().endswith("in a text file beside it.")
+    assert not Path("figures").exists()
 
 
-def test_a_note_comes_first(place):
-    rows("--note", "It is synthetic.")
-    assert Path("RESULTS.md").read_text().splitlines()[2] == "It is synthetic."
+def test_the_lines_of_the_introduction_are_short(scored):
+    scored.write_scores("alpha", "plain", "fold1_seed1", "llhh lllh", overlap="train and test share 3 of 10 speakers")
+    top = text_of().split("\n## ")[0].splitlines()
+    assert max(map(len, top)) <= 120
+    assert "‡" in "".join(top) and all(line.startswith(("- ", "  ")) for line in top[6:] if line)
 
 
-def test_the_confusion_matrix_sums_the_runs(place):
-    write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
-    write_scores("alpha", "apart", "fold2_seed1", "lllh lllL")
-    rows()
-    picture = Path("figures/alpha_apart_confusion.png")
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.with_suffix(".txt").read_text() == (
-        "# alpha, protocol apart, 2 runs: utterances, row true, column predicted\ntrue low high\nlow 5 0\nhigh 2 1\n"
-    )
-    assert sorted(path.name for path in Path("figures").iterdir()) == [picture.name, picture.with_suffix(".txt").name]
-    link = f"- **alpha**, apart: [confusion]({picture}) ([text]({picture.with_suffix('.txt')}))"
-    assert link in Path("RESULTS.md").read_text().splitlines()
+def test_the_comment_gives_the_same_text_from_any_state_of_data_and_own_scores(scored):
+    scored.write_paper({"rows": scored.TABLE["rows"][:1]})
+    path = Path("some where/delta.yaml")
+    path.parent.mkdir()
+    path.write_text(Path("conf/b/beta.yaml").read_text())
+    for fold in (1, 2):
+        scored.write_scores("alpha", "apart", f"fold{fold}_seed1", "lllhhh lllhhl")
+        scored.write_scores("beta", "apart", f"fold{fold}_seed1", "lllhhh hhhlll")
+    scored.write_speakers(lambda fold, number: f"{fold}-{number}")
+    systems = ["--systems", "conf/b/beta.yaml", str(path)]
+    report.main(["--corpus", "toy", *systems, "--main", "alpha", "--note", 'It\'s "new"; a < b.'])
+    text = Path("RESULTS.md").read_text()
+    words = shlex.split(re.search(r"<!-- (.*) -->", text)[1])
+    assert words[:3] == ["python", "-m", "ser.report"] and "conf/b/beta.yaml" not in words
+    assert report.render(words[3:]) == text
+    scored.write_scores("alpha", "apart", "fold3_seed1", "llhh llhh", own=True)
+    scored.write_scores("gamma", "apart", "fold1_seed1", "llhh llhh", own=True)
+    scored.write_system("c/epsilon", recipe="../other")
+    scored.write_scores("epsilon", "apart", "fold1_seed1", "llhh llhh", own=True)
+    Path("data/all").mkdir(parents=True)
+    Path("data/all/utt2md5").write_text("a other\n")
+    Path("data/all/utt2spk").write_text("a other\n")
+    Path("data/folds/apart/fold1").mkdir(parents=True)
+    for part in ("train", "dev", "test"):
+        Path("data/folds/apart/fold1", part).write_text("a low\n" * (part == "test"))
+    Path("data/folds/apart/classes").write_text("0 low\n1 high\n")
+    assert text_of(*words[5:]) != text
+    assert report.render(words[3:]) == text
 
 
-LOG = [
-    {"epoch": 1, "train_loss": 2.0, "train_wa": 30.0, "dev_loss": 2.5, "dev_wa": 25.0, "dev_ua": 20.0, "seconds": 1.25},
-    {"epoch": 2, "train_loss": 1.0, "train_wa": 60.0, "dev_loss": 1.5, "dev_wa": 50.0, "dev_ua": 45.0, "seconds": 1.0},
-]
+# A paper's table as a command
+
+
+def test_the_systems_and_protocols_of_a_papers_table(scored, capsys):
+    """Those that the report reads, though a paper or a protocol has the name of a system."""
+    scored.write_system("protocols/gamma")
+    scored.write_system("z/beta")  # the report reads that of conf/b
+    rows = [{"name": "x", "wa": 1, "systems": ["gamma"]}]
+    scored.write_paper({}, {"number": "IV", "protocol": "plain", "honest": None, "rows": rows}, key="alpha")
+    papers.main(["--paper", "alpha"])
+    assert capsys.readouterr().out == "conf/b/beta.yaml conf/a/alpha.yaml conf/a/gamma.yaml\npaper apart plain\n"
+    papers.main(["--paper", "alpha", "--table", "IV"])
+    assert capsys.readouterr().out == "conf/a/gamma.yaml\nplain\n"
 
 
 @pytest.mark.parametrize(
-    ("protocol", "log"),
-    [("apart", LOG), ("plain", [{key: line[key] for key in line if "dev" not in key} for line in LOG])],
+    ("paper", "number", "told"),
+    [
+        ("our", "", "--paper our: no conf/papers/our.yaml; known: ours"),
+        ("ours", "VI", "--table VI: not in conf/papers/ours.yaml; known: III, IV"),
+        ("ours", "IV", "conf/papers/ours.yaml: the table has no systems of this recipe; add some"),
+    ],
 )
-def test_learning_curves(place, protocol, log):
-    for run in ("fold1_seed1", "fold2_seed1"):
-        path = write_scores("alpha", protocol, run, "llhh lllh")
-        path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    rows()
-    picture = Path(f"figures/alpha_{protocol}_curves.png")
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    title, header, *lines = picture.with_suffix(".txt").read_text().splitlines()
-    assert title == f"# alpha, protocol {protocol}, 2 runs"
-    assert header.split() == ["run", *log[0]]
-    expected = [[run, *map(float, line.values())] for run in ("fold1_seed1", "fold2_seed1") for line in log]
-    assert [[run, *map(float, values)] for run, *values in map(str.split, lines)] == expected
-
-
-def test_rows_of_other_recipes(place):
-    Path("elsewhere").mkdir()
-    text = Path("conf/b/beta.yaml").read_text()
-    Path("elsewhere/delta.yaml").write_text(text)
-    table = rows("--systems", "elsewhere/delta.yaml", "conf/b/beta.yaml")
-    assert list(table) == ["alpha", "gamma", "beta", "delta"]
-    assert table["delta"]["command"] == "`./run.sh --systems elsewhere/delta.yaml`"
-
-
-def test_the_same_scores_give_the_same_bytes(place):
-    path = write_scores("alpha", "apart", "fold1_seed1", "llhh lllh")
-    path.with_suffix(".epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
-
-    def content():
-        rows()
-        return {path: path.read_bytes() for path in [Path("RESULTS.md"), *Path("figures").iterdir()]}
-
-    assert content() == content()
-
-
-def test_results_of_another_corpus_are_refused(place):
-    write_scores("alpha", "paper", "fold1_seed1", "llhh lllh", corpus="other")
-    with pytest.raises(UserError, match=r"fold1_seed1\.txt: scores of other, not toy; remove results/"):
-        report.main(["--corpus", "toy"])
+def test_a_papers_table_that_is_not_there(scored, paper, number, told):
+    scored.write_paper({}, {"number": "IV", "rows": scored.TABLE["rows"][1:]})
+    with pytest.raises(UserError, match=f"^{re.escape(told)}$"):
+        papers.main(["--paper", paper, "--table", number])

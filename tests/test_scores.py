@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def test_round_trip(tmp_path):
     read = read_scores(tmp_path / "new/scores.txt")
     order = np.argsort(scores.utts)
     assert read.utts == sorted(scores.utts)
-    assert (read.about, read.classes) == (ABOUT, scores.classes)
+    assert {key: value for key, value in read.about.items() if key != "checksum"} == ABOUT
+    assert read.classes == scores.classes
     assert np.array_equal(read.true, scores.true[order])
     assert np.array_equal(read.predicted, scores.predicted[order])
     np.testing.assert_allclose(read.posteriors, scores.posteriors[order], atol=5e-7)
@@ -60,9 +62,45 @@ def test_the_file_can_be_read_by_eye(tmp_path):
         np.array([[0.25, 0.75], [1e-9, 1]]),
     )
     write_scores(tmp_path / "scores.txt", scores)
-    assert (tmp_path / "scores.txt").read_text() == (
-        "# seed: 1\n# note: two lines\n# utt true predicted a b\nx b b 0.000000 1.000000\ny a b 0.250000 0.750000\n"
+    head = "# seed: 1\n# note: two lines\n"
+    body = "# utt true predicted a b\nx b b 0.000000 1.000000\ny a b 0.250000 0.750000\n"
+    checksum = hashlib.sha256((head + body).encode()).hexdigest()
+    assert (tmp_path / "scores.txt").read_text() == f"{head}# checksum: {checksum}\n{body}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"(u-07 .* )(\S+) (\S+) (\S+)", r"\1\3 \2 \4"),  # a posterior
+        ("u-07 (zeal|anger|calm)", "u-07 zeal"),  # a true class
+        ("# overlap: train 3", "# overlap: train 4"),
+        ("# command: .*\n", ""),
+        ("(# checksum: ).", r"\1g"),
+        ("(u-07.*\n)(u-08.*\n)", r"\2\1"),  # their order
+    ],
+)
+def test_a_file_that_was_changed_by_hand_is_refused(tmp_path, old, new):
+    path = tmp_path / "scores.txt"
+    scores = made_up()
+    scores.true[scores.utts.index("u-07")] = 2
+    write_scores(path, scores)
+    changed = re.sub(old, new, path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(UserError) as error:
+        read_scores(path)
+    assert str(error.value) == (
+        f"{path}: changed since stage 5 wrote it; restore it with git, or remove it and run stage 5 again"
     )
+    path.write_text(re.sub("# checksum: .*\n", "", changed))  # of an older version, which wrote none
+    assert len(read_scores(path).utts) == 20
+
+
+def test_another_kind_of_line_end_is_no_change(tmp_path):
+    path = tmp_path / "scores.txt"
+    write_scores(path, made_up())
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_scores(path).about["checksum"]
 
 
 def test_the_prediction_survives_posteriors_that_are_almost_equal(tmp_path):
@@ -268,10 +306,9 @@ def test_other_weights_are_scored_again(scored):
 def test_committed_scores_of_another_commit_or_machine_stay(scored, capsys, monkeypatch, key):
     folder, result = scored
     monkeypatch.setattr(provenance, "is_committed", lambda path: path == result)
-    published = re.sub(
-        f"# {key}: .*", f"# {key}: another", re.sub("# model: .*", "# model: another", result.read_text())
-    )
-    result.write_text(published)
+    scores = read_scores(result)
+    write_scores(result, replace(scores, about={**scores.about, key: "another", "model": "another"}))
+    published = result.read_text()
     run_score()
     own = result.parent / "own" / result.name
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("results/")]
@@ -292,9 +329,8 @@ def test_scores_that_git_does_not_know_are_replaced(scored, monkeypatch):
     """They are the user's own, of an earlier commit."""
     folder, result = scored
     monkeypatch.setattr(provenance, "is_committed", lambda path: False)
-    result.write_text(
-        re.sub("# commit: .*", "# commit: earlier", re.sub("# model: .*", "# model: another", result.read_text()))
-    )
+    scores = read_scores(result)
+    write_scores(result, replace(scores, about={**scores.about, "commit": "earlier", "model": "another"}))
     run_score()
     assert read_scores(result).about["commit"] == "0"
     assert not (result.parent / "own").exists()

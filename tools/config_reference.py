@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ser import config, papers, settings
+from ser import config, settings
 
 SYSTEM = """\
 description: RBF SVM on mean and deviation of log-mel bands
@@ -139,9 +139,9 @@ def reference() -> str:
     parts += [
         section("### `folds`, kind `groups`", config.GroupFolds),
         section("### `folds`, kind `random`", config.RandomFolds),
-        f"## Papers\n\n{plain(inspect.getdoc(papers.Paper) or '')}\n\n{table(papers.Paper, skip=('key',))}",
-        section("### `tables`: a list", papers.Table),
-        section("### `rows`: a list", papers.Row),
+        f"## Papers\n\n{plain(inspect.getdoc(config.Paper) or '')}\n\n{table(config.Paper, skip=('key',))}",
+        section("### `tables`: a list", config.Table),
+        section("### `rows`: a list", config.Row),
     ]
     return "\n".join(parts)
 
