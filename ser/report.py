@@ -153,6 +153,11 @@ def main(argv: list[str] | None = None) -> None:
     with whole("RESULTS.md") as stream:
         stream.write(text)
     print(Path("RESULTS.md").resolve())
+    if args.html:
+        from ser import page
+
+        page.write(Path("results.html"), report, text.split("\n"))
+        print(Path("results.html").resolve())
 
 
 def render(argv: list[str]) -> str:
@@ -183,6 +188,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "and all figures)",
     )
     parser.add_argument("--note", default="", help="a sentence to put first, such as why nothing was run")
+    parser.add_argument(
+        "--html", action="store_true", help="also write results.html, a page for a browser: tables, runs, sound"
+    )
     return parser.parse_args(argv)
 
 
