@@ -31,6 +31,7 @@ import numpy as np
 from ser import cli, metrics
 from ser.cli import UserError
 from ser.identity import ROOT, current_code, fingerprint, settings
+from ser.overview import standing_in
 from ser.provenance import provenance
 from ser.reading import read_run_fold, refuse_other_features
 from ser.results import data_changed
@@ -38,7 +39,6 @@ from ser.runs import Run, code_of, refuse_other_protocol, write_run
 from ser.score import score
 from ser.scores import Scores, read_scores
 from ser.summary import confusion_of
-from ser.verify import standing_in
 
 if TYPE_CHECKING:
     from ser.verify import Checked

@@ -20,13 +20,14 @@ import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser import cli
 from ser.cli import UserError
+from ser.overview import END, START, standing_in
 
 if TYPE_CHECKING:
     from ser.config import Protocol, System
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 Fault = tuple[str, str]  # place, such as a file or file:line; what is wrong there, and what to do
 COMMAND = re.compile(r"^<!-- python -m ser\.report ?(.*) -->$", re.MULTILINE)  # in RESULTS.md: how it was written
-OVERVIEW = re.compile(r"(?<=<!-- overview -->\n).*?(?=\n<!-- /overview -->)", re.DOTALL)  # in README.md
 COMMIT = re.compile(r"[0-9a-f]{7,40}( \(ser .+\))?")  # as ser.provenance records it for code that is in git
 AGAIN = "restore it with git, or remove it and run stage 5 again"
 MOST_LINES = 10  # of one file that are named
@@ -104,17 +104,6 @@ def committed_recipes() -> list[Path]:
     return [path for path in found if is_committed(path / "RESULTS.md")]
 
 
-@contextmanager
-def standing_in(folder: Path) -> Iterator[None]:
-    """Make a folder the current one while the block runs."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def check(recipe: Path) -> Checked:
     """Check a recipe, and print its faults."""
     if not (recipe / "conf").is_dir():
@@ -122,13 +111,13 @@ def check(recipe: Path) -> Checked:
     shown = os.path.relpath(recipe)
     shown = "" if shown == "." else f"{shown}/"
     with standing_in(recipe):
-        folders = [path for path in sorted(Path().glob("results/*/*")) if path.is_dir() and "+" not in path.parts[1]]
+        folders = sorted({path.parent for path in Path().glob("results/*/*/*.txt") if "+" not in path.parts[1]})
         systems, faults = read_systems({path.parts[1] for path in folders})
         protocols, more = read_protocols({path.parts[2] for path in folders})
         faults += more
         runs: dict[Path, Scores] = {}
         for folder in folders:
-            found = check_folder(folder, recipe.resolve().name, systems, protocols)
+            found = check_folder(folder, Path.cwd().name, systems, protocols)
             runs |= found[0]
             faults += found[1]
         faults += check_identities(runs)
@@ -205,13 +194,10 @@ def check_folder(
     from ser.results import refuse_damaged
     from ser.scores import read_scores
 
-    now: dict[str, Any] = {}
-    if folder.parts[1] in systems:
-        now["system"] = settings(systems[folder.parts[1]][1])
-    classes = None
-    if folder.parts[2] in protocols:
-        protocol = protocols[folder.parts[2]][1]
-        now["protocol"], classes = settings(protocol), list(protocol.classes)
+    if folder.parts[1] not in systems or folder.parts[2] not in protocols:
+        return {}, []  # that fault is known
+    protocol = protocols[folder.parts[2]][1]
+    now = {"system": settings(systems[folder.parts[1]][1]), "protocol": settings(protocol)}
     runs, faults = {}, []
     for path in sorted(folder.glob("*.txt")):
         try:
@@ -220,30 +206,30 @@ def check_folder(
         except UserError as error:
             faults.append(fault_of(error))
             continue
-        found = [(str(path), what) for what in check_scores(path, scores, corpus, now, classes)]
+        found = [(str(path), what) for what in check_scores(path, scores, corpus, now, list(protocol.classes))]
         faults += found
         if not found:
             runs[path] = scores
     return runs, faults
 
 
-def check_scores(
-    path: Path, scores: "Scores", corpus: str, now: dict[str, Any], classes: list[str] | None
-) -> Iterator[str]:
+def check_scores(path: Path, scores: "Scores", corpus: str, now: dict[str, Any], classes: list[str]) -> Iterator[str]:
     """What is wrong with scores by themselves. now: the settings of the system and protocol files. classes: those of
-    the protocol, None if they are not known."""
+    the protocol."""
     import numpy as np
 
     from ser.results import mismatch
     from ser.scores import CHECKSUM
 
     about = scores.about
-    for key, value in (("corpus", corpus), ("system", path.parts[1]), ("protocol", path.parts[2])):
-        if about.get(key) != value:
-            yield f"scores of the {key} {about.get(key)} among those of {value}; remove the copy"
+    place = {"corpus": corpus, "system": path.parts[1], "protocol": path.parts[2]}
+    wrong = [f"{key} {about.get(key)}, not {value}" for key, value in place.items() if about.get(key) != value]
     fold, _, number = about["fold"].partition(" of ")
     if path.stem != f"fold{fold}_seed{about['seed']}" or not 1 <= int(fold) <= int(number):
-        yield f"scores of fold {fold} of {number}, seed {about['seed']}, under another name; remove the copy"
+        wrong.append(f"fold {about['fold']}, seed {about['seed']}, not {path.stem}")
+    if wrong:
+        yield f"scores of another run ({'; '.join(wrong)}); remove the copy"
+        return
     if CHECKSUM not in about:
         yield f"has no {CHECKSUM}; {AGAIN}"
     if not COMMIT.fullmatch(about["commit"]):
@@ -251,17 +237,17 @@ def check_scores(
     reason = mismatch(scores, now) if scores.has_identity else "of unknown origin: records no settings and no code"
     if reason:
         yield f"{reason}; restore the file in conf/, or run the stages again with --replace true"
-    if classes not in (None, scores.classes):
+    if classes != scores.classes:
         yield f"has other classes than the protocol; {AGAIN}"
     # each posterior is rounded to 6 digits, after it was computed with those of a float32
-    wrong = np.abs(scores.posteriors.sum(1) - 1) > 0.5e-6 * len(scores.classes) + 1e-6
-    if wrong.any():
-        yield f"the posteriors of {scores.utts[int(wrong.argmax())]} do not sum to 1; {AGAIN}"
+    uneven = np.abs(scores.posteriors.sum(1) - 1) > 0.5e-6 * len(scores.classes) + 1e-6
+    if uneven.any():
+        yield f"the posteriors of {scores.utts[int(uneven.argmax())]} do not sum to 1; {AGAIN}"
     # rounding keeps the order, so that the largest posterior is still the largest, or shares its place
     predicted = scores.posteriors[np.arange(len(scores.utts)), scores.predicted]
-    wrong = predicted < scores.posteriors.max(1)
-    if wrong.any():
-        yield f"the predicted class of {scores.utts[int(wrong.argmax())]} has not the largest posterior; {AGAIN}"
+    lower = predicted < scores.posteriors.max(1)
+    if lower.any():
+        yield f"the predicted class of {scores.utts[int(lower.argmax())]} has not the largest posterior; {AGAIN}"
 
 
 def check_identities(runs: dict[Path, "Scores"]) -> list[Fault]:
@@ -309,7 +295,10 @@ def check_speakers(runs: dict[Path, "Scores"], tested: dict[str, dict[str, tuple
     from ser.identity import fingerprint
     from ser.results import read_speakers
 
-    utt2spk = read_speakers()
+    try:
+        utt2spk = read_speakers()
+    except UserError as error:
+        return [fault_of(error)]
     faults = []
     for of_folds in tested.values() if utt2spk else ():
         utts = sorted({utt for utts, _ in of_folds.values() for utt in utts})
@@ -351,26 +340,25 @@ def check_results() -> tuple[int, list[Fault]]:
 
 def check_overview() -> list[Fault]:
     """The lines of README.md's overview that differ from what the recipes give."""
-    from importlib.util import find_spec
-
+    from ser import overview
     from ser.files import read_text
-    from ser.identity import ROOT
 
-    text = read_text(ROOT / "README.md")
-    there = OVERVIEW.search(text)
-    if not there or not find_spec("ser.overview"):
-        return []
-    from importlib import import_module
-
-    again = import_module("ser.overview").render()
-    first = text.count("\n", 0, there.start()) + 1
-    return compare(os.path.relpath(ROOT / "README.md"), there[0], again, first, "call `python -m ser.overview`")
+    place = os.path.relpath(overview.README)
+    before, _, rest = read_text(overview.README).partition(f"{START}\n")
+    there, end, _ = rest.partition(f"\n{END}")
+    if not end:
+        return [(place, f"has no lines {START} and {END}; restore them with git")]
+    try:
+        again = overview.render()
+    except UserError as error:
+        return [(place, f"its overview cannot be written again: {error}")]
+    return compare(place, there, again, before.count("\n") + 2, "call `python -m ser.overview`")
 
 
 def compare(place: str, text: str, again: str, first: int, remedy: str) -> list[Fault]:
     """The lines of a text that differ from those of the text written again, each with both. first: number of the first
     line."""
-    old, new = text.strip("\n").split("\n"), again.strip("\n").split("\n")
+    old, new = text.split("\n"), again.split("\n")
     faults = []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     for kind, start, end, other_start, other_end in matcher.get_opcodes():
@@ -413,8 +401,9 @@ def summary(checked: Checked) -> str:
             code = current_code(fingerprint(dict(code_of(system))), settings(system))
             older += sum(scores.current_row["code"] != code for scores in runs)
             if len({tuple(scores.current_row.items()) for scores in runs}) > 1:
-                found = find(system, checked.protocols[protocol][1], checked.recipe.resolve().name, True)
-                left_out += sum(map(len, found.left_out.values()))
+                with suppress(UserError):  # of scores beside these, which was told
+                    found = find(system, checked.protocols[protocol][1], Path.cwd().name, only_committed=True)
+                    left_out += sum(map(len, found.left_out.values()))
     words = [
         f"{len(checked.runs)} scores of {len(checked.systems)} systems",
         f"{checked.n_lines} lines of RESULTS.md",

@@ -100,6 +100,6 @@ if at_stage 6 "table and figures"; then
     fi
   done
   [ -d results ] || note=${not_run-${note-}}
-  python -m ser.report --corpus $name --systems "${systems[@]}" --main $main ${note:+--note "$note"}
+  python -m ser.report --corpus $name --systems "${systems[@]}" --main $main ${note:+--note "$note"} --html
   [ ! -d conf/papers ] || python -m ser.overview
 fi
