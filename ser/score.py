@@ -92,13 +92,13 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
             tell(place, scores)
             return
     fold = read_run_fold(run)
-    utts = sorted(fold.test)
-    add_speakers(utts, run.data)
     inputs = read_inputs(run, fold)
+    utts = sorted(fold.test)
     learned = learners.load(run, device, inputs.sizes)
     posteriors = learned.posteriors(inputs, utts)
     if not np.isfinite(posteriors).all():
         raise UserError(f"{run.weights}: gives posteriors that are not finite; remove {folder} and train it again")
+    add_speakers(utts, run.data)
     beside = ", ".join(f"{name} {md5 or 'none'}" for name, md5 in run.inputs.items())
     ended = datetime.datetime.fromtimestamp((folder / "done").stat().st_mtime)
     about = {

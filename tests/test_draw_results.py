@@ -64,11 +64,11 @@ def test_the_main_systems_figures_are_shown_and_those_of_others_drawn_aside(scor
     for system, protocol in (("alpha", "plain"), ("alpha", "apart"), ("gamma", "apart")):
         write_log(scored.write_scores(system, protocol, "fold1_seed1", "lllh lhlh"))
     text = draw("--main", "alpha")
-    names = ["alpha_apart_confusion", "alpha_apart_curves"]
-    assert re.findall(r"(?m)^!\[(.*)\]", text) == names  # of its first protocol
-    assert sorted(path.name for path in Path("figures/others").glob("*.png")) == [
-        f"gamma_apart_{kind}.png" for kind in ("confusion", "curves")
-    ]
+    kinds = ["confusion", "curves", "reliability"]
+    shown = re.findall(r"(?m)^!\[(.*)\]", text)
+    assert sorted(shown) == [f"alpha_apart_{kind}" for kind in kinds]  # of its first protocol
+    drawn = [path.stem for path in Path("figures/others").glob("*.png")]
+    assert sorted(drawn) == [f"gamma_apart_{kind}" for kind in kinds]
     assert "gamma_apart" not in text and "`figures/others/`, which git ignores" in text
     Path("figures/gamma_apart_tsne.png").touch()  # drawn from its network, which the scores cannot give again
     Path("figures/gamma_apart_tsne.txt").write_text("# gamma\n")

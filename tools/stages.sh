@@ -11,8 +11,7 @@ here=$PWD  # the user's folder, which paths in options are relative to
 [ -z "$corpus" ] || [ -d "$corpus" ] || fail "--corpus $corpus: no such folder; give the folder of the corpus"
 [ -z "$corpus" ] || corpus=$(realpath -- "$corpus")
 cd -- "$recipe"
-. ./path.sh
-. ./cmd.sh
+. ./path.sh; . ./cmd.sh
 
 [ "$stage" -le "$stop_stage" ] && [ "$stage" -le 6 ] && [ "$stop_stage" -ge -1 ] ||
   fail "--stage $stage --stop-stage $stop_stage: no stages in this range; there are -1 to 6"
