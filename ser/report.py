@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from ser.statistics import Interval
 
 INTRODUCTION = """\
-Written by stage 6 from the scores in results/; never edited by hand. `python -m ser.verify` computes it again.
-
+Written by stage 6 from the scores in results/; never edited by hand. `python -m ser.verify` computes it again. What the
+columns mean: [How to read the tables](#how-to-read-the-tables).
+"""
+HOW_TO_READ = """\
 - **WA**, weighted accuracy: the share of all test utterances that are classified correctly. **UA**, unweighted
   accuracy (UAR): the mean of the classes' recalls. Both in per cent: means over folds, after averaging a fold's seeds.
 - **published**: the paper's number; beside it ours under the protocol meant to reproduce it; **difference**: ours minus
@@ -151,6 +153,11 @@ def main(argv: list[str] | None = None) -> None:
     with whole("RESULTS.md") as stream:
         stream.write(text)
     print(Path("RESULTS.md").resolve())
+    if args.html:
+        from ser import page
+
+        page.write(Path("results.html"), report, text.split("\n"))
+        print(Path("results.html").resolve())
 
 
 def render(argv: list[str]) -> str:
@@ -181,6 +188,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "and all figures)",
     )
     parser.add_argument("--note", default="", help="a sentence to put first, such as why nothing was run")
+    parser.add_argument(
+        "--html", action="store_true", help="also write results.html, a page for a browser: tables, runs, sound"
+    )
     return parser.parse_args(argv)
 
 
@@ -188,6 +198,7 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
     """The lines of RESULTS.md."""
     from ser import details, tables
     from ser.statistics import FEWEST, METHOD
+    from ser.tables import IN_FULL, MARKS
 
     lines = []
     for paper in report.papers:
@@ -210,9 +221,12 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
     lines += ["", "## Systems and training times", "", *tables.costs(report)]
     lines += ["", "## Scores", "", *scores_section(report)]
     lines += ["", "## Figures", "", FIGURES, *[OTHERS] * bool(report.main), "", *figures_section(report)]
+    marks = tables.used_marks(lines)
+    how = HOW_TO_READ.format(method=METHOD, fewest=FEWEST) + "\n".join(f"- {mark} {IN_FULL[mark]}" for mark in marks)
+    lines += ["", "## How to read the tables", "", *wrapped(how)]
     head = [f"# Results: {report.corpus}", "", own_command(args), "", *([args.note, ""] if args.note else [])]
-    introduction = INTRODUCTION.format(method=METHOD, fewest=FEWEST) + "\n".join(tables.legend(lines))
-    return [*head, *wrapped(introduction), *lines]
+    short = f"Marks: {'; '.join(f'{mark} {MARKS[mark]}' for mark in marks)}."
+    return [*head, *INTRODUCTION.splitlines(), *(["", *wrapped(short)] if marks else []), *lines]
 
 
 def wrapped(text: str) -> list[str]:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details
 ONE_TRAINING = "¹"
-MARKS = {
+MARKS = {  # each with its meaning in short
+    "†": "the test set selected the epoch",
+    "‡": "test speakers are also in training",
+    "¶": "has heard unlabelled speech of its test speakers",
+    "§": "older code, or recordings without checksums",
+    ONE_TRAINING: "interval without the spread of seeds",
+}
+IN_FULL = {
     "†": "the test set selected the networks' epoch; a classical model's settings are chosen within the training part.",
     "‡": "not speaker-independent: speakers of the test set are also in the training set, so this does not measure "
     "unseen speakers.",
@@ -224,10 +231,10 @@ def marks_of(results: Results) -> str:
     return " own" * results.is_own + " §" * (results.is_older or bool(results.changed))
 
 
-def legend(lines: Sequence[str]) -> list[str]:
-    """What the marks in some lines mean: a line for each mark that is used."""
+def used_marks(lines: Sequence[str]) -> list[str]:
+    """The marks that are used in some lines."""
     text = "".join(lines)
-    return [f"- {mark} {meaning}" for mark, meaning in MARKS.items() if mark in text]
+    return [mark for mark in MARKS if mark in text]
 
 
 def as_lines(rows: Sequence[Sequence[str]]) -> list[str]:

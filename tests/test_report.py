@@ -244,9 +244,12 @@ def test_scores_that_no_table_has_are_not_lost(scored):
 
 
 def used(*options):
-    """The marks that the legend explains."""
-    top = text_of(*options).split("\n## ")[0]
-    return "".join(mark for mark in MARKS if f"\n- {mark} " in top)
+    """The marks that are explained, in short at the top and in full at the end."""
+    text = text_of(*options)
+    top, end = text.split("\n## ")[0], text.split("\n## How to read the tables\n")[1]
+    found = [mark for mark in MARKS if f"\n- {mark} " in end]
+    assert found == [mark for mark in MARKS if f"{mark} {MARKS[mark]}" in " ".join(top.split())]
+    return "".join(found)
 
 
 def test_the_legend_has_the_marks_that_are_used(scored):
@@ -648,15 +651,15 @@ def test_the_text_that_is_printed_is_written_under_a_title(scored, capsys):
     assert text.splitlines()[:6] == ["# Results: toy", "", comment, "", "It is synthetic.", ""]
     assert text == text_of("--note", "It is synthetic.")
     assert capsys.readouterr().out == f"{text}\n{Path.cwd() / 'RESULTS.md'}\n"
-    assert text.rstrip().endswith("in a text file beside it.")
+    assert "\n\n## Figures\n\nThe numbers behind each picture are in a text file beside it.\n" in text
     assert not Path("figures").exists()
 
 
 def test_the_lines_of_the_introduction_are_short(scored):
     scored.write_scores("alpha", "plain", "fold1_seed1", "llhh lllh", overlap="train and test share 3 of 10 speakers")
-    top = text_of().split("\n## ")[0].splitlines()
-    assert max(map(len, top)) <= 120
-    assert "‡" in "".join(top) and all(line.startswith(("- ", "  ")) for line in top[6:] if line)
+    top, *_, end = (part.splitlines() for part in text_of().split("\n## "))
+    assert max(map(len, top + end)) <= 120
+    assert "‡" in "".join(top) and all(line.startswith(("- ", "  ")) for line in end[2:])
 
 
 def test_the_comment_gives_the_same_text_from_any_state_of_data_and_own_scores(scored):

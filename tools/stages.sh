@@ -17,20 +17,18 @@ cd -- "$recipe"
 [ "$stage" -le "$stop_stage" ] && [ "$stage" -le 6 ] && [ "$stop_stage" -ge -1 ] ||
   fail "--stage $stage --stop-stage $stop_stage: no stages in this range; there are -1 to 6"
 
+[ -n "$paper" ] || [ -z "$table" ] || fail "--table $table: give its paper too, with --paper"
 if [ -n "$paper" ]; then  # its systems and protocols replace the defaults
   [[ $options_given != *" systems "* ]] || fail "--paper $paper: give either --paper or --systems"
   chosen=$(python -m ser.papers --paper "$paper" --table "$table")
   systems=${chosen%%$'\n'*}
   [[ $options_given == *" protocol "* ]] || protocol=${chosen##*$'\n'}
-elif [ -n "$table" ]; then
-  fail "--table $table: give its paper too, with --paper"
 fi
 
 # --systems is relative to the user's folder, or else to the recipe's; its default is always relative to the recipe's.
 [[ $options_given != *" systems "* || $here -ef . ]] && from= ||
   from=$(python -c "import os, sys; print(os.path.relpath(sys.argv[1]))" "$here")/
-set -f; patterns=($systems); set +f
-systems=()
+set -f; patterns=($systems); set +f; systems=()
 for pattern in "${patterns[@]}"; do
   files=("$from"$pattern)
   [ -e "${files[0]}" ] || files=($pattern)
@@ -103,6 +101,6 @@ if at_stage 6 "table and figures"; then
     fi
   done
   [ -d results ] || note=${not_run-${note-}}
-  python -m ser.report --corpus $name --systems "${systems[@]}" --main $main ${note:+--note "$note"}
+  python -m ser.report --corpus $name --systems "${systems[@]}" --main $main ${note:+--note "$note"} --html
   [ ! -d conf/papers ] || python -m ser.overview
 fi

@@ -89,9 +89,10 @@ def test_every_stage_of_mini(mini):
         assert (mini / f"figures/{figure}.txt").exists()
 
     assert len((mini / "data/all/wav.scp").read_text().splitlines()) == 6 * 2 * 4 * 2
-    table = [line for line in text.split("\n## ")[0].splitlines() if line.startswith("| ")]
-    for system, line in zip(systems, table[2:], strict=True):  # under a heading
-        assert line.startswith(f"| **{system}**")
+    section = text.split("\n## Systems\n")[1].split("\n## ")[0]
+    lines = {line.split()[1]: line for line in section.splitlines()[3:] if line.startswith("| ")}
+    assert lines.keys() == set(systems)
+    for system, line in lines.items():
         assert line.count("not run") == 2  # WA and UA of the protocol that was not asked for
         assert "| 1 (1 of 6 folds) |" in line
         scores = (mini / f"results/{system}/honest/fold1_seed1.txt").read_text().splitlines()
@@ -288,6 +289,61 @@ def test_settings_to_try_make_system_files_that_all_stages_take(house):
     taken = [name for _, name, arguments in calls if derived in arguments]
     assert taken == ["dump_features", "launch", "launch", "score", "report"]
     assert not any("derive_systems" in arguments for _, _, arguments in told(house / "egs/a/run.sh", folder=house))
+
+
+PAPER = """\
+name: Ours et al.
+reference: authors, title
+tables:
+  - {number: III, title: one, protocol: paper, honest: apart, rows: [{name: x, wa: 1, systems: [three, one]}]}
+  - {number: Fig. 1, title: two, protocol: noisy, honest: null, rows: [{name: x, wa: 1, systems: [two]}]}
+"""
+
+
+@pytest.fixture
+def with_paper(house):
+    """The recipe egs/a with a paper; its python answers ser.papers."""
+    (house / "egs/a/conf/papers").mkdir()
+    (house / "egs/a/conf/papers/ours.yaml").write_text(PAPER)
+    python = house / "bin/python"
+    head, rest = python.read_text().split("\n", 1)
+    papers = f'[ "$2" != ser.papers ] || PYTHONPATH={REPOSITORY} exec {sys.executable} "$@"'
+    python.write_text(f"{head}\n{papers}\n{rest}")
+    return house
+
+
+@pytest.mark.parametrize("folder", ["egs/a", "."])
+@pytest.mark.parametrize(
+    ("options", "systems", "protocols"),
+    [
+        ("--paper ours", "other/three baseline/one baseline/two", "paper apart noisy"),
+        ("--paper ours --table III", "other/three baseline/one", "paper apart"),
+        ("--paper ours --protocol mine --table III", "other/three baseline/one", "mine"),
+        (["--paper", "ours", "--table", "Fig. 1"], "baseline/two", "noisy"),
+    ],
+)
+def test_a_papers_tables_choose_systems_and_protocols(with_paper, folder, options, systems, protocols):
+    options = options.split() if isinstance(options, str) else options
+    calls = told(with_paper / "egs/a/run.sh", *options, folder=with_paper / folder)
+    assert systems_of(calls) == [f"conf/{name}.yaml" for name in systems.split()]
+    (asked,) = [arguments.split("--protocols ")[1] for _, name, arguments in calls if name == "score"]
+    assert asked.split() == [f"conf/protocols/{name}.yaml" for name in protocols.split()]
+    folds = [arguments.split()[0] for _, name, arguments in calls if name == "make_folds"]
+    assert folds == asked.split()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--table III", "--table III: give its paper too, with --paper"),
+        ("--paper ours --systems conf/*/*.yaml", "--paper ours: give either --paper or --systems"),
+        ("--paper our", "--paper our: no conf/papers/our.yaml; known: ours"),
+        ("--paper ours --table VI", "--table VI: not in conf/papers/ours.yaml; known: III, Fig. 1"),
+    ],
+)
+def test_a_papers_table_that_cannot_be_run(with_paper, options, message):
+    result = call(with_paper / "egs/a/run.sh", *options.split())
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: {message}\n")
 
 
 @pytest.mark.parametrize("value", ["true", "false", None])

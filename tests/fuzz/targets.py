@@ -15,11 +15,13 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import kaldiio
 import numpy as np
+import scipy.stats  # noqa: F401  (here, since each damaged file is read in a process of its own)
 import soundfile
 import torch
 
@@ -32,8 +34,8 @@ from ser import (
     folds,
     identity,
     networks,
+    papers,
     report,
-    results,
     runs,
     score,
     scores,
@@ -91,6 +93,17 @@ def read_protocol(path: Path) -> None:
     protocol = config.read_protocol(path)
     assert is_plain(config.as_dict(protocol))
     assert len(protocol.classes) > 1
+
+
+def make_papers(folder: Path) -> dict[str, str]:
+    shutil.copytree(ROOT / "egs/ravdess/conf/papers", "papers")
+    return {str(path): "yaml" for path in sorted(Path("papers").glob("*.yaml"))}
+
+
+def read_papers(path: Path) -> None:
+    for paper in papers.read_papers(path.parent):
+        assert is_plain(asdict(paper))
+        assert all(0 <= (row.wa or 0) <= 100 and row.name for table in paper.tables for row in table.rows)
 
 
 def make_run(folder: Path) -> dict[str, str]:
@@ -214,7 +227,7 @@ def make_scores(folder: Path) -> dict[str, str]:
     about = {
         "system": "svm", "corpus": "toy", "seed": 1, "fold": "1 of 2", "run": "0a", "model": "1b", "row": "code a folds b recordings c speakers d",
         "trainer": "2c", "scorer": "3d", "modules": "ser.x 4e, ser.y 5f", "utterances": 20, "overlap": "x: y", "date": "2020-01-01 00:00",
-        "train_seconds": 3, "commit": "abc", "machine": "m",
+        "train_seconds": 3, "parameters": 7, "commit": "abc", "machine": "m",
     }  # fmt: skip
     about |= {f"{part} settings": json.dumps(identity.settings(of_part)) for part, of_part in parts.items()}
     for fold, row in ((1, about["row"]), (2, "code z folds b recordings c speakers d")):
@@ -224,7 +237,8 @@ def make_scores(folder: Path) -> dict[str, str]:
             about | {"row": row}, ["low", "high"], utts, rng.integers(2, size=20), posteriors.argmax(1), posteriors
         )
         scores.write_scores(RESULT.with_stem(f"fold{fold}_seed1"), made)
-    return {str(RESULT): "text"}
+    write("results/utt2spk", "".join(f"{utt} s{number // 4}\n" for number, utt in enumerate(utts)))
+    return {str(RESULT): "text", "results/utt2spk": "text"}
 
 
 def read_scores(path: Path) -> None:
@@ -234,13 +248,7 @@ def read_scores(path: Path) -> None:
     assert np.isfinite(read.posteriors).all() and (read.posteriors >= 0).all(), "posteriors that are none"
     assert len(set(read.utts)) == len(read.utts), "an utterance twice"
     assert len(set(read.classes)) == len(read.classes), "a class twice"
-    path = Path("conf/toy/svm.yaml")
-    system, protocol = config.read_system(path), config.read_protocol("conf/protocols/selects_on_dev.yaml")
-    found = {("svm", protocol.name): results.find(system, protocol, "toy")}
-    read = report.Report("toy", "svm", [(path, system)], [protocol], found, results.of_other_folds(found))
-    report.scores_section(read)
-    report.main_section(read)
-    report.metrics_section(read)
+    report.render(["--corpus", "toy", "--main", "svm"])
 
 
 def make_scored(system: str, *files: str) -> Callable[[Path], dict[str, str]]:
@@ -427,6 +435,7 @@ def read_archives(path: Path) -> None:
 TARGETS = {
     "system": Target(make_system, read_system),
     "protocol": Target(make_protocol, read_protocol),
+    "papers": Target(make_papers, read_papers),
     "run": Target(make_run, read_run),
     "table": Target(make_table, read_table),
     "data": Target(make_data, read_data),
