@@ -3,7 +3,8 @@
 One file without a server: styles, scripts and numbers are in it, and nothing is fetched from a network. Its tables are
 those of RESULTS.md, so their numbers are the same. The numbers of the runs come from the scores in results/. Recordings
 are linked where data/all/wav.scp has them, not copied; for each, an outline of its waveform is stored. Where exp/ has
-the network whose scores are shown, and it has attention, the weights of its frames are stored for one run of each row.
+the main system's network whose scores are shown, and it has attention, the weights of its frames are stored for one run
+of each protocol.
 
 uPlot 1.6.32 (MIT licence, ser/page_assets/uPlot.LICENSE) draws the learning curves.
 """
@@ -148,7 +149,8 @@ def gather(folder: Path, report: "Report") -> dict[str, Any]:
             left -= len(answers)
             rows[place]["runs"][name] |= {"set": set_of(scores, recordings, sets), "answers": answers}
     for place, row in rows.items():
-        row |= attention(row, found[place], recordings)
+        if report.main in ("", place[0]):  # a network runs on all its test utterances: minutes for each row
+            row |= attention(row, found[place], recordings)
     return {
         "corpus": report.corpus,
         "main": report.main,

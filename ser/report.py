@@ -248,8 +248,9 @@ def own_command(args: argparse.Namespace) -> str:
 
 
 def place_of(table: "Table") -> str:
-    """`Table III`; a place that is no number stands as it is, such as `Section 5`."""
-    is_number = table.number.isdigit() or set(table.number) <= set("IVX")
+    """`Table III`, `Table IV (five draws)`; a place that is no number stands as it is, such as `Section 5`."""
+    first = table.number.partition(" ")[0]
+    is_number = first.isdigit() or set(first) <= set("IVX")
     return "Table " * is_number + table.number
 
 
