@@ -77,7 +77,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     from ser.provenance import is_committed
     from ser.reading import read_inputs, read_run_fold
     from ser.runs import read_run
-    from ser.scores import Scores, identity_lines, write_scores
+    from ser.scores import CHECKSUM, Scores, identity_lines, write_scores
 
     run = read_run(folder)
     run.refuse_changes(ignore=["trainer"])  # newer training code does not change a finished run
@@ -87,6 +87,7 @@ def score(folder: Path, result: Path, device: str, replace: bool = False) -> Non
     for place in (result,) if replace else (result, own):
         scores = read_or_none(place)
         is_known = scores and all(scores.about.get(key) == identity[key] for key in ("run", "model", "row", "scorer"))
+        is_known = is_known and scores and CHECKSUM in scores.about  # which older versions did not write
         if scores and is_known and (not epochs.exists() or is_same(epochs, place.with_suffix(".epochs.jsonl"))):
             add_speakers(scores.utts, run.data)
             tell(place, scores)

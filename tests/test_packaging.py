@@ -19,7 +19,7 @@ else:
 
 ROOT = Path(ser.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORTED_AS = {"scikit-learn": "sklearn", "PyYAML": "yaml"}
+IMPORTED_AS = {"markdown-it-py": "markdown_it", "scikit-learn": "sklearn", "PyYAML": "yaml"}
 # imported only where a message says how to install them, or brought by scikit-learn and matplotlib
 OTHERS = {"ser", "speechbrain", "espeakng_loader", "threadpoolctl", "PIL"}
 

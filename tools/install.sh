@@ -201,7 +201,7 @@ import importlib.metadata
 import re
 import sys
 
-IMPORTED_AS = {"scikit-learn": "sklearn", "PyYAML": "yaml"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "PyYAML": "yaml", "markdown-it-py": "markdown_it"}
 
 with open(sys.argv[1]) as stream:
     names = dict.fromkeys(re.findall(r"^([\w-]+)==", stream.read(), re.MULTILINE))
