@@ -207,9 +207,12 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
             lines += ["", f"### {place_of(table)}: {table.title}", "", *tables.paper_table(report, paper, table)]
     if others := tables.other_systems(report):
         title = "Other systems on this corpus" if report.papers else "Systems"
-        names = " ".join(protocol.name for protocol in report.main_protocols)
-        one = f'`./run.sh --systems FILE --protocol "{names}"` runs one; its file is under Systems and training times.'
-        lines += ["", f"## {title}", "", *others, "", one]
+        names = [protocol.name for protocol in report.main_protocols]
+        order = (
+            f"By UA under {names[0]}, the best first; systems that lack some of its folds come last." if names else ""
+        )
+        one = f'`./run.sh --systems FILE --protocol "{" ".join(names)}"` runs one; its file is under Systems and times.'
+        lines += ["", f"## {title}", "", *[order, ""] * bool(names), *others, "", one]
     lines += other_sections(report)
     if report.main:
         text = wrapped(AGAINST.format(main=report.main, fewest=FEWEST).replace("\n", " "))
@@ -218,7 +221,7 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
         lines += ["", f"## Against {report.main}", "", *([*text, "", *tests] if tests else none)]
     lines += details.section(report)
     lines += ["", "## Protocols", "", *(line for one in report.protocols for line in describe(report, one))]
-    lines += ["", "## Systems and training times", "", *tables.costs(report)]
+    lines += ["", "## Systems and times", "", *tables.costs(report)]
     lines += ["", "## Scores", "", *scores_section(report)]
     lines += ["", "## Figures", "", FIGURES, *[OTHERS] * bool(report.main), "", *figures_section(report)]
     marks = tables.used_marks(lines)

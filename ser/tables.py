@@ -11,7 +11,7 @@ from ser.folds import shares_speakers
 from ser.metrics import METRICS
 from ser.results import Results, Runs
 from ser.statistics import Interval
-from ser.summary import n_runs, rights
+from ser.summary import n_folds, n_runs, rights
 
 if TYPE_CHECKING:
     from ser.config import Paper, Row, Table
@@ -118,8 +118,8 @@ def runs_of(report: "Report", system: str, protocol: Protocol) -> str:
 
 
 def other_systems(report: "Report") -> list[str]:
-    """The systems that no paper's table of this corpus has, the best under the honest protocol first; [] if there is
-    none."""
+    """The systems that no paper's table of this corpus has: by UA under the honest protocol, the best first, then those
+    that lack folds of it, which other speakers could change most. [] if there is none."""
     protocols = report.main_protocols
     names = [system.name for _, system in report.systems if system.name not in report.in_papers]
     elsewhere = any(report.elsewhere.get(name) for name in names)
@@ -127,8 +127,10 @@ def other_systems(report: "Report") -> list[str]:
     rows = [[*head, *["published elsewhere"] * elsewhere]]
 
     def rank(name: str) -> tuple:
-        found = [report.interval(name, protocol.name, "ua") for protocol in protocols]
-        return tuple(one is None or -one.mean for one in found), name
+        values = [report.interval(name, protocol.name, "ua") for protocol in protocols]
+        shown = [scores for one in protocols[:1] for scores in report.found[name, one.name].shown.values()]
+        folds, total = n_folds(shown)
+        return not folds, folds < total, tuple(one is None or -one.mean for one in values), name
 
     for name in sorted(names, key=rank):
         row = [name_of(report, name, protocols)]

@@ -189,6 +189,19 @@ def test_the_best_under_the_honest_protocol_is_first(scored):
     assert list(found[0])[:4] == ["system", "apart WA", "apart UA", "runs"] and "paper† WA" in found[0]
 
 
+def test_systems_that_lack_folds_come_after_those_that_have_all(scored):
+    for fold in (1, 2, 3):
+        scored.write_scores("gamma", "apart", f"fold{fold}_seed1", "lllh llll")
+    scored.write_scores("beta", "apart", "fold1_seed1", "lllh lllh")
+    found = table("Systems")
+    assert [(row["system"], row["apart UA"]) for row in found] == [
+        ("gamma", "50.0"),
+        ("beta", "100.0"),
+        ("alpha", "not run"),
+    ]
+    assert "By UA under apart, the best first; systems that lack some of its folds come last." in text_of()
+
+
 def test_numbers_that_were_published_on_another_corpus(scored):
     scored.write_paper({"rows": ONE_ROW})
     rows = [
@@ -409,7 +422,7 @@ def test_costs(scored):
         about = {"train_seconds": seconds, "parameters": parameters}
         scored.write_scores("beta", "plain", f"fold{fold}_seed1", "llhh lllh", **about)
     scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", parameters=1234567)
-    alpha, gamma, beta = table("Systems and training times")
+    alpha, gamma, beta = table("Systems and times")
     assert alpha == {
         "system": "alpha",
         "what it is": "the alpha",
@@ -624,7 +637,7 @@ def test_a_recipe_without_systems_or_protocols(scored):
     shutil.rmtree("conf/a")
     shutil.rmtree("conf/b")
     assert "## Systems\n" not in text_of()
-    assert table("Systems and training times") == []
+    assert table("Systems and times") == []
     scored.write_system("a/alpha")
     shutil.rmtree("conf/protocols")
     assert rows() == {"alpha": {"system": "alpha"}}
