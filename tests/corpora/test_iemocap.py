@@ -534,7 +534,7 @@ def test_iemocap_by_audio_and_words(tmp_path):
     recipe.mkdir(parents=True)
     for name in ("run.sh", "cmd.sh", "path.sh"):
         shutil.copy(ROOT / "egs/iemocap" / name, recipe)
-    for name in ("iemocap", "ravdess"):
+    for name in ("iemocap", "ravdess", "atthack"):
         shutil.copytree(ROOT / "egs" / name / "conf", recipe.parent / name / "conf")
     Corpus(tmp_path / "IEMOCAP_full_release", times=TIMES)
     small = {"filters": 4, "reduced_size": 8, "word_size": 5}
