@@ -28,9 +28,12 @@ def rights(runs: Runs) -> dict[str, float]:
 
 
 def n_runs(runs: Sequence[Scores]) -> str:
-    """Number of runs of one system under one protocol, and of their folds if some are missing."""
+    """Number of runs of one system under one protocol; of their folds if some are missing; and of seeds if each fold
+    could have several."""
     found, total = n_folds(runs)
-    return f"{len(runs)}" if found == total else f"{len(runs)} ({found} of {total} folds)"
+    seeds = len({scores.about["seed"] for scores in runs})
+    remarks = [f"{found} of {total} folds"] * (found < total) + [f"{seeds} seeds"] * (total > 1 and seeds > 1)
+    return f"{len(runs)}" + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def n_folds(runs: Sequence[Scores]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ser import statistics
@@ -10,7 +10,7 @@ from ser.config import Protocol
 from ser.folds import shares_speakers
 from ser.metrics import METRICS
 from ser.results import Results, Runs
-from ser.statistics import Interval
+from ser.statistics import Interval, interval
 from ser.summary import n_folds, n_runs, rights
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MARKS = {  # each with its meaning in short
     "‡": "test speakers are also in training",
     "¶": "has heard unlabelled speech of its test speakers",
     "§": "older code, or recordings without checksums",
-    ONE_TRAINING: "interval without the spread of seeds",
+    ONE_TRAINING: "one seed: the interval covers other test speakers, not another seed",
 }
 IN_FULL = {
     "†": "the test set selected the networks' epoch; a classical model's settings are chosen within the training part.",
@@ -34,8 +34,8 @@ IN_FULL = {
     "recordings of that speaker, test utterances included.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
     "scores do not record the checksums of the recordings.",
-    ONE_TRAINING: "each fold was trained once: the interval is over test speakers, and leaves out how much another "
-    "seed changes.",
+    ONE_TRAINING: "one seed, and fewer than five folds: the interval covers other test speakers, but not how much "
+    "another seed changes.",
 }
 
 
@@ -152,9 +152,27 @@ def other_protocols(report: "Report", protocols: Sequence[Protocol]) -> list[str
     return as_lines(rows) if len(rows) > 1 else []
 
 
+def summary(report: "Report", systems: Collection[str]) -> list[str]:
+    """For the terminal: a line for each protocol under which one of some systems was run, and one for scores that were
+    made here and are not shown; [] if none was."""
+    rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), "runs"]]
+    for (name, protocol), results in report.found.items():
+        if name in systems and results.shown:
+            rows.append(
+                [name, marked(report, report.protocol(protocol)), *cells(report, name, report.protocol(protocol))]
+            )
+        if name in systems and (own := list(results.beside.values())):
+            values = (interval(own, METRICS[metric].of, report.speakers) for metric in PUBLISHED)
+            rows.append([name, f"{protocol}, made here", *map(in_words, values), n_runs(own)])
+    if len(rows) == 1:
+        return []
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def against(report: "Report") -> list[str]:
     """The tests of each system against the main one; [] if no other was run on the same utterances."""
-    protocols = report.main_protocols
+    protocols = report.compared_protocols
     compared: dict[str, dict[str, statistics.Comparison]] = {}  # by protocol and system
     for protocol in protocols:
         of_main = _rights(report, report.main, protocol)
