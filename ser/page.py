@@ -181,7 +181,7 @@ def row_of(system: "System", protocol: "Protocol", results: "Results") -> dict[s
     runs = {}
     for name, scores in results.shown.items():
         counts = confusion_of(scores)
-        of_run: dict[str, Any] = {key: METRICS[key].of(counts) for key in ("wa", "ua")}
+        of_run: dict[str, Any] = {key: f"{METRICS[key].of(counts):.1f}" for key in ("wa", "ua")}  # as in RESULTS.md
         runs[name] = of_run | {"counts": counts.tolist()}
         if name in logs:
             runs[name]["curves"] = curves(logs[name])

@@ -121,6 +121,7 @@ def check(recipe: Path) -> Checked:
             runs |= found[0]
             faults += found[1]
         faults += check_identities(runs)
+        faults += missing_scores()
         for name, (_, protocol) in protocols.items():
             faults += check_protocol({path: scores for path, scores in runs.items() if path.parts[2] == name}, protocol)
         n_lines, more = check_results()
@@ -248,6 +249,18 @@ def check_scores(path: Path, scores: "Scores", corpus: str, now: dict[str, Any],
     lower = predicted < scores.posteriors.max(1)
     if lower.any():
         yield f"the predicted class of {scores.utts[int(lower.argmax())]} has not the largest posterior; {AGAIN}"
+
+
+def missing_scores() -> list[Fault]:
+    """The files in results/ that git has and that are not there."""
+    from ser.provenance import UNKNOWN, git
+
+    deleted = git(Path.cwd(), "ls-files", "--deleted", "--", "results")
+    if deleted.startswith(UNKNOWN):  # not a git checkout
+        return []
+    return [
+        (path, "is in git, but not here; restore it with git, or commit its removal") for path in deleted.splitlines()
+    ]
 
 
 def check_identities(runs: dict[Path, "Scores"]) -> list[Fault]:

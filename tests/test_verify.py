@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def answers(path):
     return [line[:3] for line in lines]
 
 
-def render(arguments):
+def render(arguments, only_committed=True):
     """RESULTS.md of the toy recipe: the share of correct answers of each run."""
     lines = ["# Results", "", f"<!-- python -m ser.report {shlex.join(arguments)} -->", ""]
     for path in sorted(Path().glob("results/*/*/*.txt")):
@@ -40,7 +41,8 @@ def render(arguments):
         lines.append(
             f"| {path.stem} of {path.parts[1]} under {path.parts[2]} | {100 * right:.1f} | with a long line's rest |"
         )
-    return "\n".join(lines) + "\n"
+    own = [] if only_committed else [f"made here: {path}" for path in Path().glob("results/*/*/own/*.txt")]
+    return "\n".join(lines + own) + "\n"
 
 
 def make_scores(system, protocol, fold, seed=1):
@@ -335,6 +337,28 @@ def test_a_digit_of_the_results(place, capsys):
     assert faults(capsys) == [
         f'RESULTS.md:7: says "{rest.format("99.9")}", but the scores give "{rest.format(number)}"; run stage 6'
     ]
+
+
+def test_results_with_scores_that_were_made_here_are_no_fault(place, capsys):
+    own = Path(ALPHA).parent / "own" / Path(ALPHA).name
+    own.parent.mkdir()
+    shutil.copy(ALPHA, own)
+    arguments = shlex.split(re.search(r"ser\.report (.*) -->", Path("RESULTS.md").read_text())[1])
+    Path("RESULTS.md").write_text(render(arguments, only_committed=False))
+    assert f"made here: {own}" in Path("RESULTS.md").read_text()
+    assert faults(capsys) == []
+    edit("RESULTS.md", "made here: ", "made there: ")
+    assert len(faults(capsys)) == 1
+
+
+def test_scores_that_git_has_and_that_are_gone(place, capsys):
+    for command in (["init", "-q"], ["add", "results"]):
+        subprocess.run(["git", *command], check=True)
+    assert faults(capsys) == []
+    Path("results/alpha/apart/fold1_seed1.txt").unlink()
+    assert faults(capsys)[0] == (
+        "results/alpha/apart/fold1_seed1.txt: is in git, but not here; restore it with git, or commit its removal"
+    )
 
 
 def test_many_lines_that_differ_are_counted(place, capsys):

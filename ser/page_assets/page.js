@@ -152,7 +152,7 @@
   function chooseProtocol(run = null) {
     chosen.row = rowsOf($("choose-system").value).find((row) => row.protocol === $("choose-protocol").value);
     const { row } = chosen;
-    const title = (name) => `${name}: WA ${text(row.runs[name].wa)}, UA ${text(row.runs[name].ua)}`;
+    const title = (name) => `${name}: WA ${row.runs[name].wa}, UA ${row.runs[name].ua}`;
     const names = Object.keys(row.runs).sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
     options($("choose-run"), names, title, run ?? row.attention?.run ?? null);
     $("about-row").textContent =
@@ -177,7 +177,7 @@
     const { classes, runs } = chosen.row, counted = chosen.countAll ? Object.values(runs) : [runOf()];
     const counts = classes.map((_, r) => classes.map((_, c) => counted.reduce((sum, run) => sum + run.counts[r][c], 0)));
     $("count-all").parentNode.hidden = Object.keys(runs).length < 2;
-    $("count-all").textContent = `all ${Object.keys(runs).length} runs`;
+    $("count-all").textContent = `sum of all ${Object.keys(runs).length} runs`;
     $("count-all").setAttribute("aria-pressed", chosen.countAll);
     $("count-one").setAttribute("aria-pressed", !chosen.countAll);
     const head = make("tr", {}, make("td"), ...classes.map((name) => make("th", { scope: "col" }, name)));
@@ -209,7 +209,7 @@
     const others = Object.entries(chosen.row.runs).filter(([name, run]) => run.curves && name !== chosen.run);
     const own = runOf().curves;
     if (!own) {
-      box.append(make("p", { class: "quiet" }, others.length ? "This run has none." : "A classical model has none, or they were not stored."));
+      box.append(make("p", { class: "quiet" }, others.length ? "This run has none." : "No learning curves were stored with these scores; a classical model has none."));
       return;
     }
     const { part } = chosen.row;
