@@ -34,8 +34,8 @@ IN_FULL = {
     "recordings of that speaker, test utterances included.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
     "scores do not record the checksums of the recordings.",
-    ONE_TRAINING: "each fold was trained once: the interval is over test speakers, and leaves out how much another "
-    "seed changes.",
+    ONE_TRAINING: "the folds were trained once, or with different seeds: the interval is over test speakers alone, and "
+    "leaves out how much another seed changes.",
 }
 
 
