@@ -34,7 +34,7 @@ LONGEST_SHOWN = 100  # characters of a value in a message
 NAMES = ("classes", "where")  # sections that hold only labels and other names
 # keys that a system file may omit, although System requires them
 OPTIONAL: dict[str, Any] = {"training": None}
-PerCent = Annotated[float, Field(ge=0, le=100)]
+PerCent = Annotated[float, Field(gt=1, le=100)]  # a share such as 0.68 is a mistake
 YAML_FAULTS = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # OverflowError: of "\\UFFFFFFFF"
 
 
@@ -408,8 +408,10 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
     )
     if fault["type"] == "unexpected_keyword_argument":
         known = {name.rpartition(".")[2]: name for name in known_keys(cls, prefix) if name != key}
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1, 0.5)
-        remedy = f"did you mean {known[near[0]]}?" if near else f"known: {', '.join(known.values())}"
+        near = difflib.get_close_matches(str(fault["loc"][-1]).lower(), known, 1, 0.5)
+        place = ".".join(part for part in key.split(".")[:-1] if not part.isdigit())
+        beside = [name for name in known.values() if name.rpartition(".")[0] == place]
+        remedy = f"did you mean {known[near[0]]}?" if near else f"known: {', '.join(beside)}"
         raise UserError(f"{path}: {key}: unknown key; {remedy}")
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         raise UserError(f"{path}: {key}: missing")

@@ -56,7 +56,12 @@ def drawn(system: System, protocol: Protocol, results: Results) -> dict[str, Pat
     folder = Path("figures", "own" * results.is_own)
     shown = {scores.about.get("model", "")[:8] for scores in results.shown.values()}
     paths = {kind: folder / f"{system.name}_{protocol.name}_{kind}.png" for kind in OF_NETWORKS if kind not in IGNORED}
-    return {kind: path for kind, path in paths.items() if path.exists() and model_of(path) in shown}
+    head = f"# {system.name}, protocol {protocol.name}, "
+    return {
+        kind: path
+        for kind, path in paths.items()
+        if path.exists() and model_of(path) in shown and first_line(path.with_suffix(".txt")).startswith(head)
+    }
 
 
 def model_of(picture: Path) -> str:

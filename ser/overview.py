@@ -24,11 +24,11 @@ README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- overview -->", "<!-- /overview -->"
 HEAD = ["paper", "table", "results", "rows run", "largest difference", "honest gap"]
 LEGEND = """\
-Rows run: of those with a system here. Largest difference: ours minus published, in points, under the paper's protocol
-(† the test set selected the networks' epoch; ‡ test speakers are also in the training set). Honest gap: ours under the
-honest protocol (no test speaker is in training, the test set selects nothing) minus ours under the paper's, mean of the
-rows that have both. Where a row has several readings, the first that was run counts. Written by `python -m
-ser.overview` from the scores in `results/`."""
+Rows run: rows with scores, of those that have a system here. Largest difference: ours minus published, in points, under
+the paper's protocol († the test set selected the networks' epoch; ‡ test speakers are also in the training set). Honest
+gap: the same system under the honest protocol (no test speaker is in training, the test set selects nothing) minus
+under the paper's, mean over rows. Where a row has several readings, the first with scores counts, and for the gap the
+first with scores under both. Written by `python -m ser.overview` from the scores in `results/`."""
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,11 @@ def read_papers(
     papers = []
     for path in sorted(folder.glob("*.yaml")):
         paper = check(Paper, read_yaml(path) | {"key": path.stem}, path)
-        for key, name, what, known in names_in(paper, systems, protocols):
+        for place, name, what, known in names_in(paper, systems, protocols):
             if known is not None and name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
-                raise UserError(f"{path}: {key}: there is no {what} {name} in this recipe; {remedy}")
+                raise UserError(f"{path}: {place}: there is no {what} {name} in this recipe; {remedy}")
         for place, row in rows_in(paper):
             if row.wa is None and row.ua is None and not row.note:
                 raise UserError(f"{path}: {place}: no number; give wa, ua or note")
@@ -74,21 +74,21 @@ def read_papers(
 def names_in(
     paper: "Paper", systems: Collection[str] | None, protocols: Collection[str] | None
 ) -> Iterator[tuple[str, str, str, Collection[str] | None]]:
-    """The names of systems and protocols in a paper, each with its key, what it names, and the names that there are."""
-    for number, table in enumerate(paper.tables):
+    """The names of systems and protocols in a paper, each with its place, what it is, and the known ones."""
+    for table in paper.tables:
         for key, name in (("protocol", table.protocol), ("honest", table.honest)):
             if name is not None:
-                yield f"tables.{number}.{key}", name, "protocol", protocols
+                yield f"table {table.number}: {key}", name, "protocol", protocols
     for place, row in rows_in(paper):
         for name in row.systems:
-            yield f"{place}.systems", name, "system", systems
+            yield f"{place}: systems", name, "system", systems
 
 
 def rows_in(paper: "Paper") -> Iterator[tuple[str, "Row"]]:
-    """The rows of all tables of a paper, each with its key."""
-    for number, table in enumerate(paper.tables):
-        for position, row in enumerate(table.rows):
-            yield f"tables.{number}.rows.{position}", row
+    """The rows of all tables of a paper, each with its place."""
+    for table in paper.tables:
+        for row in table.rows:
+            yield f'table {table.number}, row "{row.name}"', row
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ser.statistics import Interval
 
 INTRODUCTION = """\
-Written by stage 6 from the scores in results/; never edited by hand. `python -m ser.verify` computes it again. What the
-columns mean: [How to read the tables](#how-to-read-the-tables).
+Written by stage 6 from the scores in results/; never edited by hand. `. ./path.sh; python -m ser.verify` computes it
+again. What the columns mean: [How to read the tables](#how-to-read-the-tables).
 """
 HOW_TO_READ = """\
 - **WA**, weighted accuracy: the share of all test utterances that are classified correctly. **UA**, unweighted
@@ -37,10 +37,10 @@ HOW_TO_READ = """\
 - **published**: the paper's number; beside it ours under the protocol meant to reproduce it; **difference**: ours minus
   the published one; **in interval**: whether the published number lies in our interval. The last columns are ours under
   an honest protocol: no test speaker is in training, and the test set selects nothing.
-- **±**: {method}. No ± with fewer than {fewest} test speakers, or if results/utt2spk lacks one.
-- **runs**: a run is one fold with one seed. In means and intervals, runs of a fold with the same posteriors, such as
-  other seeds of an SVM, count once. Only runs with the same settings, code, folds and recordings are averaged; the
-  section Scores lists what is left out.
+- **±**: {method}. No ± with fewer than {fewest} test speakers, or if the speaker of an utterance is unknown.
+- **runs**: a run is one fold with one seed; "12 (2 seeds)" are six folds with two seeds each. In means and intervals,
+  runs of a fold with the same posteriors, such as other seeds of an SVM, count once. Only runs with the same settings,
+  code, folds and recordings are averaged; the section Scores lists what is left out.
 - "not run": no scores; "outdated": only scores with other settings or code. The command below a table makes them.
 """
 AGAINST = """\
@@ -50,8 +50,8 @@ column (Holm, 1979). It does not account for other seeds. No p with fewer than {
 """
 FIGURES = "The numbers behind each picture are in a text file beside it."
 OTHERS = (
-    "Stage 6 draws the confusion matrices and learning curves of the other systems to `figures/others/`, "
-    "which git ignores."
+    "Stage 6 draws the figures of the other systems that it is given (--systems) to `figures/others/`, which git "
+    "ignores."
 )
 
 
@@ -98,6 +98,13 @@ class Report:
         )
         return [protocol for protocol in chosen if not protocol.table]
 
+    @cached_property
+    def compared_protocols(self) -> list["Protocol"]:
+        """Those under which systems are tested against the main one: as above, and all of the papers' tables."""
+        of_papers = {table.protocol for paper in self.papers for table in paper.tables}
+        more = [one for one in self.protocols if one.name in of_papers and one not in self.main_protocols]
+        return self.main_protocols + more
+
     def is_in_tables(self, system: str, protocol: "Protocol") -> bool:
         """Whether a paper's table, or else that of the other systems, has a system under a protocol."""
         if system not in self.in_papers:
@@ -140,16 +147,21 @@ def is_apart(protocol: "Protocol") -> bool:
 def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
 
+    from tqdm import tqdm
+
+    from ser import tables
     from ser.draw_results import draw
     from ser.files import whole
 
     report = read(args.corpus, args.systems, args.main)
     text = "\n".join(lines_of(report, args)) + "\n"
-    print(text)
-    for _, system in report.systems:
-        for protocol in report.protocols:
-            if report.found[system.name, protocol.name].shown:
-                draw(system, protocol, report.found[system.name, protocol.name], report.main in ("", system.name))
+    asked = {path.stem for path in args.systems} or set(report.paths)
+    for line in tables.summary(report, asked):
+        print(line, flush=True)
+    rows = [place for place, results in report.found.items() if results.shown and place[0] in {*asked, report.main}]
+    for name, protocol in tqdm(rows, desc="figures", leave=False, disable=None):
+        is_linked = report.main in ("", name)
+        draw(report.system(name), report.protocol(protocol), report.found[name, protocol], is_linked)
     with whole("RESULTS.md") as stream:
         stream.write(text)
     print(Path("RESULTS.md").resolve())
@@ -160,11 +172,12 @@ def main(argv: list[str] | None = None) -> None:
         print(Path("results.html").resolve())
 
 
-def render(argv: list[str]) -> str:
-    """The text of RESULTS.md from what is in git: not from local data/ or scores that were made here (own). argv: the
-    arguments in the comment at its top. Call it in the recipe's folder. Raises UserError for what cannot be read."""
+def render(argv: list[str], only_committed: bool = True) -> str:
+    """The text of RESULTS.md. argv: the arguments in the comment at its top. only_committed: from what is in git, not
+    from local data/ or scores that were made here (own). Call it in the recipe's folder. Raises UserError for what
+    cannot be read."""
     args = arguments(argv)
-    return "\n".join(lines_of(read(args.corpus, args.systems, args.main, only_committed=True), args)) + "\n"
+    return "\n".join(lines_of(read(args.corpus, args.systems, args.main, only_committed), args)) + "\n"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -179,7 +192,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         type=Path,
         metavar="YAML",
-        help="more rows: system files of other recipes (those in conf/ are always rows)",
+        help="systems whose rows are printed and figures drawn (default: all); those of other recipes become rows, too",
     )
     parser.add_argument(
         "--main",
@@ -207,18 +220,25 @@ def lines_of(report: Report, args: argparse.Namespace) -> list[str]:
             lines += ["", f"### {place_of(table)}: {table.title}", "", *tables.paper_table(report, paper, table)]
     if others := tables.other_systems(report):
         title = "Other systems on this corpus" if report.papers else "Systems"
-        names = " ".join(protocol.name for protocol in report.main_protocols)
-        one = f'`./run.sh --systems FILE --protocol "{names}"` runs one; its file is under Systems and training times.'
-        lines += ["", f"## {title}", "", *others, "", one]
+        names = [protocol.name for protocol in report.main_protocols]
+        order = (
+            f"By UA under {names[0]}, the best first; systems that lack some of its folds come last." if names else ""
+        )
+        one = f'`./run.sh --systems FILE --protocol "{" ".join(names)}"` runs one; its file is under Systems and times.'
+        lines += ["", f"## {title}", "", *[order, ""] * bool(names), *others, "", one]
     lines += other_sections(report)
     if report.main:
         text = wrapped(AGAINST.format(main=report.main, fewest=FEWEST).replace("\n", " "))
+        lacking = [one.name for one in report.main_protocols if not report.found[report.main, one.name].shown]
+        text += [f"{report.main} has no scores under {' and '.join(lacking)}, so nothing is compared there."] * bool(
+            lacking
+        )
         none = [f"No other system was run on the same utterances as {report.main}."]
         tests = tables.against(report)
         lines += ["", f"## Against {report.main}", "", *([*text, "", *tests] if tests else none)]
     lines += details.section(report)
     lines += ["", "## Protocols", "", *(line for one in report.protocols for line in describe(report, one))]
-    lines += ["", "## Systems and training times", "", *tables.costs(report)]
+    lines += ["", "## Systems and times", "", *tables.costs(report)]
     lines += ["", "## Scores", "", *scores_section(report)]
     lines += ["", "## Figures", "", FIGURES, *[OTHERS] * bool(report.main), "", *figures_section(report)]
     marks = tables.used_marks(lines)

@@ -28,12 +28,19 @@ def rights(runs: Runs) -> dict[str, float]:
 
 
 def n_runs(runs: Sequence[Scores]) -> str:
-    """Number of runs of one system under one protocol, and of their folds if some are missing."""
-    if not runs:
-        return "0"
-    folds = {scores.about["fold"] for scores in runs}
-    total = int(runs[0].about["fold"].split(" of ")[1])
-    return f"{len(runs)}" if len(folds) == total else f"{len(runs)} ({len(folds)} of {total} folds)"
+    """Number of runs of one system under one protocol; of their folds if some are missing; and of seeds if each fold
+    could have several."""
+    found, total = n_folds(runs)
+    seeds = len({scores.about["seed"] for scores in runs})
+    remarks = [f"{found} of {total} folds"] * (found < total) + [f"{seeds} seeds"] * (total > 1 and seeds > 1)
+    return f"{len(runs)}" + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def n_folds(runs: Sequence[Scores]) -> tuple[int, int]:
+    """How many folds some runs of one system under one protocol have, and how many the protocol has; 0, 0 without
+    runs."""
+    totals = [int(scores.about["fold"].split(" of ")[1]) for scores in runs]
+    return len({scores.about["fold"] for scores in runs}), max(totals, default=0)
 
 
 def of_folds(runs: Sequence[Scores], measure: Callable[[Scores], Value]) -> list[list[Value]]:

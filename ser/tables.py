@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ser import statistics
@@ -10,8 +10,8 @@ from ser.config import Protocol
 from ser.folds import shares_speakers
 from ser.metrics import METRICS
 from ser.results import Results, Runs
-from ser.statistics import Interval
-from ser.summary import n_runs, rights
+from ser.statistics import Interval, interval
+from ser.summary import n_folds, n_runs, rights
 
 if TYPE_CHECKING:
     from ser.config import Paper, Row, Table
@@ -24,7 +24,7 @@ MARKS = {  # each with its meaning in short
     "‡": "test speakers are also in training",
     "¶": "has heard unlabelled speech of its test speakers",
     "§": "older code, or recordings without checksums",
-    ONE_TRAINING: "interval without the spread of seeds",
+    ONE_TRAINING: "one seed: the interval covers other test speakers, not another seed",
 }
 IN_FULL = {
     "†": "the test set selected the networks' epoch; a classical model's settings are chosen within the training part.",
@@ -34,8 +34,8 @@ IN_FULL = {
     "recordings of that speaker, test utterances included.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
     "scores do not record the checksums of the recordings.",
-    ONE_TRAINING: "the folds were trained once, or with different seeds: the interval is over test speakers alone, and "
-    "leaves out how much another seed changes.",
+    ONE_TRAINING: "one seed, and fewer than five folds: the interval covers other test speakers, but not how much "
+    "another seed changes.",
 }
 
 
@@ -118,8 +118,8 @@ def runs_of(report: "Report", system: str, protocol: Protocol) -> str:
 
 
 def other_systems(report: "Report") -> list[str]:
-    """The systems that no paper's table of this corpus has, the best under the honest protocol first; [] if there is
-    none."""
+    """The systems that no paper's table of this corpus has: by UA under the honest protocol, the best first, then those
+    that lack folds of it, which other speakers could change most. [] if there is none."""
     protocols = report.main_protocols
     names = [system.name for _, system in report.systems if system.name not in report.in_papers]
     elsewhere = any(report.elsewhere.get(name) for name in names)
@@ -127,8 +127,10 @@ def other_systems(report: "Report") -> list[str]:
     rows = [[*head, *["published elsewhere"] * elsewhere]]
 
     def rank(name: str) -> tuple:
-        found = [report.interval(name, protocol.name, "ua") for protocol in protocols]
-        return tuple(one is None or -one.mean for one in found), name
+        values = [report.interval(name, protocol.name, "ua") for protocol in protocols]
+        shown = [scores for one in protocols[:1] for scores in report.found[name, one.name].shown.values()]
+        folds, total = n_folds(shown)
+        return not folds, folds < total, tuple(one is None or -one.mean for one in values), name
 
     for name in sorted(names, key=rank):
         row = [name_of(report, name, protocols)]
@@ -150,9 +152,27 @@ def other_protocols(report: "Report", protocols: Sequence[Protocol]) -> list[str
     return as_lines(rows) if len(rows) > 1 else []
 
 
+def summary(report: "Report", systems: Collection[str]) -> list[str]:
+    """For the terminal: a line for each protocol under which one of some systems was run, and one for scores that were
+    made here and are not shown; [] if none was."""
+    rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), "runs"]]
+    for (name, protocol), results in report.found.items():
+        if name in systems and results.shown:
+            rows.append(
+                [name, marked(report, report.protocol(protocol)), *cells(report, name, report.protocol(protocol))]
+            )
+        if name in systems and (own := list(results.beside.values())):
+            values = (interval(own, METRICS[metric].of, report.speakers) for metric in PUBLISHED)
+            rows.append([name, f"{protocol}, made here", *map(in_words, values), n_runs(own)])
+    if len(rows) == 1:
+        return []
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def against(report: "Report") -> list[str]:
     """The tests of each system against the main one; [] if no other was run on the same utterances."""
-    protocols = report.main_protocols
+    protocols = report.compared_protocols
     compared: dict[str, dict[str, statistics.Comparison]] = {}  # by protocol and system
     for protocol in protocols:
         of_main = _rights(report, report.main, protocol)

@@ -352,6 +352,8 @@ def check_results() -> tuple[int, list[Fault]]:
         return n_lines, [(str(path), f"cannot be written again: {error}")]
     except (SystemExit, ValueError):  # of argparse and shlex
         return n_lines, [(str(path), f"its command is damaged: {command[0]}; run stage 6")]
+    if text != again and text == report.render(shlex.split(command[1]), only_committed=False):
+        return n_lines, []  # with data/ and the scores that were made here (own)
     return n_lines, compare(str(path), text, again, 1, "run stage 6")
 
 

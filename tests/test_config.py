@@ -294,7 +294,7 @@ PROTOCOL_FAULTS = {
     "key like no other": (
         "by: spk",
         "by: spk, 8to2: true",
-        ": folds.8to2: unknown key; known: name, description, classes, where, folds, folds.kind, folds.number, folds.test_share, folds.seed, folds.by, folds.test_parts, folds.dev, select, noise, labels, table",
+        ": folds.8to2: unknown key; known: folds.kind, folds.number, folds.test_share, folds.seed, folds.by, folds.test_parts, folds.dev",
     ),
     "missing": ("select: dev\n", "", ": select: missing"),
     "missing in the folds": ("by: spk, ", "", ": folds.by: missing"),

@@ -71,7 +71,7 @@ def test_the_main_systems_figures_are_shown_and_those_of_others_drawn_aside(scor
     assert sorted(drawn) == [f"gamma_apart_{kind}" for kind in kinds]
     assert "gamma_apart" not in text and "`figures/others/`, which git ignores" in text
     Path("figures/gamma_apart_tsne.png").touch()  # drawn from its network, which the scores cannot give again
-    Path("figures/gamma_apart_tsne.txt").write_text("# gamma\n")
+    Path("figures/gamma_apart_tsne.txt").write_text("# gamma, protocol apart, fold 1, seed 1: t-SNE\n")
     assert "- **gamma**, apart: [tsne](figures/gamma_apart_tsne.png)" in draw("--main", "alpha")
 
 

@@ -49,27 +49,30 @@ FAULTS = {
     "an unknown system, like another": (
         "small_text",
         "small_txt",
-        "tables.0.rows.0.systems: there is no system small_txt in this recipe; did you mean small_text?",
+        'table III, row "2 layers": systems: there is no system small_txt in this recipe; did you mean small_text?',
     ),
     "an unknown system, like no other": (
         "systems: []",
         "systems: [zzz]",
-        "tables.0.rows.1.systems: there is no system zzz in this recipe; known: other, small, small_text",
+        'table III, row "quoted": systems: there is no system zzz in this recipe; known: other, small, small_text',
     ),
     "an unknown protocol": (
         "protocol: paper",
         "protocol: papre",
-        "tables.0.protocol: there is no protocol papre in this recipe; did you mean paper?",
+        "table III: protocol: there is no protocol papre in this recipe; did you mean paper?",
     ),
     "an unknown honest protocol": (
         "honest: apart",
         "honest: aparts",
-        "tables.0.honest: there is no protocol aparts in this recipe; did you mean apart?",
+        "table III: honest: there is no protocol aparts in this recipe; did you mean apart?",
     ),
-    "no number": ("wa: 70, ", "", "tables.0.rows.1: no number; give wa, ua or note"),
+    "no number": ("wa: 70, ", "", 'table III, row "quoted": no number; give wa, ua or note'),
     "a misspelt key": ("title:", "titel:", "tables.0.titel: unknown key; did you mean tables.title?"),
     "no systems": (", systems: []", "", "tables.0.rows.1.systems: missing"),
     "no honest protocol is said so": ("    honest: apart\n", "", "tables.0.honest: missing"),
+    "a key in capitals": ("wa: 70", "WA: 70", "tables.0.rows.1.WA: unknown key; did you mean tables.rows.wa?"),
+    "a key like no other": ("title:", "zzz:", "tables.0.zzz: unknown key; known: tables.number, tables.title, tables.protocol, tables.honest, tables.rows"),
+    "not in per cent": ("wa: 70", "wa: 0.7", "tables.0.rows.1.wa: input should be greater than 1, not 0.7"),
     "a share": ("wa: 70", "wa: 700", "tables.0.rows.1.wa: input should be less than or equal to 100, not 700"),
     "a number as a name": ("number: III", "number: 3", "tables.0.number: input should be a valid string, not 3; put it in quotes"),
 }  # fmt: skip
@@ -120,4 +123,8 @@ def test_numbers_of_sherman_et_al_on_ravdess():
     """Tables III and IV, read off the paper by hand."""
     (sherman,) = [paper for paper in of_recipe("ravdess")[0] if paper.name == "Sherman et al."]
     printed = {table.protocol + table.number: [row.wa for row in table.rows] for table in sherman.tables}
-    assert printed == {"paperIII": [62, 68, 80, 74], "paperIV": [66, 73, 74, 80, 71, 80], "paper_splitsIV": [80]}
+    assert printed == {
+        "paperIII": [62, 68, 80, 74],
+        "paperIV": [66, 73, 74, 80, 71, 80],
+        "paper_splitsIV (five draws)": [80],
+    }

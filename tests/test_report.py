@@ -24,7 +24,7 @@ RUNS = {
     "lhhh hlll": (0.0, 0.0),
 }
 APART = "sizes; train and test share 0 of 2 speakers"
-ONE_ROW = [{"name": "x", "wa": 1, "systems": ["alpha"]}]
+ONE_ROW = [{"name": "x", "wa": 61, "systems": ["alpha"]}]
 
 
 def text_of(*options):
@@ -122,10 +122,10 @@ def test_what_a_paper_reports(scored, numbers, columns, cells):
 
 
 def test_a_note_stands_beside_the_number_that_there_is(scored):
-    rows = [{"name": "x", "wa": 1, "ua": 2, "systems": []}, {"name": "y", "ua": 3, "note": "± 2", "systems": []}]
+    rows = [{"name": "x", "wa": 61, "ua": 62, "systems": []}, {"name": "y", "ua": 63, "note": "± 2", "systems": []}]
     scored.write_paper({"rows": rows})
     _, row = table("Table III: layers")
-    assert (row["published WA"], row["published UA"]) == ("–", "3 (± 2)")
+    assert (row["published WA"], row["published UA"]) == ("–", "63 (± 2)")
 
 
 @pytest.mark.parametrize("honest", [None, "paper"])
@@ -146,7 +146,7 @@ def test_outdated_scores_are_not_called_not_run(scored):
 
 
 def test_tables_are_in_the_papers_order_and_the_main_paper_is_first(scored):
-    one = [{"name": "x", "wa": 1, "systems": ["gamma"]}]
+    one = [{"name": "x", "wa": 61, "systems": ["gamma"]}]
     scored.write_paper({"number": "own", "title": "a number", "rows": one}, key="a")
     scored.write_paper({"number": "7", "title": "seven"}, {"number": "Fig. 1", "title": "a figure"}, key="b")
     found = re.findall(r"(?m)^##+ (.*)$", text_of())
@@ -187,6 +187,19 @@ def test_the_best_under_the_honest_protocol_is_first(scored):
     assert [row["system"] for row in found] == ["epsilon", "beta", "zeta", "gamma", "delta"]
     assert [row["apart UA"] for row in found] == ["83.3", "50.0", "0.0", "not run", "not run"]
     assert list(found[0])[:4] == ["system", "apart WA", "apart UA", "runs"] and "paper† WA" in found[0]
+
+
+def test_systems_that_lack_folds_come_after_those_that_have_all(scored):
+    for fold in (1, 2, 3):
+        scored.write_scores("gamma", "apart", f"fold{fold}_seed1", "lllh llll")
+    scored.write_scores("beta", "apart", "fold1_seed1", "lllh lllh")
+    found = table("Systems")
+    assert [(row["system"], row["apart UA"]) for row in found] == [
+        ("gamma", "50.0"),
+        ("beta", "100.0"),
+        ("alpha", "not run"),
+    ]
+    assert "By UA under apart, the best first; systems that lack some of its folds come last." in text_of()
 
 
 def test_numbers_that_were_published_on_another_corpus(scored):
@@ -233,7 +246,7 @@ def test_protocols_that_no_paper_has_and_those_with_a_section_of_their_own(score
 def test_scores_that_no_table_has_are_not_lost(scored):
     """A paper's system under another paper's protocol."""
     scored.write_paper({"rows": scored.TABLE["rows"][:1], "honest": None}, key="one")
-    rows = [{"name": "x", "wa": 1, "systems": ["gamma"]}]
+    rows = [{"name": "x", "wa": 61, "systems": ["gamma"]}]
     scored.write_paper({"rows": rows, "protocol": "apart", "honest": None}, key="two")
     for protocol in ("paper", "apart"):
         scored.write_scores("alpha", protocol, "fold1_seed1", "llhh lllh")
@@ -304,9 +317,9 @@ def test_the_mean_is_over_folds_after_averaging_their_seeds(scored):
     for run, answers in (("fold1_seed1", "llhh lllh"), ("fold1_seed2", "llhh llhh"), ("fold3_seed1", "llhh llll")):
         scored.write_scores("beta", "apart", run, answers)
     row = rows()["beta"]
-    assert (row["apart WA"], row["runs"]) == ("68.8", "3 (2 of 3 folds)")  # 75 and 100, and 50
+    assert (row["apart WA"], row["runs"]) == ("68.8", "3 (2 of 3 folds, 2 seeds)")  # 75 and 100, and 50
     scored.write_scores("beta", "apart", "fold2_seed1", "llhh llhh")
-    assert rows()["beta"]["runs"] == "4"  # every fold: nothing to add
+    assert rows()["beta"]["runs"] == "4 (2 seeds)"  # every fold
 
 
 def test_seeds_that_say_the_same_count_once(scored):
@@ -315,7 +328,7 @@ def test_seeds_that_say_the_same_count_once(scored):
         scored.write_scores("beta", "apart", f"fold1_seed{seed}", "llhh lllh")
     scored.write_scores("beta", "apart", "fold1_seed6", "llhh llhh")
     row = rows()["beta"]
-    assert (row["apart WA"], row["runs"]) == ("87.5", "6 (1 of 3 folds)")
+    assert (row["apart WA"], row["runs"]) == ("87.5", "6 (1 of 3 folds, 6 seeds)")
 
 
 def test_an_interval_over_speakers_and_seeds_has_no_mark(scored):
@@ -409,7 +422,7 @@ def test_costs(scored):
         about = {"train_seconds": seconds, "parameters": parameters}
         scored.write_scores("beta", "plain", f"fold{fold}_seed1", "llhh lllh", **about)
     scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", parameters=1234567)
-    alpha, gamma, beta = table("Systems and training times")
+    alpha, gamma, beta = table("Systems and times")
     assert alpha == {
         "system": "alpha",
         "what it is": "the alpha",
@@ -602,7 +615,7 @@ def test_a_system_file_that_cannot_be_read(scored, capsys):
     assert "left out, as it has no scores: conf/b/broken.yaml: " in capsys.readouterr().err
     with pytest.raises(UserError, match=r"conf/b/broken\.yaml: "):
         text_of("--systems", str(broken))
-    scored.write_paper({"rows": [{"name": "x", "wa": 1, "systems": ["broken"]}]})
+    scored.write_paper({"rows": [{"name": "x", "wa": 61, "systems": ["broken"]}]})
     with pytest.raises(UserError, match=r"conf/b/broken\.yaml: "):
         text_of()
     shutil.rmtree("conf/papers")
@@ -613,10 +626,10 @@ def test_a_system_file_that_cannot_be_read(scored, capsys):
 
 
 def test_a_papers_file_that_names_what_is_not_there(scored):
-    rows = [{"name": "x", "wa": 1, "systems": ["bet"]}]
+    rows = [{"name": "x", "wa": 61, "systems": ["bet"]}]
     for change, told in (({"protocol": "papre"}, "protocol papre"), ({"rows": rows}, "system bet")):
         scored.write_paper(change)
-        with pytest.raises(UserError, match=rf"^conf/papers/ours\.yaml: tables\.0\..*: there is no {told} in this"):
+        with pytest.raises(UserError, match=rf"^conf/papers/ours\.yaml: table III.*: there is no {told} in this"):
             text_of()
 
 
@@ -624,7 +637,7 @@ def test_a_recipe_without_systems_or_protocols(scored):
     shutil.rmtree("conf/a")
     shutil.rmtree("conf/b")
     assert "## Systems\n" not in text_of()
-    assert table("Systems and training times") == []
+    assert table("Systems and times") == []
     scored.write_system("a/alpha")
     shutil.rmtree("conf/protocols")
     assert rows() == {"alpha": {"system": "alpha"}}
@@ -632,8 +645,8 @@ def test_a_recipe_without_systems_or_protocols(scored):
 
 def test_bars_and_line_ends_in_a_cell(scored):
     """YAML's folded text ends in a line end."""
-    scored.write_paper({"rows": [{"name": "a | b\n", "wa": 1, "note": "± 2\n3", "systems": []}]})
-    assert any(line.startswith(r"| a \| b | – | 1 (± 2 3) | – |") for line in section("Table III: layers"))
+    scored.write_paper({"rows": [{"name": "a | b\n", "wa": 61, "note": "± 2\n3", "systems": []}]})
+    assert any(line.startswith(r"| a \| b | – | 61 (± 2 3) | – |") for line in section("Table III: layers"))
 
 
 def test_an_unknown_main_system(scored):
@@ -644,15 +657,26 @@ def test_an_unknown_main_system(scored):
 # The text and its command
 
 
-def test_the_text_that_is_printed_is_written_under_a_title(scored, capsys):
+def test_the_text_that_is_written_and_the_lines_that_are_printed(scored, capsys):
     report.main(["--corpus", "toy", "--note", "It is synthetic."])
     text = Path("RESULTS.md").read_text()
     comment = "<!-- python -m ser.report --corpus toy --note 'It is synthetic.' -->"
     assert text.splitlines()[:6] == ["# Results: toy", "", comment, "", "It is synthetic.", ""]
     assert text == text_of("--note", "It is synthetic.")
-    assert capsys.readouterr().out == f"{text}\n{Path.cwd() / 'RESULTS.md'}\n"
+    assert capsys.readouterr().out == f"{Path.cwd() / 'RESULTS.md'}\n"
     assert "\n\n## Figures\n\nThe numbers behind each picture are in a text file beside it.\n" in text
     assert not Path("figures").exists()
+    for system in ("alpha", "gamma"):
+        scored.write_scores(system, "plain", "fold1_seed1", "llhh lllh")
+    scored.write_scores("gamma", "plain", "fold1_seed1", "llhh llhh", own=True)
+    report.main(["--corpus", "toy", "--systems", "conf/b/gamma.yaml"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:-1]] == [
+        ["system", "protocol", "WA", "UA", "runs"],
+        ["gamma", "plain", "75.0", "75.0", "1", "(1", "of", "3", "folds)"],
+        ["gamma", "plain,", "made", "here", "100.0", "100.0", "1", "(1", "of", "3", "folds)"],
+    ]
+    assert {path.stem for path in Path("figures").glob("*.png")} == {"gamma_plain_confusion", "gamma_plain_reliability"}
 
 
 def test_the_lines_of_the_introduction_are_short(scored):
@@ -699,7 +723,7 @@ def test_the_systems_and_protocols_of_a_papers_table(scored, capsys):
     """Those that the report reads, though a paper or a protocol has the name of a system."""
     scored.write_system("protocols/gamma")
     scored.write_system("z/beta")  # the report reads that of conf/b
-    rows = [{"name": "x", "wa": 1, "systems": ["gamma"]}]
+    rows = [{"name": "x", "wa": 61, "systems": ["gamma"]}]
     scored.write_paper({}, {"number": "IV", "protocol": "plain", "honest": None, "rows": rows}, key="alpha")
     papers.main(["--paper", "alpha"])
     assert capsys.readouterr().out == "conf/b/beta.yaml conf/a/alpha.yaml conf/a/gamma.yaml\npaper apart plain\n"

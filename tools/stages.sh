@@ -18,9 +18,8 @@ cd -- "$recipe"
 
 [ -n "$paper" ] || [ -z "$table" ] || fail "--table $table: give its paper too, with --paper"
 if [ -n "$paper" ]; then  # its systems and protocols replace the defaults
-  [[ $options_given != *" systems "* ]] || fail "--paper $paper: give either --paper or --systems"
   chosen=$(python -m ser.papers --paper "$paper" --table "$table")
-  systems=${chosen%%$'\n'*}
+  [[ $options_given == *" systems "* ]] || systems=${chosen%%$'\n'*}
   [[ $options_given == *" protocol "* ]] || protocol=${chosen##*$'\n'}
 fi
 

@@ -12,7 +12,7 @@ stop_stage=6          # last stage to run
 corpus=               # folder of the corpus; empty: downloads/iemocap
 strict=false          # true: a missing or unreadable recording is an error
 allow_pipes=false     # true: run the shell commands in wav.scp
-paper=                # a paper's tables: the name of conf/papers/<paper>.yaml; replaces --systems and --protocol
+paper=                # a paper's tables: the name of conf/papers/<paper>.yaml; its systems and protocols become the defaults
 table=                # one table of that paper, such as III; empty: all
 systems="conf/baseline/*.yaml conf/mirsamadi/lld_attention.yaml"  # system files (rows of the table), relative to here or to the recipe
 set=                  # settings to try, such as "training.epochs=2 model.dropout=0"; systems run with them get names of their own

@@ -78,7 +78,7 @@ def test_every_stage_of_mini(mini):
     out = run(mini / "run.sh", *options)
     stages = [line for line in out.splitlines() if line.startswith("== ")]
     assert [line.split(":")[0] for line in stages] == [f"== Stage {number}" for number in range(-1, 7)]
-    assert out.rstrip().endswith(f"{mini}/RESULTS.md")
+    assert out.rstrip().endswith(f"{mini}/RESULTS.md\n{mini}/results.html")
     text = (mini / "RESULTS.md").read_text()
     small = [f"cnn4_blstm_attention_small_honest_{name}" for name in ("confusion", "curves", "tsne", "attention")]
     systems = ("logistic", "svm", "svm_functionals", "cnn4_blstm_attention_small")
