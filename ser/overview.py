@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser import cli
+from ser.cli import UserError
 
 if TYPE_CHECKING:
     from ser.config import Paper, Table
@@ -77,11 +78,14 @@ def read(root: Path) -> list[Line]:
 
     lines = []
     for recipe in sorted(path.parents[1] for path in root.glob("egs/*/conf/papers")):
-        with standing_in(recipe):
-            systems = files("conf/*/*.yaml")
-            protocols = files("conf/protocols/*.yaml")
-            for paper in read_papers(Path("conf/papers"), systems, protocols):
-                lines += [line_of(recipe.name, paper, table, systems, protocols) for table in paper.tables]
+        try:
+            with standing_in(recipe):
+                systems = files("conf/*/*.yaml")
+                protocols = files("conf/protocols/*.yaml")
+                for paper in read_papers(Path("conf/papers"), systems, protocols):
+                    lines += [line_of(recipe.name, paper, table, systems, protocols) for table in paper.tables]
+        except UserError as error:  # its path is relative to the recipe
+            raise UserError(f"{os.path.relpath(recipe)}/{error}") from None
     return lines
 
 

@@ -110,8 +110,8 @@ def interval_of(some: Sequence[Tested], measure: Measure) -> Interval:
         trainings = [[run.seed for run in of_fold] for of_fold in folds.values()] if has_seeds else None
         over = "speakers and seeds" if has_seeds else "speakers"
     else:  # such as several random draws of the test utterances
-        trainings = [[run.fold for run in of_fold] for of_fold in folds.values()] if len(folds) > 1 else None
-        over = "speakers and folds" if trainings else "speakers"
+        trainings = [[run.fold for run in of_fold] for of_fold in folds.values()]
+        over = "speakers and folds"
     return Interval(mean, resampled(list(folds.values()), trainings, measure), over)
 
 
@@ -127,7 +127,9 @@ def resampled(folds: Sequence[Sequence[Tested]], trainings: Sequence[Sequence[st
 
     folds: the runs of each. trainings: the name of each run's training, such as its seed; None: only speakers are
     drawn. With few units a bootstrap is too narrow, so its variances are multiplied by n / (n - 1) and t replaces the
-    normal distribution (Hesterberg, 2015, What Teachers Should Know About the Bootstrap, section 4).
+    normal distribution (Hesterberg, 2015, What Teachers Should Know About the Bootstrap, section 4). Cameron, Gelbach
+    and Miller subtract the variance of the pairs of speaker and training, which is in both parts. Here it stays: the
+    interval is rather too wide than too narrow.
     """
     from scipy import stats
 

@@ -4,7 +4,8 @@ It needs no corpus, and may be called in any folder. It fails, with one line for
 
 - a line of a RESULTS.md, or of the overview in README.md, differs from what the scores give;
 - scores were changed by hand, contradict themselves or each other, or stand in the wrong place, such as another corpus;
-- they were made with other settings than those of the system and protocol files, or by code that is not in git.
+- they were made with other settings than those of the system and protocol files, or by code that is not in git;
+- they differ from the same file in git.
 
 With --rerun it also trains some of the committed runs again, where the corpus is prepared (stage 0), in a temporary
 folder, and compares the scores. Folds and features that are missing are made in data/ and dump/; exp/ and results/ are
@@ -120,8 +121,7 @@ def check(recipe: Path) -> Checked:
             found = check_folder(folder, Path.cwd().name, systems, protocols)
             runs |= found[0]
             faults += found[1]
-        faults += check_identities(runs)
-        faults += missing_scores()
+        faults += check_identities(runs) + check_git()
         for name, (_, protocol) in protocols.items():
             faults += check_protocol({path: scores for path, scores in runs.items() if path.parts[2] == name}, protocol)
         n_lines, more = check_results()
@@ -251,18 +251,6 @@ def check_scores(path: Path, scores: "Scores", corpus: str, now: dict[str, Any],
         yield f"the predicted class of {scores.utts[int(lower.argmax())]} has not the largest posterior; {AGAIN}"
 
 
-def missing_scores() -> list[Fault]:
-    """The files in results/ that git has and that are not there."""
-    from ser.provenance import UNKNOWN, git
-
-    deleted = git(Path.cwd(), "ls-files", "--deleted", "--", "results")
-    if deleted.startswith(UNKNOWN):  # not a git checkout
-        return []
-    return [
-        (path, "is in git, but not here; restore it with git, or commit its removal") for path in deleted.splitlines()
-    ]
-
-
 def check_identities(runs: dict[Path, "Scores"]) -> list[Fault]:
     """Scores that claim to be those of a run with other settings, fold or seed."""
     faults = []
@@ -273,6 +261,22 @@ def check_identities(runs: dict[Path, "Scores"]) -> list[Fault]:
             known, where = first.setdefault(scores.about["run"], (what, path))
             if known != what:
                 faults.append((str(path), f"has the identity (run) of {where}, which is another run; remove the copy"))
+    return faults
+
+
+def check_git() -> list[Fault]:
+    """Scores that differ from those in git, and those that git has and are gone. Who edits scores can compute their
+    checksum again, so only git can tell. New scores are no fault here."""
+    from ser.provenance import UNKNOWN, git
+
+    faults = []
+    for kind, what in (
+        ("M", "differs from the file in git; restore it, or commit it if stage 5 wrote it"),
+        ("D", "is in git, but not here; restore it with git, or commit its removal"),
+    ):
+        arguments = ("--name-only", "--relative", f"--diff-filter={kind}", "HEAD", "--", "results/*.txt")
+        found = git(Path.cwd(), "diff", *arguments)
+        faults += [] if found.startswith(UNKNOWN) else [(name, what) for name in found.splitlines()]
     return faults
 
 
@@ -332,16 +336,22 @@ def check_speakers(runs: dict[Path, "Scores"], tested: dict[str, dict[str, tuple
 def check_results() -> tuple[int, list[Fault]]:
     """Write RESULTS.md again, to compare; return its number of lines, and the lines that differ."""
     from ser import report
+    from ser.derive_systems import FOLDER
     from ser.files import read_text
 
     path = Path("RESULTS.md")
     if not path.exists():
         return 0, [(str(path), "no such file; run stage 6")]
-    text = read_text(path)
+    try:
+        text = read_text(path)
+    except UserError as error:
+        return 0, [fault_of(error)]
     n_lines = text.count("\n")
     command = COMMAND.search(text)
     if not command:
         return n_lines, [(str(path), "no line `<!-- python -m ser.report ... -->` says how to write it; run stage 6")]
+    if f"{FOLDER}/" in command[1]:
+        return n_lines, [(str(path), "shows systems of run.sh --set, which are not in git; run stage 6 without --set")]
     try:
         again = report.render(shlex.split(command[1]))
     except UserError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ser import overview
+from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import settings
 
@@ -162,6 +163,16 @@ def test_scores_with_other_settings_do_not_count(place):
     write_scores("first", "two", "paper", "aa")
     write("egs/first/conf/x/two.yaml", SYSTEM.replace("cost: [1]", "cost: [2]"))
     assert rows() == NOTHING
+
+
+def test_an_error_names_the_file_as_seen_from_here(place, monkeypatch):
+    monkeypatch.chdir("egs/second")
+    Path("conf/papers/ours.yaml").write_text(PAPER.replace("wa: 60", "wa: x"))
+    with pytest.raises(UserError, match=r"^\./conf/papers/ours\.yaml: tables\.0\.rows\.0\.wa: "):
+        overview.render()
+    monkeypatch.chdir("../first")
+    with pytest.raises(UserError, match=r"^\.\./second/conf/papers/ours\.yaml: tables\.0\.rows\.0\.wa: "):
+        overview.render()
 
 
 @pytest.mark.parametrize("text", ["# Title\n", "<!-- overview -->\n", "<!-- /overview --> <!-- overview -->\n", None])

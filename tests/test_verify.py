@@ -314,6 +314,14 @@ CASES = {  # what is done; the beginnings of the lines that are told
         lambda: edit("RESULTS.md", "'a .*--", "'a -- --"),
         ["RESULTS.md: its command is damaged: <!-- python -m ser.report --corpus toy --note 'a -- -->; run stage 6"],
     ),
+    "a system of --set": (
+        lambda: edit("RESULTS.md", "--corpus toy", "--corpus toy --systems exp/systems/alpha+x=1.yaml"),
+        ["RESULTS.md: shows systems of run.sh --set, which are not in git; run stage 6 without --set"],
+    ),
+    "results that are no text": (
+        lambda: Path("RESULTS.md").write_bytes(b"\xff\xfe"),
+        ["RESULTS.md:1: not UTF-8 text; "],
+    ),
     "no results": (lambda: Path("RESULTS.md").unlink(), ["RESULTS.md: no such file; run stage 6"]),
 }  # fmt: skip
 
@@ -326,6 +334,30 @@ def test_a_fault(place, capsys, name):
     assert len(found) == len(told), found
     for line, start in zip(found, told, strict=True):
         assert line.startswith(start), line
+
+
+def test_scores_that_differ_from_those_in_git(place, capsys):
+    """Two utterances of one class exchange their posteriors: no number changes, and the checksum fits."""
+
+    def git(*arguments):
+        user = ("-c", "user.name=n", "-c", "user.email=e")
+        subprocess.run(["git", *user, *arguments], cwd=place, check=True, capture_output=True)
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "scores")
+    assert faults(capsys) == []
+    scores = read_scores(Path(ALPHA))
+    order = np.array([2, 1, 0, 3, 4, 5])
+    forge(ALPHA, posteriors=scores.posteriors[order], predicted=scores.predicted[order])
+    Path("RESULTS.md").write_text(render(["--corpus", "toy", "--note", "a 'word'"]))
+    assert faults(capsys) == [f"{ALPHA}: differs from the file in git; restore it, or commit it if stage 5 wrote it"]
+    git("commit", "-q", "-a", "-m", "other scores")
+    assert faults(capsys) == []
+    make_scores("beta", "chance", 1, seed=2)  # is new
+    Path(ALPHA).unlink()
+    Path("RESULTS.md").write_text(render(["--corpus", "toy", "--note", "a 'word'"]))
+    assert faults(capsys) == [f"{ALPHA}: is in git, but not here; restore it with git, or commit its removal"]
 
 
 def test_a_digit_of_the_results(place, capsys):
@@ -349,16 +381,6 @@ def test_results_with_scores_that_were_made_here_are_no_fault(place, capsys):
     assert faults(capsys) == []
     edit("RESULTS.md", "made here: ", "made there: ")
     assert len(faults(capsys)) == 1
-
-
-def test_scores_that_git_has_and_that_are_gone(place, capsys):
-    for command in (["init", "-q"], ["add", "results"]):
-        subprocess.run(["git", *command], check=True)
-    assert faults(capsys) == []
-    Path("results/alpha/apart/fold1_seed1.txt").unlink()
-    assert faults(capsys)[0] == (
-        "results/alpha/apart/fold1_seed1.txt: is in git, but not here; restore it with git, or commit its removal"
-    )
 
 
 def test_many_lines_that_differ_are_counted(place, capsys):
