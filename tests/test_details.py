@@ -74,7 +74,7 @@ def test_mean_over_folds_of_the_mean_over_seeds():
     assert list(found) == ["system", "recall", "by sex"]
     assert all(list(table) == ["alpha"] for table in found.values())
     first = found["system"]["alpha"]
-    assert list(first) == ["runs", "macro-F1", "ECE", "Brier"] and first["runs"] == "3"
+    assert list(first) == ["runs", "macro-F1", "ECE", "Brier"] and first["runs"] == "3 (2 seeds)"
     assert first["macro-F1"] == mean(runs, lambda true, predicted: f1_score(true, predicted, average="macro"))
     squares = [((run.posteriors - np.eye(3)[run.true]) ** 2).sum(1).mean() for run in runs]
     assert first["Brier"] == f"{((squares[0] + squares[1]) / 2 + squares[2]) / 2:.3f}"
