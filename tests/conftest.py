@@ -126,6 +126,18 @@ class Recipe:
         return run.folder
 
 
+@pytest.fixture(scope="session")
+def bfloat16_lstms() -> None:
+    """Skips a test on a CPU that cannot run LSTMs in bfloat16."""
+    import torch
+
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.nn.LSTM(6, 5, batch_first=True)(torch.zeros(1, 2, 6))
+    except RuntimeError as error:
+        pytest.skip(f"this CPU cannot run LSTMs in bfloat16: {error}")
+
+
 @pytest.fixture
 def recipe(tmp_path, monkeypatch) -> Recipe:
     """The toy recipe, in whose folder the test stands. Torch has one thread, as in a job."""

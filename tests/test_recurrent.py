@@ -121,6 +121,7 @@ def test_the_cell_blstm_is_torchs_with_packed_sequences(size, lengths):
         torch.testing.assert_close(gradient, expected_gradient)
 
 
+@pytest.mark.usefixtures("bfloat16_lstms")
 @pytest.mark.parametrize("size", [6, 41])
 def test_bfloat16_changes_little_of_the_cell_blstm(size):
     layer, lengths = CellBLSTM(size, 5), torch.tensor([12] * 5)

@@ -939,7 +939,7 @@ class TestTraining:
         with torch.no_grad():
             expected, _ = Plain(network)(*self.normal(recipe, scores.utts))
         np.testing.assert_allclose(scores.posteriors, expected.softmax(1), atol=1e-5)
-        assert scores.posteriors.std(0).min() > 1e-4
+        assert scores.posteriors.std(0).min() > 1e-5  # more than their last digit
 
     @each_system
     def test_its_loss_is_that_of_both_networks(self, recipe, regularisation, weight):

@@ -229,6 +229,7 @@ class TestAttention:
         torch.testing.assert_close(weights.sum(1), torch.ones(4), check_dtype=True)
 
 
+@pytest.mark.usefixtures("bfloat16_lstms")
 @each_network
 def test_bfloat16_changes_little_and_trains(name):
     network, given = shaken(name), batch()
@@ -243,6 +244,7 @@ def test_bfloat16_changes_little_and_trains(name):
             assert torch.isfinite(value.grad).all() and value.grad.any()
 
 
+@pytest.mark.usefixtures("bfloat16_lstms")
 @pytest.mark.parametrize("parts", ["both", "the BLSTM", "dense layers"])
 @pytest.mark.parametrize("pooling", ["attention", "functionals"])
 def test_sums_over_time_are_in_single_precision(pooling, parts):
