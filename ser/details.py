@@ -15,7 +15,7 @@ from ser.summary import confusion_of, mean_of, of_folds
 
 if TYPE_CHECKING:
     from ser.config import Protocol
-    from ser.report import Report
+    from ser.recipe import Report
 
 INTRODUCTION = """\
 Means over folds, after averaging the seeds of each fold.

@@ -28,7 +28,8 @@ Rows run: rows with scores, of those that have a system here. Largest difference
 the paper's protocol († the test set selected the networks' epoch; ‡ test speakers are also in the training set). Honest
 gap: the same system under the honest protocol (no test speaker is in training, the test set selects nothing) minus
 under the paper's, mean over rows. Where a row has several readings, the first with scores counts, and for the gap the
-first with scores under both. Written by `python -m ser.overview` from the scores in `results/`."""
+first with scores under both; folds may be missing, as RESULTS.md tells. Written by `python -m ser.overview` from the
+scores in `results/`."""
 
 
 @dataclass(frozen=True)

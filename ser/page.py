@@ -36,7 +36,7 @@ from ser.summary import confusion_of
 
 if TYPE_CHECKING:
     from ser.config import Protocol, System
-    from ser.report import Report
+    from ser.recipe import Report
     from ser.results import Results
     from ser.runs import Run
     from ser.scores import Scores

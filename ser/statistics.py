@@ -19,6 +19,7 @@ Measure = Callable[[np.ndarray], np.ndarray]  # confusion matrices (..., C, C) -
 
 FEWEST = 5  # speakers, or folds, from which an interval can be had
 DRAWS = 2000
+DRAWS_OF_SIGNS = 99_999  # so that p after Holm's correction can be small
 METHOD = (
     "95 % interval of the mean: Student's t times a standard error, whose variance is the sum of those of two "
     "bootstraps, one over the test speakers and one over the seeds (two-way clustering: Cameron, Gelbach and Miller, "
@@ -195,7 +196,7 @@ def compare(one: Mapping[str, float], other: Mapping[str, float], speakers: Mapp
 
 def paired_p(differences: np.ndarray) -> float:
     """p of a two-sided paired permutation test: how often the mean of the differences (N,) is at least as far from 0 if
-    their signs are random. Exact for few differences, by 9999 draws for many."""
+    their signs are random. Exact for few differences, by DRAWS_OF_SIGNS draws for many."""
     from scipy import stats
 
     unlike = differences[differences != 0]  # the others have no sign
@@ -203,7 +204,13 @@ def paired_p(differences: np.ndarray) -> float:
         return 1.0
     with np.errstate(over="ignore"):  # of 2 ** N, which scipy compares with the number of draws
         test = stats.permutation_test(
-            (unlike,), np.mean, permutation_type="samples", vectorized=True, batch=1000, rng=0
+            (unlike,),
+            np.mean,
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=DRAWS_OF_SIGNS,
+            batch=10000,
+            rng=0,
         )
     return float(test.pvalue)
 

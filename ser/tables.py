@@ -15,7 +15,7 @@ from ser.summary import n_folds, n_runs, rights
 
 if TYPE_CHECKING:
     from ser.config import Paper, Row, Table
-    from ser.report import Report
+    from ser.recipe import Report
 
 PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details
 ONE_TRAINING = "¹"

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from ser import details, metrics
-from ser.report import Report
+from ser.recipe import Report
 from ser.results import Results
 from ser.scores import Scores
 

@@ -17,7 +17,7 @@ import torch
 from ser import draw_run, networks, page, report, score
 from ser.config import read_protocol, read_system
 from ser.features import logmel
-from ser.report import Report
+from ser.recipe import Report
 from ser.results import Results
 from ser.runs import read_run
 from ser.scores import Scores, read_scores

@@ -15,7 +15,7 @@ import soundfile
 
 from ser import page
 from ser.config import read_protocol, read_system
-from ser.report import Report
+from ser.recipe import Report
 from ser.results import Results
 from ser.scores import Scores
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from ser import identity, papers, report
+from ser import identity, papers, recipe, report
 from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import settings
@@ -30,7 +30,7 @@ ONE_ROW = [{"name": "x", "wa": 61, "systems": ["alpha"]}]
 def text_of(*options):
     """The text of RESULTS.md, without drawing figures."""
     args = report.arguments(["--corpus", "toy", *options])
-    lines = report.lines_of(report.read(args.corpus, args.systems, args.main), args)
+    lines = report.lines_of(recipe.read(args.corpus, args.systems, args.main), args)
     return "\n".join(lines) + "\n"
 
 
