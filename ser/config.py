@@ -155,6 +155,11 @@ class Table:
     honest: str | None
     rows: Annotated[list[Row], Field(min_length=1)]  # in the paper's order
 
+    @property
+    def systems(self) -> list[str]:
+        """Names of the systems in its rows, each once."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.systems))
+
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Paper:

@@ -1,4 +1,4 @@
-"""Atomic writes, and locks for work that one process may do at a time."""
+"""Atomic writes, locks for work that one process may do at a time, and the current folder."""
 
 import errno
 import fcntl
@@ -147,6 +147,17 @@ def _partial(path: Path) -> tuple[int, str]:
         if os.fstat(handle).st_nlink:  # 0: another process removed it as a leftover before it was locked
             return handle, partial
         os.close(handle)
+
+
+@contextmanager
+def standing_in(folder: Path) -> Iterator[None]:
+    """Make a folder the current one while the block runs."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -7,8 +7,6 @@ were made here (own) do not count.
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +73,7 @@ def render() -> str:
 def read(root: Path) -> list[Line]:
     """A line for each table of the papers of all recipes. root: of the repository. Raises UserError for a file that
     cannot be read."""
+    from ser.files import standing_in
     from ser.papers import read_papers
 
     lines = []
@@ -88,17 +87,6 @@ def read(root: Path) -> list[Line]:
         except UserError as error:  # its path is relative to the recipe
             raise UserError(f"{os.path.relpath(recipe)}/{error}") from None
     return lines
-
-
-@contextmanager
-def standing_in(folder: Path) -> Iterator[None]:
-    """Make a folder the current one while the block runs."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def files(pattern: str) -> dict[str, Path]:
@@ -153,7 +141,9 @@ def mean(runs: list["Scores"], metric: str) -> float | None:
 
 def as_table(lines: list[Line]) -> list[str]:
     """The table in Markdown: first the tables of which something was run, then a row for all others of a paper."""
-    rows = []
+    from ser.tables import as_lines
+
+    rows = [HEAD]
     rest: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         if line.n_run:
@@ -164,7 +154,7 @@ def as_table(lines: list[Line]) -> list[str]:
     for some in rest.values():
         why = "not run" if some[0].recipe in ran else "not run: needs the corpus"
         rows.append([*heads_of(some), f"0 of {sum(line.n_rows for line in some)}", why, "–"])
-    return ["| " + " | ".join(row) + " |" for row in [HEAD, ["---"] * len(HEAD), *rows]]
+    return as_lines(rows)
 
 
 def heads_of(lines: list[Line]) -> list[str]:

@@ -39,7 +39,7 @@ def chosen(paper: str, number: str) -> tuple[list[str], list[str]]:
     if number and number not in numbers:
         raise UserError(f"--table {number}: not in conf/papers/{paper}.yaml; known: {', '.join(numbers)}")
     tables = [table for table in papers[paper].tables if number in ("", table.number)]
-    systems = dict.fromkeys(name for table in tables for row in table.rows for name in row.systems)
+    systems = dict.fromkeys(name for table in tables for name in table.systems)
     protocols = dict.fromkeys(name for table in tables for name in (table.protocol, table.honest) if name)
     if not systems:
         raise UserError(f"conf/papers/{paper}.yaml: the table has no systems of this recipe; add some")

@@ -44,16 +44,20 @@ class Report:
         return {system.name: path for path, system in self.systems}
 
     @cached_property
+    def tables(self) -> list[Table]:
+        """The tables of all papers."""
+        return [table for paper in self.papers for table in paper.tables]
+
+    @cached_property
     def in_papers(self) -> set[str]:
         """Names of the systems in a paper's table."""
-        return {name for paper in self.papers for table in paper.tables for row in table.rows for name in row.systems}
+        return {name for table in self.tables for name in table.systems}
 
     @cached_property
     def main_protocols(self) -> list[Protocol]:
         """The honest protocols and those of the papers' tables, but for those with a section of their own. Without
         papers: all, the speaker-independent ones first."""
-        tables = [table for paper in self.papers for table in paper.tables]
-        names = [table.honest for table in tables] + [table.protocol for table in tables]
+        names = [table.honest for table in self.tables] + [table.protocol for table in self.tables]
         chosen = [self.protocol(name) for name in dict.fromkeys(names) if name]
         chosen = chosen or sorted(
             self.protocols, key=lambda protocol: (protocol.select == "test", not is_apart(protocol))
@@ -63,7 +67,7 @@ class Report:
     @cached_property
     def compared_protocols(self) -> list[Protocol]:
         """Those under which systems are tested against the main one: as above, and all of the papers' tables."""
-        of_papers = {table.protocol for paper in self.papers for table in paper.tables}
+        of_papers = {table.protocol for table in self.tables}
         more = [one for one in self.protocols if one.name in of_papers and one not in self.main_protocols]
         return self.main_protocols + more
 
@@ -71,11 +75,7 @@ class Report:
         """Whether a paper's table, or else that of the other systems, has a system under a protocol."""
         if system not in self.in_papers:
             return protocol in self.main_protocols
-        tables = [table for paper in self.papers for table in paper.tables]
-        return any(
-            protocol.name in (table.protocol, table.honest) and any(system in row.systems for row in table.rows)
-            for table in tables
-        )
+        return any(protocol.name in (table.protocol, table.honest) and system in table.systems for table in self.tables)
 
     def system(self, name: str) -> System:
         """The system of this name."""
@@ -110,7 +110,7 @@ def read(corpus: str, more: list[Path], main: str, only_committed: bool = False)
     protocols = read_protocols()
     names = [path.stem for path in paths]
     papers = read_papers(Path("conf/papers"), names, [protocol.name for protocol in protocols])
-    in_papers = {name for paper in papers for table in paper.tables for row in table.rows for name in row.systems}
+    in_papers = {name for paper in papers for table in paper.tables for name in table.systems}
     systems = read_systems(paths, [path for path in paths if path in more or path.stem in in_papers])
     if main and main not in {system.name for _, system in systems}:
         raise UserError(f"--main {main}: no such system in conf/*/; give the name of one of them")

@@ -132,18 +132,17 @@ def lines_of(report: "Report", args: argparse.Namespace) -> list[str]:
     if others := tables.other_systems(report):
         title = "Other systems on this corpus" if report.papers else "Systems"
         names = [protocol.name for protocol in report.main_protocols]
-        order = (
-            f"By UA under {names[0]}, the best first; systems that lack some of its folds come last." if names else ""
-        )
+        lines += ["", f"## {title}", ""]
+        if names:
+            lines += [f"By UA under {names[0]}, the best first; systems that lack some of its folds come last.", ""]
         one = f'`./run.sh --systems FILE --protocol "{" ".join(names)}"` runs one; its file is under Systems and times.'
-        lines += ["", f"## {title}", "", *[order, ""] * bool(names), *others, "", one]
+        lines += [*others, "", one]
     lines += other_sections(report)
     if report.main:
         text = wrapped(AGAINST.format(main=report.main, fewest=FEWEST).replace("\n", " "))
         lacking = [one.name for one in report.main_protocols if not report.found[report.main, one.name].shown]
-        text += [f"{report.main} has no scores under {' and '.join(lacking)}, so nothing is compared there."] * bool(
-            lacking
-        )
+        if lacking:
+            text.append(f"{report.main} has no scores under {' and '.join(lacking)}, so nothing is compared there.")
         none = [f"No other system was run on the same utterances as {report.main}."]
         tests = tables.against(report)
         lines += ["", f"## Against {report.main}", "", *([*text, "", *tests] if tests else none)]

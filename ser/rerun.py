@@ -30,12 +30,12 @@ import numpy as np
 
 from ser import cli, metrics
 from ser.cli import UserError
-from ser.identity import ROOT, current_code, fingerprint, settings
-from ser.overview import standing_in
+from ser.files import standing_in
+from ser.identity import ROOT
 from ser.provenance import provenance
 from ser.reading import read_run_fold, refuse_other_features
-from ser.results import data_changed
-from ser.runs import Run, code_of, refuse_other_protocol, write_run
+from ser.results import code_now, data_changed
+from ser.runs import Run, refuse_other_protocol, write_run
 from ser.score import score
 from ser.scores import Scores, read_scores
 from ser.summary import confusion_of
@@ -98,7 +98,7 @@ def candidates(checked: "Checked", max_minutes: float) -> list[Path]:
 def why_not(checked: "Checked", path: Path, scores: Scores, max_minutes: float) -> str:
     """Why a run cannot be trained again, in words; "" if it can."""
     system, protocol = checked.systems[path.parts[1]][1], checked.protocols[path.parts[2]][1]
-    if scores.current_row["code"] != current_code(fingerprint(dict(code_of(system))), settings(system)):
+    if scores.current_row["code"] != code_now(system):
         return "were made by other code of the feature or model"
     if float(scores.about["train_seconds"]) > 60 * max_minutes:
         return f"took more than {max_minutes:g} minutes"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ser.summary import of_folds
+
 if TYPE_CHECKING:
     from ser.scores import Scores
 
@@ -63,15 +65,15 @@ class Tested:
 def tested(runs: Sequence["Scores"], speakers: Mapping[str, str]) -> list[Tested]:
     """The confusion matrices of runs by speaker. Runs of a fold with the same posteriors count once: a seed that
     changes nothing is no other training. speakers: of each utterance; one that is not there counts as its own."""
-    once = {(scores.about["fold"], scores.posteriors.tobytes()): scores for scores in reversed(runs)}
-    found = []
-    for scores in reversed(once.values()):
+
+    def by_speaker(scores: "Scores") -> Tested:
         of_utts = [speakers.get(utt, utt) for utt in scores.utts]
         names, numbers = np.unique(of_utts, return_inverse=True)
         counts = np.zeros((len(names), len(scores.classes), len(scores.classes)))
         np.add.at(counts, (numbers, scores.true, scores.predicted), 1)
-        found.append(Tested(scores.about["fold"], scores.about["seed"], list(names), counts))
-    return found
+        return Tested(scores.about["fold"], scores.about["seed"], list(names), counts)
+
+    return [run for of_fold in of_folds(runs, by_speaker) for run in of_fold]
 
 
 def interval(runs: Sequence["Scores"], measure: Measure, speakers: Mapping[str, str]) -> Interval:

@@ -48,7 +48,7 @@ def of_folds(runs: Sequence[Scores], measure: Callable[[Scores], Value]) -> list
     once: a seed that changes nothing adds no evidence."""
     values: dict[str, dict[bytes, Value]] = defaultdict(dict)
     for scores in runs:
-        values[scores.about["fold"]][scores.posteriors.tobytes()] = measure(scores)
+        values[scores.about["fold"]].setdefault(scores.posteriors.tobytes(), measure(scores))
     return [list(of_fold.values()) for of_fold in values.values()]
 
 

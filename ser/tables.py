@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from ser import statistics
 from ser.config import Protocol
 from ser.folds import shares_speakers
-from ser.metrics import METRICS
+from ser.metrics import METRICS, wa
 from ser.results import Results, Runs
 from ser.statistics import Interval, interval
-from ser.summary import n_folds, n_runs, rights
+from ser.summary import confusion_of, n_folds, n_runs, rights
 
 if TYPE_CHECKING:
     from ser.config import Paper, Row, Table
@@ -221,8 +221,7 @@ def costs(report: "Report") -> list[str]:
 def command(report: "Report", paper: "Paper", table: "Table") -> str:
     """The command that makes a paper's table, as a block of code."""
     protocols = [report.protocol(name) for name in (table.protocol, table.honest) if name]
-    systems = {name for row in table.rows for name in row.systems}
-    abouts = [about for name in sorted(systems) for about in report.abouts(name, protocols)]
+    abouts = [about for name in table.systems for about in report.abouts(name, protocols)]
     seeds = max((int(about["seed"]) for about in abouts), default=1)
     vectors = any(re.search(r"\bvectors (?!none)", about.get("inputs", "")) for about in abouts)
     more = " --glove FILE" * vectors + f" --seeds {seeds}" * (seeds > 1)
@@ -265,7 +264,4 @@ def as_lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def numbers(runs: Runs) -> str:
     """WA of each of some runs."""
-    from ser.metrics import wa
-    from ser.summary import confusion_of
-
     return ", ".join(f"{name} WA {wa(confusion_of(scores)):.1f}" for name, scores in runs.items())

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 from ser import cli
 from ser.cli import UserError
-from ser.overview import END, START, standing_in
+from ser.files import standing_in
+from ser.overview import END, START
 
 if TYPE_CHECKING:
     from ser.check_scores import Fault
@@ -164,12 +165,12 @@ def check_results() -> tuple[int, list["Fault"]]:
         return n_lines, [(str(path), "shows systems of run.sh --set, which are not in git; run stage 6 without --set")]
     try:
         again = report.render(shlex.split(command[1]))
+        if text != again and text == report.render(shlex.split(command[1]), only_committed=False):
+            return n_lines, []  # with data/ and the scores that were made here (own)
     except UserError as error:
         return n_lines, [(str(path), f"cannot be written again: {error}")]
     except (SystemExit, ValueError):  # of argparse and shlex
         return n_lines, [(str(path), f"its command is damaged: {command[0]}; run stage 6")]
-    if text != again and text == report.render(shlex.split(command[1]), only_committed=False):
-        return n_lines, []  # with data/ and the scores that were made here (own)
     return n_lines, compare(str(path), text, again, 1, "run stage 6")
 
 
@@ -222,9 +223,7 @@ def excerpt(line: str, other: str) -> str:
 
 def summary(checked: Checked) -> str:
     """What was checked in a recipe, how many faults there are, and what is no fault but worth knowing."""
-    from ser.identity import current_code, fingerprint, settings
-    from ser.results import find
-    from ser.runs import code_of
+    from ser.results import code_now, find
 
     rows: dict[tuple[str, str], list[Scores]] = defaultdict(list)
     for path, scores in checked.runs.items():
@@ -233,7 +232,7 @@ def summary(checked: Checked) -> str:
     with standing_in(checked.recipe):
         for (name, protocol), runs in rows.items():
             system = checked.systems[name][1]
-            code = current_code(fingerprint(dict(code_of(system))), settings(system))
+            code = code_now(system)
             older += sum(scores.current_row["code"] != code for scores in runs)
             if len({tuple(scores.current_row.items()) for scores in runs}) > 1:
                 with suppress(UserError):  # of scores beside these, which was told
