@@ -21,7 +21,7 @@ ROOT = Path(ser.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMPORTED_AS = {"markdown-it-py": "markdown_it", "scikit-learn": "sklearn", "PyYAML": "yaml"}
 # imported only where a message says how to install them, or brought by scikit-learn and matplotlib
-OTHERS = {"ser", "speechbrain", "espeakng_loader", "threadpoolctl", "PIL"}
+OTHERS = {"ser", "speechbrain", "espeakng_loader", "threadpoolctl", "PIL", "transformers", "huggingface_hub", "peft"}
 
 
 def read(name):
@@ -29,8 +29,9 @@ def read(name):
 
 
 def test_the_package_needs_what_is_pinned():
-    """Less what tests and the synthetic corpus need, which the extra `dev` has."""
-    needed, extra = set(PROJECT["dependencies"]), set(PROJECT["optional-dependencies"]["dev"])
+    """Beside what pretrained encoders, tests and the synthetic corpus need, which the extras have."""
+    extras = PROJECT["optional-dependencies"]
+    needed, extra = set(PROJECT["dependencies"]), {*extras["dev"], *extras["pretrained"]}
     pinned = re.findall(r"^([\w-]+)==", read("tools/requirements.txt"), re.MULTILINE)
     assert not needed & extra
     assert needed | extra == set(pinned)
