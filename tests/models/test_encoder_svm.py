@@ -156,10 +156,10 @@ def test_posteriors_are_those_of_the_layers_columns(encoded):
     scores = read_scores(Path("results.txt"))
 
     def pooled(utts):
-        return np.stack([encoded.matrices[utt].mean(0)[4:8] for utt in utts])
+        return np.stack([encoded.matrices[utt].mean(0)[16:32] for utt in utts])
 
     utts = sorted(encoded.part("train"))
-    expected = machine(10.0, 1 / 4).fit(pooled(utts), [encoded.classes[utt] == "high" for utt in utts])
+    expected = machine(10.0, 1 / 16).fit(pooled(utts), [encoded.classes[utt] == "high" for utt in utts])
     decisions = expected.decision_function(pooled(scores.utts))
     high = scores.posteriors[:, scores.classes.index("high")]
     np.testing.assert_allclose(high, 1 / (1 + np.exp(-2 * decisions)), atol=1e-4)
@@ -174,8 +174,8 @@ def test_the_choice_does_not_see_the_test_part(encoded):
     import kaldiio
 
     for utt in (*encoded.part("test"), *encoded.part("dev")):
-        encoded.matrices[utt][:, :4] = 9 if encoded.classes[utt] == "high" else -9  # layer 2
-        encoded.matrices[utt][:, 4:8] = 0  # layer 0
+        encoded.matrices[utt][:, :16] = 9 if encoded.classes[utt] == "high" else -9  # layer 2
+        encoded.matrices[utt][:, 16:32] = 0  # layer 0
     with kaldiio.WriteHelper(f"ark,scp:{features},{features.with_suffix('.scp')}") as writer:
         for utt, matrix in encoded.matrices.items():
             writer(utt, matrix)
@@ -201,7 +201,7 @@ def test_the_choice_does_not_see_the_test_part(encoded):
         (lambda pipeline: pipeline["layer"].set_params(n_layers=6), "its layers are not those of the system"),
         (lambda pipeline: pipeline["layer"].set_params(n_functionals=2), "its layers are not those of the system"),
         (lambda pipeline: pipeline["layer"].set_params(number=None), "its layers have another size"),
-        (lambda pipeline: setattr(pipeline["layer"], "n_features_in_", 24), "its layers have another size"),
+        (lambda pipeline: setattr(pipeline["layer"], "n_features_in_", 96), "its layers have another size"),
         (lambda pipeline: setattr(pipeline["model"][1], "_n_support", np.int32([1, 1])), "its parts are inconsistent"),
         (lambda pipeline: pipeline.steps.pop(0), "it contains something else"),
         (lambda pipeline: pipeline.steps.insert(0, ("more", classical.Layer(1, 3))), "it contains something else"),

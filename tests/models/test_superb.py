@@ -97,7 +97,7 @@ def test_it_trains_is_scored_and_hears_recordings(encoded, pooling):
     folder = encoded.lay_out("run", system="superb", model={"pooling": pooling}, epochs=20, learning_rate=0.03)
     train(folder)
     _, notes = networks.load(read_run(folder).weights)
-    assert notes["sizes"] == {"n_features": 12, "n_classes": 2, "n_layers": 3}
+    assert notes["sizes"] == {"n_features": 48, "n_classes": 2, "n_layers": 3}
     score.score(folder, Path("results.txt"), "cpu")
     scores = read_scores(Path("results.txt"))
     right = [
