@@ -613,7 +613,9 @@ def test_a_fold_with_nothing_to_train_or_test(data, part, label, message):
 def protocol_of(data, **changes):
     """What read_fold asks of a protocol."""
     protocol = read_protocol(data.parent / "protocol.yaml")
-    return SimpleNamespace(**{"name": protocol.name, "classes": protocol.classes, "select": protocol.select, **changes})
+    return SimpleNamespace(
+        **{"name": protocol.name, "classes": protocol.classes, "select": protocol.select, "adapt": None, **changes}
+    )
 
 
 def test_a_development_set_without_utterance(data):

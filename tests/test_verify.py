@@ -55,7 +55,7 @@ def make_scores(system, protocol, fold, seed=1):
     utts = [f"{speaker}-{number}" for speaker in speakers for number in range(6)]
     table = fingerprint([(f"{speaker}-{number}", speaker) for speaker in SPEAKERS for number in range(6)])
     row = {
-        "code": fingerprint(dict(code_of(configs["system"]))),
+        "code": fingerprint(dict(code_of(configs["system"], configs["protocol"]))),
         "folds": f"f{protocol}",
         "recordings": "r",
         "speakers": table,
