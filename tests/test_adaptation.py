@@ -72,7 +72,7 @@ def test_shrinking_comes_closer_to_new_speakers():
     """Speakers' means differ by 1, recordings of a speaker by 2: the relevance that suits them is 4. Neither a
     speaker's two recordings nor the training part alone tell as much."""
     rng = np.random.default_rng(0)
-    true = rng.standard_normal(2000)
+    true = rng.standard_normal(1000)
     training = adaptation.moments([(rng.standard_normal(5000) + 2 * rng.standard_normal(5000))[:, None]])
     errors = {}
     for relevance in (1e-6, 4.0, 1e6):
