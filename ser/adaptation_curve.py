@@ -53,7 +53,7 @@ def section(report: "Report") -> list[str]:
     command = f'`./run.sh --systems FILE --protocol "{names}"` runs one; its file is under Systems and times.'
     figure = ["The numbers behind the picture, with their intervals: " + f"[text]({path.with_suffix('.txt')}).", ""]
     figure.append(f"![adaptation]({path})")
-    return ["", f"## {TITLE}", "", *INTRODUCTION.splitlines(), "", *tables.as_lines(rows), "", command, *figure]
+    return ["", f"## {TITLE}", "", *INTRODUCTION.splitlines(), "", *tables.as_lines(rows), "", command, "", *figure]
 
 
 def cell(report: "Report", line: Line, column: str) -> str:
