@@ -156,7 +156,7 @@ def adaptation(
                 axes.errorbar(
                     [columns.index(name) + shift for name in there],
                     [points[name][0] for name in there],
-                    [points[name][1] or 0 for name in there],
+                    [np.nan if (half := points[name][1]) is None else half for name in there],  # nan: no bar
                     linestyle=("-", "--", ":", "-.")[kinds.index(kind) % 4] if joined else "none",
                     label=label,
                     **style,
