@@ -356,6 +356,11 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
             f"{path}: normalisation: {system.normalisation}; write none or speaker, since a classical model takes "
             "frames as they are"
         )
+    if getattr(system.model, "layers", "all") == "best" and kind_of(system.feature) != "pretrained":
+        raise UserError(
+            f"{path}: model.layers: best; write all, since the feature {kind_of(system.feature)} has no layers "
+            "(pretrained has)"
+        )
     return system
 
 

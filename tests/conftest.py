@@ -187,6 +187,55 @@ def noisy(recipe):
 
 
 @pytest.fixture
+def encoded(recipe):
+    """The toy recipe, with the states of the layers 2, 0 and 1 of a tiny encoder in a frame: the class is in those of
+    layer 0, and the others are noise. Systems are superb.yaml (a network) and encoder_svm.yaml."""
+    import kaldiio
+    import numpy as np
+    import torch
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    from ser import encoders
+    from ser.config import feature_name, read_system
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=4, encoder_layers=2, num_hidden_layers=2, encoder_attention_heads=2, encoder_ffn_dim=8, num_mel_bins=80
+    )
+    WhisperEncoder(config).save_pretrained("encoder")
+    tensors = Path("encoder/model.safetensors")
+    import safetensors.torch
+
+    own = {f"encoder.{name}": value for name, value in safetensors.torch.load_file(tensors).items()}
+    safetensors.torch.save_file(own, tensors)
+    WhisperFeatureExtractor(feature_size=80).save_pretrained("encoder")
+    network, extractor = encoders.load(Path("encoder"))
+    feature = {
+        "kind": "pretrained", "model": str(Path("encoder").resolve()), "layers": [2, 0, 1],
+        "weights": encoders.checksum(Path("encoder"), network.config, extractor),
+    }  # fmt: skip
+    machine = {"kind": "encoder_svm", "layers": "best", "cost": [1, 10], "gamma": [1], "inner_folds": 2}
+    told = {"description": "on an encoder", "feature": feature}
+    recipe.write_yaml("conf/toy/encoder_svm.yaml", **told, normalisation="none", model=machine)
+    superb = {"kind": "superb", "projection": 6}
+    recipe.write_yaml("conf/toy/superb.yaml", **told, normalisation="global", model=superb, training=TRAINING)
+    rng = np.random.default_rng(3)
+    for utt, of_class in recipe.classes.items():
+        matrix = rng.standard_normal((rng.integers(5, 25), 12)).astype(np.float32)
+        matrix[:, 4:8] += 0.6 * (of_class == "high")
+        recipe.matrices[utt] = matrix
+    dump = Path("dump") / feature_name(read_system("conf/toy/superb.yaml").feature)
+    dump.mkdir()
+    with kaldiio.WriteHelper(f"ark,scp:{dump}/feats.ark,{dump}/feats.scp") as writer:
+        for utt, matrix in recipe.matrices.items():
+            writer(utt, matrix)
+    (dump / "utt2num_frames").write_text("".join(f"{utt} {len(frames)}\n" for utt, frames in recipe.matrices.items()))
+    recipe.seal(dump, "pretrained")
+    return recipe
+
+
+@pytest.fixture
 def spoken(recipe):
     """The toy recipe, in which low utterances say "yes" and high ones "oh no", each with a word of its own; and with x-vectors."""
     import kaldiio

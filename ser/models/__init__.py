@@ -51,6 +51,8 @@ Other inputs
     name of a module of ser/inputs, which passes a size to the constructor and tensors to forward, all by keyword, and
     may set attributes of the network before training:
 
+    layers      n_layers         nothing                       layers of an encoder in the frames, which are (B, T,
+                                                               n_layers * D); 1 for a feature that is no encoder's
     speakers    n_speakers       speakers (B,), negative for speakers who are not in the training set
     words       vocabulary_size  words (B, M), n_words (B,)    needs `Config.words`, the table of transcripts, and
                                                                `words`, a torch.nn.Embedding of `Config.word_size`
@@ -64,6 +66,10 @@ ser.learners.classical trains, saves and runs the model.
 Config.functionals
     Statistics of the frames (ser.functionals); concatenated, they are the input of the estimator for an utterance. The
     frames are not normalised, except per speaker if the system asks for it.
+
+Config.layers
+    Optional, "all" or "best". "best" needs a feature of kind pretrained: one of its layers, or all together, is chosen
+    in the inner folds along with the settings of `grid`, and the estimator gets only the values of the chosen ones.
 
 estimator(config, seed) -> a new scikit-learn classifier, or a pipeline that ends in one
     If it has `predict_proba`, those are the posteriors; otherwise they are the softmax of its `decision_function`.
