@@ -7,21 +7,19 @@ tools/models/ first, then in the hub's cache, and then downloaded.
 """
 
 import argparse
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ser import cli
 from ser.cli import UserError
-from ser.identity import ROOT
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-MODELS = ROOT / "tools" / "models"
+MODELS = Path(__file__).parent.parent / "tools" / "models"
 RATE = 16_000  # Hz: that of every encoder here
-STEP = 320  # samples from one frame of the encoder to the next: 20 ms
 LONGEST = 30.0  # seconds: what Whisper takes
 FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 # what the shapes of the weights do not tell of a network; those that a model lacks are left out
@@ -80,8 +78,8 @@ def find(model: str, revision: str | None = None, files: Sequence[str] = FILES) 
         raise
     except Exception as error:  # the hub reports a network that is down, and a wrong name, in many ways
         raise UserError(
-            f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({_reason(error)}); link a folder that has "
-            f"config.json and *.safetensors to {MODELS / model}"
+            f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({_reason(error)}); link a "
+            f"folder that has config.json and *.safetensors to {MODELS / model}"
         ) from None
 
 
@@ -171,13 +169,13 @@ def tensors(folder: Path, model_type: str) -> "dict[str, Tensor]":
 def checksum(folder: Path, config: Any, extractor: Any) -> str:
     """MD5 of an encoder's weights as float32, and of all settings that its output depends on. The same weights have the
     same sum in float16 and float32, and with or without Whisper's decoder."""
-    from ser import networks
+    from ser.tensors import checksum as checksum_of
 
     notes = {
         "network": {name: getattr(config, name) for name in SHAPE if getattr(config, name, None) is not None},
         "input": {name: getattr(extractor, name) for name in INPUT if getattr(extractor, name, None) is not None},
     }
-    return networks.checksum(tensors(folder, config.model_type), notes)
+    return checksum_of(tensors(folder, config.model_type), notes)
 
 
 def sizes(config: Any) -> tuple[int, int]:
@@ -189,7 +187,7 @@ def pieces(n_samples: int, longest: float) -> list[slice]:
     """Cut an utterance of more than `longest` seconds into as few pieces of about equal length as possible."""
     number = max(-(-n_samples // int(longest * RATE)), 1)
     ends = [round(n_samples * place / number) for place in range(number + 1)]
-    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def _reason(error: Exception) -> str:

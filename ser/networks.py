@@ -1,6 +1,5 @@
 """Networks of ser/models: built, run, and stored as safetensors (nothing is unpickled)."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from ser.files import whole
 from ser.layers import masked_mean
 from ser.normalisation import Statistics
 from ser.runs import Run
+from ser.tensors import checksum
 
 
 def device(name: str) -> torch.device:
@@ -136,16 +136,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if md5 != checksum(tensors, notes):
         raise UserError(f"{path}: damaged: the checksum does not match the content; {remedy}")
     return tensors, notes
-
-
-def checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
-    """MD5 of tensors on the CPU, with their names and shapes, and of notes."""
-    digest = hashlib.md5(json.dumps(notes).encode(), usedforsecurity=False)
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]) -> None:
