@@ -8,6 +8,7 @@ tools/models/ first, then in the hub's cache, and then downloaded.
 
 import argparse
 import itertools
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -198,6 +199,7 @@ def _quiet(transformers: Any) -> None:
     """No progress bars or reports of weights that are not used; those that are missing are an error here."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")  # of transformers' own WavLM
 
 
 def _import(name: str) -> Any:

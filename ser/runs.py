@@ -389,4 +389,6 @@ def learner_sources(system: System) -> Mapping[str, str]:
 
 def feature_sources(feature: FeatureConfig) -> Mapping[str, str]:
     """Source code that computes a feature: {module: fingerprint}."""
-    return sources(f"ser.features.{kind_of(feature)}", "ser.extract")
+    module = load_kind("feature", kind_of(feature), "")
+    of_batches = ["ser.extract_many"] * hasattr(module, "extract_many")
+    return sources(f"ser.features.{kind_of(feature)}", "ser.extract", *of_batches)

@@ -127,6 +127,16 @@ class Recipe:
 
 
 @pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> Path:
+    """The folder of a Whisper encoder of two layers of 16 values, with random weights."""
+    from ser.tiny_encoder import make
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def bfloat16_lstms() -> None:
     """Skips a test on a CPU that cannot run LSTMs in bfloat16."""
     import torch
