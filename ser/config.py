@@ -54,6 +54,9 @@ class Training:
     clip_norm: PositiveFloat | None = None  # maximum norm of the whole gradient; null: no clipping
     class_weights: Literal["none", "balanced"] = "none"  # balanced: inversely proportional to class frequency
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
+    # batches whose gradients are added up before a step of the optimiser, which then is that of one large batch, unless
+    # the network has batch normalisation
+    accumulation: Positive = 1
 
 
 @dataclass(config={**strict, "arbitrary_types_allowed": True}, frozen=True, kw_only=True)
@@ -356,11 +359,11 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
             f"{path}: normalisation: {system.normalisation}; write none or speaker, since a classical model takes "
             "frames as they are"
         )
-    if getattr(system.model, "layers", "all") == "best" and kind_of(system.feature) != "pretrained":
-        raise UserError(
-            f"{path}: model.layers: best; write all, since the feature {kind_of(system.feature)} has no layers "
-            "(pretrained has)"
-        )
+    if hasattr(module, "check_system"):
+        try:
+            module.check_system(system)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
     return system
 
 

@@ -127,7 +127,7 @@ def test_defaults_of_the_settings_are_what_they_were():
 
     assert defaults(config.Training) == {
         "optimiser": "adam", "epsilon": 1e-8, "batches": "alike", "patience": None, "monitor": "dev_loss", "clip_norm": None,
-        "class_weights": "none", "precision": "float32",
+        "class_weights": "none", "precision": "float32", "accumulation": 1,
     }  # fmt: skip
     assert defaults(config.System) == {"augment": []}
     assert defaults(config.Protocol) == {"where": {}, "noise": None, "labels": "own", "table": "", "adapt": None}
