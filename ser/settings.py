@@ -10,6 +10,8 @@ Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # such as a dropout rate or the size of a test set
+Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # MD5
+Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]  # of a pretrained encoder
 Noise = Annotated[str, Field(pattern=r"^(snr-?[0-9]+|deviation[0-9]+(\.[0-9]+)?)$")]  # see ser/noise.py
 
 

@@ -1,0 +1,218 @@
+"""Pretrained speech encoders of transformers: find one, and run it on padded batches of samples.
+
+As a command: print what a system file must say of an encoder, with the checksum that names its weights.
+
+MODEL is a folder in Hugging Face's layout (config.json, *.safetensors), or a name on the hub. A name is looked for in
+tools/models/ first, then in the hub's cache, and then downloaded.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ser import cli
+from ser.cli import UserError
+from ser.identity import ROOT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+MODELS = ROOT / "tools" / "models"
+RATE = 16_000  # Hz: that of every encoder here
+STEP = 320  # samples from one frame of the encoder to the next: 20 ms
+LONGEST = 30.0  # seconds: what Whisper takes
+FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+# what the shapes of the weights do not tell of a network; those that a model lacks are left out
+SHAPE = """
+    model_type num_attention_heads encoder_attention_heads hidden_act activation_function feat_extract_activation
+    feat_extract_norm do_stable_layer_norm layer_norm_eps conv_kernel conv_stride num_conv_pos_embeddings
+    num_conv_pos_embedding_groups scale_embedding num_buckets max_bucket_distance position_embeddings_type
+    left_max_position_embeddings right_max_position_embeddings conv_depthwise_kernel_size
+""".split()
+INPUT = ["do_normalize", "feature_size", "sampling_rate", "hop_length", "n_fft", "num_mel_bins", "stride"]
+
+
+class Pretrained(Protocol):
+    """Settings that name an encoder. model: folder, or name on the hub. revision: branch, tag or commit on the hub.
+    weights: their checksum, which ser.encoding.Encoder demands."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def weights(self) -> str: ...
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ser.encoders", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit on the hub (default: its main branch)"
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, or name on the hub, such as openai/whisper-tiny.en")
+    args = parser.parse_args(argv)
+    folder = find(args.model, args.revision)
+    network, extractor = load(folder)
+    width, depth = sizes(network.config)
+    print(f"# {folder}: {network.config.model_type}, layers 0 to {depth}, {width} values each")
+    print(f"model: {args.model}")
+    if args.revision:
+        print(f"revision: {args.revision}")
+    print(f"weights: {checksum(folder, network.config, extractor)}")
+
+
+def find(model: str, revision: str | None = None, files: Sequence[str] = FILES) -> Path:
+    """The folder of a model: tools/models/MODEL, the folder MODEL, or the hub's copy, downloaded if need be.
+
+    files: patterns of the files to download. Raises UserError if it is found nowhere, or has no weights in safetensors.
+    """
+    for folder in (MODELS / model, Path(model)):
+        if folder.is_dir():
+            return refuse_incomplete(folder)
+    hub = _import("huggingface_hub")
+    try:
+        return refuse_incomplete(Path(hub.snapshot_download(model, revision=revision, allow_patterns=list(files))))
+    except UserError:
+        raise
+    except Exception as error:  # the hub reports a network that is down, and a wrong name, in many ways
+        raise UserError(
+            f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({_reason(error)}); link a folder that has "
+            f"config.json and *.safetensors to {MODELS / model}"
+        ) from None
+
+
+def refuse_incomplete(folder: Path) -> Path:
+    """The folder, if it has config.json and weights in safetensors; otherwise raises UserError."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json; give a folder in Hugging Face's layout")
+    if not any(folder.glob("*.safetensors")):
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".h5", ".msgpack"))
+        why = f"; {others[0]} is not read, since loading it can run code from it" if others else ""
+        raise UserError(
+            f"{folder}: no weights in safetensors{why}; give a folder or a `revision` of the hub that has them"
+        )
+    return folder
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """The encoder of a model in evaluation mode, float32, on the CPU; and transformers' extractor of its input.
+
+    Raises UserError if it is not a speech encoder, or if weights are missing.
+    """
+    transformers = _import("transformers")
+    _quiet(transformers)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers reports a damaged or unknown configuration in many ways
+        raise UserError(f"{folder / 'config.json'}: not read by transformers ({_reason(error)})") from None
+    try:
+        network, missing = (_whisper if config.model_type == "whisper" else _other)(transformers, folder, config)
+    except Exception as error:  # damaged weights, or weights of another network
+        raise UserError(f"{folder}: its weights cannot be loaded ({_reason(error)}); fetch it again") from None
+    input_name = getattr(network, "main_input_name", None)
+    if input_name not in ("input_values", "input_features") or not hasattr(network.config, "num_hidden_layers"):
+        raise UserError(f"{folder}: {config.model_type}: not a speech encoder such as Whisper, HuBERT or WavLM")
+    if input_name == "input_features" and config.model_type not in ("whisper", "wav2vec2-bert"):
+        raise UserError(
+            f"{folder}: {config.model_type}: its input is not known here; use Whisper or an encoder of samples"
+        )
+    missing = sorted(name for name in missing if "masked_spec_embed" not in name)  # for training alone
+    if missing:
+        raise UserError(f"{folder}: has no weights for {missing[0]} and {len(missing) - 1} more; give a whole encoder")
+    try:
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        path = folder / "preprocessor_config.json"
+        raise UserError(f"{path}: missing, or not read by transformers ({_reason(error)}); fetch it again") from None
+    if extractor.sampling_rate != RATE:
+        raise UserError(f"{folder}: takes {extractor.sampling_rate} Hz; only encoders of {RATE} Hz are known here")
+    return network.eval(), extractor
+
+
+def _whisper(transformers: Any, folder: Path, config: Any) -> tuple[Any, Iterable[str]]:
+    """The encoder of Whisper alone, without the decoder, and the names of weights that are missing."""
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    network = WhisperEncoder(config)
+    missing, _ = network.load_state_dict(tensors(folder, "whisper"), strict=False)
+    return network, missing
+
+
+def _other(transformers: Any, folder: Path, config: Any) -> tuple[Any, Iterable[str]]:
+    """Any other encoder, and the names of weights that are missing."""
+    import torch
+
+    network, report = transformers.AutoModel.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    return network, [*report["missing_keys"], *report.get("mismatched_keys", [])]
+
+
+def tensors(folder: Path, model_type: str) -> "dict[str, Tensor]":
+    """All tensors in the safetensors files of a folder, as float32; of Whisper those of the encoder, by the encoder's
+    own names."""
+    import safetensors.torch
+
+    found = {
+        name: tensor.float()
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, tensor in safetensors.torch.load_file(path).items()
+    }
+    if model_type != "whisper":
+        return found
+    own = {name.removeprefix("model."): tensor for name, tensor in found.items()}
+    return {name.removeprefix("encoder."): tensor for name, tensor in own.items() if name.startswith("encoder.")}
+
+
+def checksum(folder: Path, config: Any, extractor: Any) -> str:
+    """MD5 of an encoder's weights as float32, and of all settings that its output depends on. The same weights have the
+    same sum in float16 and float32, and with or without Whisper's decoder."""
+    from ser import networks
+
+    notes = {
+        "network": {name: getattr(config, name) for name in SHAPE if getattr(config, name, None) is not None},
+        "input": {name: getattr(extractor, name) for name in INPUT if getattr(extractor, name, None) is not None},
+    }
+    return networks.checksum(tensors(folder, config.model_type), notes)
+
+
+def sizes(config: Any) -> tuple[int, int]:
+    """Values per frame, and number of layers, of an encoder."""
+    return int(config.hidden_size), int(config.num_hidden_layers)
+
+
+def pieces(n_samples: int, longest: float) -> list[slice]:
+    """Cut an utterance of more than `longest` seconds into as few pieces of about equal length as possible."""
+    number = max(-(-n_samples // int(longest * RATE)), 1)
+    ends = [round(n_samples * place / number) for place in range(number + 1)]
+    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _quiet(transformers: Any) -> None:
+    """No progress bars or reports of weights that are not used; those that are missing are an error here."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _import(name: str) -> Any:
+    """A package that comes with transformers. Raises UserError if it is not installed."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(
+            "pretrained encoders need transformers, which is not installed; run: pip install transformers"
+        ) from None
+
+
+if __name__ == "__main__":
+    cli.run(main)
