@@ -1,7 +1,6 @@
 """Speech recognisers, of torchaudio and of transformers: found by name, loaded, and run on one recording at a time."""
 
 import difflib
-import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
-from ser.identity import ROOT, md5_of
+from ser.encoders import MODELS, find
+from ser.identity import md5_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 URL = "https://download.pytorch.org/torchaudio/models/"  # torchaudio's weights
-MODELS = ROOT / "tools" / "models"  # folders of transformers' models
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of such a folder; nothing in them is code
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a model of transformers; nothing in them is code
 SHORTEST = 0.1  # seconds; shorter recordings are padded with silence, since the networks need 25 ms
 
 
@@ -52,7 +51,7 @@ def load(name: str, weights: Path | None, language: str | None, place: "torch.de
         )
     if weights is not None:
         raise UserError(f"--weights: only for torchaudio's recognisers, not for {name}; give a folder by --model")
-    return _of_transformers(find(name), language, place)
+    return _of_transformers(find(name, files=FILES), language, place)
 
 
 def _bundles() -> dict[str, Any]:
@@ -113,35 +112,17 @@ def padded(samples: "np.ndarray", rate: int) -> "np.ndarray":
     return np.pad(samples, (0, max(0, int(SHORTEST * rate) - len(samples))))
 
 
-def find(model: str) -> Path:
-    """The folder of a model of transformers: tools/models/MODEL, the folder MODEL, or the hub's copy, downloaded if
-    need be. Raises UserError if it is found nowhere, or has no weights in safetensors."""
-    folder = next((path for path in (MODELS / model, Path(model)) if path.is_dir()), None)
-    if folder is None:
-        hub = _import("huggingface_hub")
-        try:
-            folder = Path(hub.snapshot_download(model, allow_patterns=list(FILES)))
-        except Exception as error:  # the hub reports a network that is down, and a wrong name, in many ways
-            raise UserError(
-                f"--model {model}: no folder here or in {MODELS}, and not to be had from {hub.constants.ENDPOINT} "
-                f"({_reason(error)}); fetch its config.json, *.safetensors and tokenizer elsewhere, and give the folder"
-            ) from None
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no config.json; give a folder as transformers saves it")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"{folder}: no weights in safetensors, and other formats are not read, since loading them can run code; give "
-            "a folder that has them: transformers' save_pretrained() writes it"
-        )
-    return folder
-
-
 def _of_transformers(folder: Path, language: str | None, place: "torch.device") -> Recogniser:
     """A recogniser of transformers: CTC, or sequence to sequence; best label by best label (greedy)."""
     import numpy as np
     import torch
 
-    transformers = _import("transformers")
+    try:
+        import transformers
+    except ImportError:
+        raise UserError(
+            f"{folder}: needs transformers, which is not installed; run: pip install 'ser[pretrained]'"
+        ) from None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     is_ctc, network = _network(transformers, folder)
@@ -151,7 +132,8 @@ def _of_transformers(folder: Path, language: str | None, place: "torch.device") 
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
     except Exception as error:  # missing and damaged files are reported in many ways
         raise UserError(
-            f"{folder}: its preprocessor_config.json or tokenizer is missing or damaged ({_reason(error)}); fetch it again"
+            f"{folder}: its preprocessor_config.json or tokenizer is missing or damaged ({_reason(error)}); fetch it "
+            "again"
         ) from None
     network = network.eval().to(place)
     rate, longest = int(extractor.sampling_rate), getattr(extractor, "n_samples", None)  # Whisper's: 30 s
@@ -189,7 +171,8 @@ def _network(transformers: Any, folder: Path) -> "tuple[bool, Any]":
         raise UserError(f"{folder / 'config.json'}: not read by transformers ({_reason(error)})") from None
     name = (config.architectures or [config.model_type])[0]
     is_ctc = name in auto.MODEL_FOR_CTC_MAPPING_NAMES.values()
-    if not is_ctc and name not in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values():
+    known = is_ctc or (config.is_encoder_decoder and name in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values())
+    if not known:  # a language model that hears needs a prompt besides
         raise UserError(f"{folder}: {name}: not a recogniser; give one such as Whisper or Wav2Vec2ForCTC")
     kind = transformers.AutoModelForCTC if is_ctc else transformers.AutoModelForSpeechSeq2Seq
     try:
@@ -212,14 +195,3 @@ def _languages(network: Any) -> set[str]:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def _import(name: str) -> Any:
-    """A package that comes with transformers. Raises UserError if it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UserError(
-            "recognisers other than torchaudio's need transformers, which is not installed; run: "
-            "pip install 'ser[pretrained]'"
-        ) from None

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ser import audio, cli
-from ser.cli import UserError
 from ser.datadir import read_recordings, read_table, write_table
 from ser.files import alone, named, whole
 from ser.identity import fingerprint, md5_of
@@ -32,8 +31,8 @@ def main(argv: list[str] | None = None) -> None:
         default="WAV2VEC2_ASR_BASE_960H",
         metavar="NAME",
         help="recogniser of torchaudio.pipelines (default WAV2VEC2_ASR_BASE_960H, for English; for French: "
-        "VOXPOPULI_ASR_BASE_10K_FR), or of transformers: a name on the hub, such as openai/whisper-tiny.en, or a folder "
-        "(config.json, weights in safetensors, tokenizer)",
+        "VOXPOPULI_ASR_BASE_10K_FR), or of transformers: a name on the hub, such as openai/whisper-tiny.en, or a "
+        "folder (config.json, weights in safetensors, tokenizer)",
     )
     parser.add_argument(
         "--weights",

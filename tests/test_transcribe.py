@@ -293,11 +293,19 @@ def test_a_call_that_was_interrupted_before_its_first_line(data, weights, heard)
 def test_what_was_heard_otherwise_is_heard_anew(data, weights, heard, other):
     stopped(data, weights, heard)
     if other == "recordings":
-        (data.parent / "a-1.wav").rename(data.parent / "new.wav")
-        (data / "wav.scp").write_text((data / "wav.scp").read_text().replace("a-1.wav", "new.wav"))
+        soundfile.write(data.parent / "a-1.wav", 0.1 * np.random.default_rng(9).standard_normal(RATE), RATE)
     model = "TINY_NORMALISED" if other == "model" else "TINY"
     call(data, "--weights", save_weights(data / "2.pt", seed=2) if other == "weights" else weights, model=model)
     assert len(heard) == len(UTTS)
+
+
+def test_what_was_heard_of_the_same_files_elsewhere_stays(data, weights, heard):
+    """Weights and recordings are named by what they hold."""
+    stopped(data, weights, heard)
+    (data.parent / "a-1.wav").rename(data.parent / "new.wav")
+    (data / "wav.scp").write_text((data / "wav.scp").read_text().replace("a-1.wav", "new.wav"))
+    call(data, "--weights", weights.rename(data / "moved.pt"))
+    assert heard == ["b-1", "b-2"]
 
 
 def test_two_calls_at_once(data, weights):
