@@ -14,7 +14,7 @@ from ser.statistics import Interval, interval
 from ser.summary import confusion_of, n_folds, n_runs, rights
 
 if TYPE_CHECKING:
-    from ser.config import Paper, Row, Table
+    from ser.config import Paper, Row, System, Table
     from ser.recipe import Report
 
 PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details
@@ -239,10 +239,15 @@ def marked(report: "Report", protocol: Protocol) -> str:
 
 def name_of(report: "Report", system: str, protocols: Sequence[Protocol]) -> str:
     """The cell with a system's name, marked if it has heard its test speakers."""
-    name = system + "¶" * (report.system(system).normalisation == "speaker")
+    name = system + "¶" * any(hears(report.system(system), protocol) for protocol in protocols)
     if any("vectors none" in about.get("inputs", "") for about in report.abouts(system, protocols)):
         name += " (word vectors learned from scratch)"
     return name
+
+
+def hears(system: "System", protocol: Protocol) -> bool:
+    """Whether a system hears unlabelled speech of its test speakers under a protocol."""
+    return system.normalisation == "speaker" and (protocol.adapt is None or protocol.adapt.utterances > 0)
 
 
 def marks_of(results: Results) -> str:

@@ -297,13 +297,13 @@ class Scored:
         }
         self.write_yaml(f"{recipe}/conf/papers/{key}.yaml", told)
 
-    def code(self, system: str) -> str:
-        """The fingerprint of the current code of a system's file."""
-        from ser.config import read_system
+    def code(self, system: str, protocol: str) -> str:
+        """The fingerprint of the current code of a system's file under a protocol."""
+        from ser.config import read_protocol, read_system
         from ser.identity import fingerprint
         from ser.runs import code_of
 
-        return fingerprint(dict(code_of(read_system(system))))
+        return fingerprint(dict(code_of(read_system(system), read_protocol(f"conf/protocols/{protocol}.yaml"))))
 
     def write_scores(
         self, system: str, protocol: str, run: str, answers: str, own: bool = False, row: dict | None = None, **about
@@ -319,7 +319,7 @@ class Scored:
         fold, _, seed = run.removeprefix("fold").partition("_seed")
         (path,) = [*Path().glob(f"conf/?/{system}.yaml"), *Path("..").glob(f"other/conf/?/{system}.yaml")]
         told = {"system": read_system(path), "protocol": read_protocol(f"conf/protocols/{protocol}.yaml")}
-        parts = {"code": self.code(path), "folds": "f", "recordings": "r", "speakers": "s"} | (row or {})
+        parts = {"code": self.code(path, protocol), "folds": "f", "recordings": "r", "speakers": "s"} | (row or {})
         header = {
             "corpus": "toy", "fold": f"{fold} of 3", "seed": seed, "overlap": f"sizes {fold}; shared {fold}",
             "train_seconds": 90, "date": "2026-01-01 10:00", "commit": "abc", "machine": "m", "modules": "ser.x 1",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser import audio, download, transcribe, validate_data
+from ser import audio, download, recognisers, transcribe, validate_data
 from ser.cli import UserError
 from ser.files import InUse, alone
 
@@ -134,12 +134,12 @@ def by_hand(data, utt, normalise=False):
     ],
 )
 def test_the_words_of_a_path(path, words):
-    assert transcribe.spell(path, ("", *LABELS)) == collapsed(path) == words
+    assert recognisers.spell(path, ("", *LABELS)) == collapsed(path) == words
 
 
 def test_the_words_of_all_short_paths():
     for path in itertools.product(range(4), repeat=5):
-        assert transcribe.spell(path, ("", *LABELS)) == collapsed(path)
+        assert recognisers.spell(path, ("", *LABELS)) == collapsed(path)
 
 
 def test_each_recording_is_heard_as_alone(data, weights, capsys):
@@ -293,11 +293,19 @@ def test_a_call_that_was_interrupted_before_its_first_line(data, weights, heard)
 def test_what_was_heard_otherwise_is_heard_anew(data, weights, heard, other):
     stopped(data, weights, heard)
     if other == "recordings":
-        (data.parent / "a-1.wav").rename(data.parent / "new.wav")
-        (data / "wav.scp").write_text((data / "wav.scp").read_text().replace("a-1.wav", "new.wav"))
+        soundfile.write(data.parent / "a-1.wav", 0.1 * np.random.default_rng(9).standard_normal(RATE), RATE)
     model = "TINY_NORMALISED" if other == "model" else "TINY"
     call(data, "--weights", save_weights(data / "2.pt", seed=2) if other == "weights" else weights, model=model)
     assert len(heard) == len(UTTS)
+
+
+def test_what_was_heard_of_the_same_files_elsewhere_stays(data, weights, heard):
+    """Weights and recordings are named by what they hold."""
+    stopped(data, weights, heard)
+    (data.parent / "a-1.wav").rename(data.parent / "new.wav")
+    (data / "wav.scp").write_text((data / "wav.scp").read_text().replace("a-1.wav", "new.wav"))
+    call(data, "--weights", weights.rename(data / "moved.pt"))
+    assert heard == ["b-1", "b-2"]
 
 
 def test_two_calls_at_once(data, weights):
@@ -372,7 +380,7 @@ def server(tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        monkeypatch.setattr(transcribe, "URL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(recognisers, "URL", f"http://127.0.0.1:{server.server_port}/")
         yield asked
         server.shutdown()
         thread.join()
@@ -388,7 +396,7 @@ def test_weights_are_fetched_once(data, server, tmp_path):
 
 
 def test_no_network(data, server, monkeypatch, tmp_path):
-    monkeypatch.setattr(transcribe, "URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(recognisers, "URL", "http://127.0.0.1:1/")
     place = tmp_path / "cache/hub/checkpoints/tiny.pt"
     remedy = f"run the same command again .* download the file by hand to {place}, or give it by --weights FILE"
     with pytest.raises(UserError, match=f"http://127.0.0.1:1/tiny.pt: interrupted .*no connection: .*; {remedy}"):
@@ -425,7 +433,7 @@ def test_wrong_weights(data, weights, fault, monkeypatch, tmp_path):
     with pytest.raises(UserError) as error:
         call(data, "--weights", weights)
     assert re.fullmatch(
-        rf"{weights}: not the weights of TINY \(.+\); download {transcribe.URL}tiny.pt", str(error.value)
+        rf"{weights}: not the weights of TINY \(.+\); download {recognisers.URL}tiny.pt", str(error.value)
     )
     assert not Path("ran").exists()
     assert not (data / "text_asr").exists()

@@ -6,6 +6,9 @@ ser.settings) whose fields are the keys of `model` in the system file, with thei
 raises ValueError for values that are inconsistent. A setting that is added later needs a default that keeps the old
 behaviour.
 
+The module may define check_system(system), which raises ValueError, starting with the key, if the system's feature or
+normalisation is not one that the model can take. Sizes are checked by the constructor.
+
 A model is either a network or a classical model.
 
 Networks
@@ -42,6 +45,10 @@ frame_weights(frames, lengths, even=False) -> {name: weights (B, T)}
 word_weights(frames, lengths, words, n_words, **others) -> {name: weights (B, M)}
     The same for words, in a network that reads them. It is called with the arguments of forward, by keyword. Other
     inputs that can be attended to name their own method (ser/inputs/__init__.py, WEIGHTS).
+
+rates() -> {parameter: factor}
+    Factors of the learning rate, by the names of `named_parameters`; 1 for those that are left out. Parameters that
+    training must not change have requires_grad False instead.
 
 learns_from_targets
     If true, forward also gets `targets` (B,), the class indices; in training only.

@@ -1,14 +1,18 @@
 """RBF support vector machine on an encoder's states: that of svm.py, with the layer chosen within the training set."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from ser.config import kind_of
 from ser.functionals import Name
 from ser.models import svm
 from ser.settings import PositiveFloat, strict
+
+if TYPE_CHECKING:
+    from ser.config import System
 
 estimator, grid, refuse_damaged = svm.estimator, svm.grid, svm.refuse_damaged
 
@@ -26,3 +30,11 @@ class Config:
     cost: Annotated[list[PositiveFloat], Field(min_length=1)]
     gamma: Annotated[list[PositiveFloat], Field(min_length=1)]
     inner_folds: Annotated[int, Field(ge=2)]
+
+
+def check_system(system: "System") -> None:
+    """Raise ValueError if a layer is to be chosen of a feature that has none."""
+    assert isinstance(system.model, Config)
+    kind = kind_of(system.feature)
+    if system.model.layers == "best" and kind != "pretrained":
+        raise ValueError(f"model.layers: best; write all, since the feature {kind} has no layers (pretrained has)")
