@@ -72,9 +72,12 @@ def find(model: str, revision: str | None = None, files: Sequence[str] = FILES) 
     for folder in (MODELS / model, Path(model)):
         if folder.is_dir():
             return refuse_incomplete(folder)
-    hub = _import("huggingface_hub")
+    _transformers()  # which brings huggingface_hub
+    import huggingface_hub
+
     try:
-        return refuse_incomplete(Path(hub.snapshot_download(model, revision=revision, allow_patterns=list(files))))
+        there = huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=list(files))
+        return refuse_incomplete(Path(there))
     except UserError:
         raise
     except Exception as error:  # the hub reports a network that is down, and a wrong name, in many ways
@@ -102,7 +105,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 
     Raises UserError if it is not a speech encoder, or if weights are missing.
     """
-    transformers = _import("transformers")
+    transformers = _transformers()
     _quiet(transformers)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -119,6 +122,8 @@ def load(folder: Path) -> tuple[Any, Any]:
         raise UserError(
             f"{folder}: {config.model_type}: its input is not known here; use Whisper or an encoder of samples"
         )
+    if getattr(network, "adapter", None) is not None:
+        raise UserError(f"{folder}: has an adapter, which changes the number of frames; give an encoder without one")
     missing = sorted(name for name in missing if "masked_spec_embed" not in name)  # for training alone
     if missing:
         raise UserError(f"{folder}: has no weights for {missing[0]} and {len(missing) - 1} more; give a whole encoder")
@@ -202,16 +207,15 @@ def _quiet(transformers: Any) -> None:
     warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")  # of transformers' own WavLM
 
 
-def _import(name: str) -> Any:
-    """A package that comes with transformers. Raises UserError if it is not installed."""
-    import importlib
-
+def _transformers() -> Any:
+    """The package transformers. Raises UserError if it is not installed."""
     try:
-        return importlib.import_module(name)
+        import transformers
     except ImportError:
         raise UserError(
             "pretrained encoders need transformers, which is not installed; run: pip install transformers"
         ) from None
+    return transformers
 
 
 if __name__ == "__main__":

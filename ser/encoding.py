@@ -59,7 +59,9 @@ class Encoder(nn.Module):
             steps = self.network._get_feat_extract_output_lengths(lengths)
             if is_padded:
                 inputs["attention_mask"] = mask(lengths, waves.shape[1]).long()
-        return self.network(**inputs, output_hidden_states=True).hidden_states, steps
+        found = self.network(**inputs, output_hidden_states=True)
+        # the last of transformers' hidden states may lack the final normalisation
+        return (*found.hidden_states[:-1], found.last_hidden_state), steps
 
     def _whisper(self, waves: Tensor, lengths: Tensor, is_padded: bool) -> tuple[tuple[Tensor, ...], Tensor]:
         network = self.network

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ser.config import kind_of
 from ser.functionals import Name
 from ser.models import svm
 from ser.settings import PositiveFloat, strict
@@ -35,6 +34,5 @@ class Config:
 def check_system(system: "System") -> None:
     """Raise ValueError if a layer is to be chosen of a feature that has none."""
     assert isinstance(system.model, Config)
-    kind = kind_of(system.feature)
-    if system.model.layers == "best" and kind != "pretrained":
-        raise ValueError(f"model.layers: best; write all, since the feature {kind} has no layers (pretrained has)")
+    if system.model.layers == "best" and not hasattr(system.feature, "layers"):
+        raise ValueError("model.layers: best; write all, since the feature has no layers (pretrained has)")

@@ -62,12 +62,11 @@ class Config:
 
 def check_system(system: "System") -> None:
     """Raise ValueError if the feature is not a recording cut into rows, which the network puts together again."""
-    from ser.config import as_dict
-
-    feature = as_dict(system.feature)
+    kind = type(system.feature).__module__.rpartition(".")[2]
     for key, value in FEATURE.items():
-        if feature.get(key) != value:
-            raise ValueError(f"feature.{key}: {feature.get(key, 'missing')}; for model.kind: finetune write {WANTED}")
+        found = kind if key == "kind" else getattr(system.feature, key, "missing")
+        if found != value:
+            raise ValueError(f"feature.{key}: {found}; for model.kind: finetune write {WANTED}")
     if system.normalisation != "none":
         raise ValueError(
             f"normalisation: {system.normalisation}; write none, since the encoder wants samples as they are"
