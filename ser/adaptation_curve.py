@@ -46,7 +46,7 @@ def section(report: "Report") -> list[str]:
     columns = columns_of(found)
     rows = [["system", "protocol", "recordings", *columns]]
     for line in found:
-        row = [line.system, line.protocol, line.draw]
+        row = [tables.with_encoder(report, line.system), line.protocol, line.draw]
         rows.append(row + [cell(report, line, column) for column in columns])
     path = picture(report, found)
     names = " ".join(protocol.name for protocol in report.protocols if protocol.adapt)
