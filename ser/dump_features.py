@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from ser.config import System
     from ser.extract_many import Recording
     from ser.settings import FeatureConfig
 
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
 
     systems = [read_system(path) for path in args.systems]
     tests = [read_protocol(path).noise for path in args.protocols]
+    fetch_encoders(systems)
     wanted = {
         feature_name(system.feature, noise): (system.feature, noise)
         for system in systems
@@ -76,6 +78,15 @@ def main(argv: list[str] | None = None) -> None:
     for name, (feature, noise) in wanted.items():
         with alone(args.dump / f".{name}.lock", str(args.dump / name), wait=True):
             dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.device, args.allow_pipes)
+
+
+def fetch_encoders(systems: "Iterable[System]") -> None:
+    """Download the pretrained encoders that are not here yet: jobs, those of training too, may have no network."""
+    parts = [part for system in systems for part in (system.feature, system.model) if hasattr(part, "weights")]
+    for model, revision in {(part.model, part.revision) for part in parts}:
+        from ser.encoders import find
+
+        find(model, revision)
 
 
 def dump(

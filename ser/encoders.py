@@ -2,12 +2,13 @@
 
 As a command: print what a system file must say of an encoder, with the checksum that names its weights.
 
-MODEL is a folder in Hugging Face's layout (config.json, *.safetensors), or a name on the hub. A name is looked for in
+MODEL is a folder in Hugging Face's layout (config.json, model.safetensors), or a name on the hub. A name is looked for in
 tools/models/ first, then in the hub's cache, and then downloaded.
 """
 
 import argparse
 import itertools
+import json
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 MODELS = Path(__file__).parent.parent / "tools" / "models"
 RATE = 16_000  # Hz: that of every encoder here
 LONGEST = 30.0  # seconds: what Whisper takes
-FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FILES = ["config.json", "preprocessor_config.json", "model*.safetensors", INDEX]
+KNOWN = ["whisper", "wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert"]  # values of model_type
+WHISPER_POSITIONS = 1500  # of 20 ms
 # what the shapes of the weights do not tell of a network; those that a model lacks are left out
 SHAPE = """
     model_type num_attention_heads encoder_attention_heads hidden_act activation_function feat_extract_activation
@@ -30,7 +34,11 @@ SHAPE = """
     num_conv_pos_embedding_groups scale_embedding num_buckets max_bucket_distance position_embeddings_type
     left_max_position_embeddings right_max_position_embeddings conv_depthwise_kernel_size
 """.split()
+DROPOUT = "dropout attention_dropout activation_dropout hidden_dropout feat_proj_dropout conformer_conv_dropout".split()
 INPUT = ["do_normalize", "feature_size", "sampling_rate", "hop_length", "n_fft", "num_mel_bins", "stride"]
+
+# never run code that comes with a model
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class Pretrained(Protocol):
@@ -83,7 +91,7 @@ def find(model: str, revision: str | None = None, files: Sequence[str] = FILES) 
     except Exception as error:  # the hub reports a network that is down, and a wrong name, in many ways
         raise UserError(
             f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({_reason(error)}); link a "
-            f"folder that has config.json and *.safetensors to {MODELS / model}"
+            f"folder that has config.json and {WEIGHTS} to {MODELS / model}"
         ) from None
 
 
@@ -91,7 +99,7 @@ def refuse_incomplete(folder: Path) -> Path:
     """The folder, if it has config.json and weights in safetensors; otherwise raises UserError."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no config.json; give a folder in Hugging Face's layout")
-    if not any(folder.glob("*.safetensors")):
+    if not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".h5", ".msgpack"))
         why = f"; {others[0]} is not read, since loading it can run code from it" if others else ""
         raise UserError(
@@ -108,27 +116,22 @@ def load(folder: Path) -> tuple[Any, Any]:
     transformers = _transformers()
     _quiet(transformers)
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
     except Exception as error:  # transformers reports a damaged or unknown configuration in many ways
         raise UserError(f"{folder / 'config.json'}: not read by transformers ({_reason(error)})") from None
+    if config.model_type not in KNOWN:
+        raise UserError(f"{folder}: {config.model_type}: not an encoder that is known here; one of {', '.join(KNOWN)}")
+    if config.model_type == "whisper" and config.max_source_positions != WHISPER_POSITIONS:
+        raise UserError(f"{folder}: has {config.max_source_positions} positions; only Whisper's 1500 are known here")
     try:
         network, missing = (_whisper if config.model_type == "whisper" else _other)(transformers, folder, config)
     except Exception as error:  # damaged weights, or weights of another network
         raise UserError(f"{folder}: its weights cannot be loaded ({_reason(error)}); fetch it again") from None
-    input_name = getattr(network, "main_input_name", None)
-    if input_name not in ("input_values", "input_features") or not hasattr(network.config, "num_hidden_layers"):
-        raise UserError(f"{folder}: {config.model_type}: not a speech encoder such as Whisper, HuBERT or WavLM")
-    if input_name == "input_features" and config.model_type not in ("whisper", "wav2vec2-bert"):
-        raise UserError(
-            f"{folder}: {config.model_type}: its input is not known here; use Whisper or an encoder of samples"
-        )
-    if getattr(network, "adapter", None) is not None:
-        raise UserError(f"{folder}: has an adapter, which changes the number of frames; give an encoder without one")
     missing = sorted(name for name in missing if "masked_spec_embed" not in name)  # for training alone
     if missing:
         raise UserError(f"{folder}: has no weights for {missing[0]} and {len(missing) - 1} more; give a whole encoder")
     try:
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **LOCAL)
     except Exception as error:
         path = folder / "preprocessor_config.json"
         raise UserError(f"{path}: missing, or not read by transformers ({_reason(error)}); fetch it again") from None
@@ -151,19 +154,19 @@ def _other(transformers: Any, folder: Path, config: Any) -> tuple[Any, Iterable[
     import torch
 
     network, report = transformers.AutoModel.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **LOCAL
     )
     return network, [*report["missing_keys"], *report.get("mismatched_keys", [])]
 
 
 def tensors(folder: Path, model_type: str) -> "dict[str, Tensor]":
-    """All tensors in the safetensors files of a folder, as float32; of Whisper those of the encoder, by the encoder's
+    """All tensors of a model, as float32; of Whisper those of the encoder, by the encoder's
     own names."""
     import safetensors.torch
 
     found = {
         name: tensor.float()
-        for path in sorted(folder.glob("*.safetensors"))
+        for path in weight_files(folder)
         for name, tensor in safetensors.torch.load_file(path).items()
     }
     if model_type != "whisper":
@@ -172,13 +175,27 @@ def tensors(folder: Path, model_type: str) -> "dict[str, Tensor]":
     return {name.removeprefix("encoder."): tensor for name, tensor in own.items() if name.startswith("encoder.")}
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers takes a model's weights from: one, or the parts that an index names. Raises UserError
+    if the index is damaged."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    try:
+        names = set(json.loads((folder / INDEX).read_bytes())["weight_map"].values())
+        return [folder / name for name in sorted(names)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{folder / INDEX}: missing or damaged; fetch it again") from None
+
+
 def checksum(folder: Path, config: Any, extractor: Any) -> str:
     """MD5 of an encoder's weights as float32, and of all settings that its output depends on. The same weights have the
     same sum in float16 and float32, and with or without Whisper's decoder."""
     from ser.tensors import checksum as checksum_of
 
+    dropout = {name: value for name in DROPOUT if (value := getattr(config, name, 0))}
     notes = {
         "network": {name: getattr(config, name) for name in SHAPE if getattr(config, name, None) is not None},
+        **({"dropout": dropout} if dropout else {}),  # for training
         "input": {name: getattr(extractor, name) for name in INPUT if getattr(extractor, name, None) is not None},
     }
     return checksum_of(tensors(folder, config.model_type), notes)

@@ -10,7 +10,7 @@ from ser.cli import UserError
 from ser.encoders import RATE, Pretrained, checksum, find, load, sizes
 from ser.layers import mask
 
-SHORTEST = 640  # samples: two frames of every encoder
+SHORTEST = 640  # samples: at least one frame of every encoder
 WHISPER_RANGE = 8.0  # of log10 of power, below the loudest cell of the utterance
 
 
@@ -20,8 +20,8 @@ class Encoder(nn.Module):
     each utterance (B,). The first state is the input of the first layer, the last the encoder's output.
 
     Whisper was trained on 30 s, with silence after the utterance. Here it gets the utterance alone, as the log-mel
-    frames that transformers computes without padding, and the first positions: a fifth of the work or less, and as good
-    for emotions (egs/ravdess/README.md). Raises UserError if the weights do not have the checksum in the settings.
+    frames that transformers computes without padding, and the first positions: a tenth of the time on RAVDESS, and as
+    good for emotions (docs/encoders.md). Raises UserError if the weights do not have the checksum in the settings.
     """
 
     def __init__(self, settings: Pretrained) -> None:
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
         self.kind = str(config.model_type)
         # these draw numbers from numpy's or Python's generators, or skip whole layers, in training
         config.apply_spec_augment, config.layerdrop = False, 0.0
-        # with other networks padding changes the frames: a normalisation over time, or biases that convolutions reach
+        # in other networks padding changes the states: a normalisation over time, or biases that convolutions reach
         self.may_pad = self.kind in ("whisper", "wav2vec2-bert") or (
             self.kind in ("wav2vec2", "hubert", "wavlm") and config.feat_extract_norm == "layer"
         )
@@ -49,6 +49,8 @@ class Encoder(nn.Module):
 
     def forward(self, waves: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         is_padded = bool((lengths < waves.shape[1]).any())
+        if is_padded and not self.may_pad:
+            return self._one_by_one(waves, lengths)
         if self.kind == "whisper":
             return self._whisper(waves, lengths, is_padded)
         inputs: dict[str, Any]
@@ -63,6 +65,14 @@ class Encoder(nn.Module):
         # the last of transformers' hidden states may lack the final normalisation
         return (*found.hidden_states[:-1], found.last_hidden_state), steps
 
+    def _one_by_one(self, waves: Tensor, lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """For networks in which padding changes the states."""
+        pairs = zip(waves.split(1), lengths.split(1), strict=True)
+        alone = [self(wave[:, : int(length)], length) for wave, length in pairs]
+        states = zip(*([state[0] for state in found] for found, _ in alone), strict=True)
+        padded = tuple(nn.utils.rnn.pad_sequence(list(layer), batch_first=True) for layer in states)
+        return padded, torch.cat([steps for _, steps in alone])
+
     def _whisper(self, waves: Tensor, lengths: Tensor, is_padded: bool) -> tuple[tuple[Tensor, ...], Tensor]:
         network = self.network
         hop = self.extractor.hop_length
@@ -75,6 +85,7 @@ class Encoder(nn.Module):
             states = states * mask(frames, mels.shape[2])[:, None]
         states = gelu(network.conv2(states)).transpose(1, 2)
         states = states + network.embed_positions.weight[: states.shape[1]]
+        states = nn.functional.dropout(states, network.dropout, self.training)
         steps = (frames + 1) // 2
         attended = mask(steps, states.shape[1])[:, None, None] if is_padded else None
         found = [states]

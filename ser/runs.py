@@ -389,9 +389,9 @@ def columns_of(data: Path, folds: Path, protocol: Protocol, numbers: tuple[int, 
 def code_of(system: System, protocol: Protocol) -> Mapping[str, str]:
     """Source code of a system's feature and model, and of what all features share: {module: fingerprint}. That of
     adaptation is part of it only where the system adapts, so that a change of it leaves all other rows as they are."""
-    kinds = f"ser.features.{kind_of(system.feature)}", f"ser.models.{kind_of(system.model)}"
+    model = f"ser.models.{kind_of(system.model)}"
     adaptation = ["ser.adaptation"] * adapts(system, protocol)
-    return sources(*kinds, "ser.extract", "ser.normalisation", *adaptation)
+    return sources(*feature_modules(system.feature), model, "ser.normalisation", *adaptation)
 
 
 def adapts(system: System, protocol: Protocol) -> bool:
@@ -407,6 +407,10 @@ def learner_sources(system: System) -> Mapping[str, str]:
 
 def feature_sources(feature: FeatureConfig) -> Mapping[str, str]:
     """Source code that computes a feature: {module: fingerprint}."""
+    return sources(*feature_modules(feature))
+
+
+def feature_modules(feature: FeatureConfig) -> list[str]:
+    """The modules that compute a feature, without those that they import."""
     module = load_kind("feature", kind_of(feature), "")
-    of_batches = ["ser.extract_many"] * hasattr(module, "extract_many")
-    return sources(f"ser.features.{kind_of(feature)}", "ser.extract", *of_batches)
+    return [module.__name__, "ser.extract", *["ser.extract_many"] * hasattr(module, "extract_many")]

@@ -5,6 +5,7 @@ resampled are speakers and trainings. tests/test_statistics.py shows by simulati
 true value.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,12 +55,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Tested:
-    """The confusion matrices of one run. counts (S, C, C): one for each of its speakers."""
+    """The confusion matrices of one run. counts (S, C, C): one for each of its speakers. training: what its training
+    shares with runs of other folds, such as those with other draws of `adapt`; empty: nothing."""
 
     fold: str
     seed: str
     speakers: list[str]
     counts: np.ndarray
+    training: str = ""
 
 
 def tested(runs: Sequence["Scores"], speakers: Mapping[str, str]) -> list[Tested]:
@@ -71,9 +74,17 @@ def tested(runs: Sequence["Scores"], speakers: Mapping[str, str]) -> list[Tested
         names, numbers = np.unique(of_utts, return_inverse=True)
         counts = np.zeros((len(names), len(scores.classes), len(scores.classes)))
         np.add.at(counts, (numbers, scores.true, scores.predicted), 1)
-        return Tested(scores.about["fold"], scores.about["seed"], list(names), counts)
+        return Tested(scores.about["fold"], scores.about["seed"], list(names), counts, training_of(scores.about))
 
     return [run for of_fold in of_folds(runs, by_speaker) for run in of_fold]
+
+
+def training_of(about: Mapping[str, str]) -> str:
+    """The fold of the recordings that trained a run, which folds with other draws of the recordings that a system may
+    adapt to share: stage 1 writes all folds of the first draw, then those of the second."""
+    draws = json.loads(about.get("protocol settings", "{}")).get("adapt", {}).get("draws", 1)
+    number, _, total = about["fold"].partition(" of ")
+    return str((int(number) - 1) % (int(total) // draws) + 1) if draws > 1 else ""
 
 
 def interval(runs: Sequence["Scores"], measure: Measure, speakers: Mapping[str, str]) -> Interval:
@@ -113,7 +124,7 @@ def interval_of(some: Sequence[Tested], measure: Measure) -> Interval:
         trainings = [[run.seed for run in of_fold] for of_fold in folds.values()] if has_seeds else None
         over = "speakers and seeds" if has_seeds else "speakers"
     else:  # such as several random draws of the test utterances
-        trainings = [[run.fold for run in of_fold] for of_fold in folds.values()]
+        trainings = [[run.training or run.fold for run in of_fold] for of_fold in folds.values()]
         over = "speakers and folds"
     return Interval(mean, resampled(list(folds.values()), trainings, measure), over)
 

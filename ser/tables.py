@@ -35,8 +35,8 @@ IN_FULL = {
     "recordings of that speaker, test utterances included; under a protocol with `adapt`, over some that are not "
     "scored.",
     "‖": "the system uses a pretrained encoder, named in its file. What that has heard is not known in full: speech of "
-    "the test speakers, even the test utterances, may be among it, without emotion labels. Systems that are trained "
-    "from scratch have heard nothing but the training part.",
+    "the test speakers, even the test utterances, may be among it, and with emotion labels if the encoder was trained "
+    "for emotions. Systems that are trained from scratch have heard nothing but the training part.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
     "scores do not record the checksums of the recordings.",
     ONE_TRAINING: "one seed, and fewer than five folds: the interval covers other test speakers, but not how much "

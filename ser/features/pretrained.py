@@ -16,6 +16,8 @@ from ser.encoders import LONGEST, pieces
 from ser.encoding import SHORTEST, Encoder
 from ser.settings import Checksum, Layers, PositiveFloat, strict
 
+BATCH = 32  # utterances, or pieces of them
+
 
 @dataclass(config=strict, frozen=True, kw_only=True)
 class Config:
@@ -52,7 +54,7 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 
 
 def extract_many(batch: list[np.ndarray], config: Config, device: str) -> list[np.ndarray]:
-    """The same for some utterances, in batches on a GPU; each gets what it gets alone.
+    """The same for some utterances, in batches of BATCH on a GPU; each gets what it gets alone.
 
     device: as torch names it. On a CPU the utterances are encoded one by one, which is as fast, and gives the same
     bytes whatever is beside them.
@@ -61,8 +63,8 @@ def extract_many(batch: list[np.ndarray], config: Config, device: str) -> list[n
         check_length(samples, SHORTEST, config.sample_rate)
     encoder = load_encoder(config, device)
     parts = [samples[piece] for samples in batch for piece in pieces(len(samples), config.longest)]
-    together = encoder.may_pad and device != "cpu"
-    groups = [parts] if together else [[part] for part in parts]
+    size = BATCH if device != "cpu" else 1
+    groups = [parts[start : start + size] for start in range(0, len(parts), size)]
     encoded = [states for group in groups for states in encode(encoder, group, config.layers)]
     found = []
     for samples in batch:

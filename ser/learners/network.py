@@ -45,6 +45,7 @@ def fit(run: Run, resources: Resources) -> None:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = networks.optimiser(settings, networks.groups(network, settings.learning_rate))
     cross_entropy = loss_of(settings, [inputs.targets[utt] for utt in fold.train], len(fold.classes), device)
+    weights = cross_entropy.weight.tolist()  # of the classes
     print(
         f"{run.system.name}: {networks.count_parameters(network)} trained parameters, {device}, "
         f"{torch.get_num_threads()} threads",
@@ -80,7 +81,7 @@ def fit(run: Run, resources: Resources) -> None:
             started = time.monotonic()
             step = order[first : first + settings.accumulation]
             optimiser.zero_grad()
-            shares = shares_of(step, inputs.targets, cross_entropy.weight.tolist())
+            shares = shares_of(step, inputs.targets, weights)
             for utts, (of_loss, of_penalty) in zip(step, shares, strict=True):
                 batch = inputs.batch(utts, statistics)
                 logs, penalty = networks.forward(network, batch, settings.precision)
