@@ -58,10 +58,14 @@ class Features:
         self.frames |= {here: str(lengths[there]) for here, there in names.items()}
         self.index |= {here: other.index[there] for here, there in names.items()}
 
-    def normalise_speakers(self, utt2spk: Mapping[str, str]) -> None:
+    def normalise_speakers(
+        self, utt2spk: Mapping[str, str], of_speakers: Mapping[str, Statistics] | None = None
+    ) -> None:
         """From now on, normalise the frames of each speaker to mean 0 and deviation 1, over all of the speaker's
-        utterances in utt2spk; no other utterances can then be read."""
+        utterances in utt2spk; no other utterances can then be read. of_speakers: the mean and deviation of every
+        speaker, instead of those."""
         self.utt2spk = utt2spk
+        self.of_speakers = dict(of_speakers or {})
 
     @cached_property
     def dimension(self) -> int:

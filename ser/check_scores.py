@@ -161,7 +161,8 @@ def check_protocol(runs: dict[Path, Scores], protocol: Protocol) -> list[Fault]:
         utts, where = tested[scores.row["folds"]].setdefault(scores.about["fold"], (scores.utts, path))
         if utts != scores.utts:
             faults.append((str(path), f"has other utterances than {where}, of the same fold; {AGAIN}"))
-    times = getattr(protocol.folds, "test_parts", 0)  # how often each utterance is tested; 0: as chance has it
+    draws = protocol.adapt.draws if protocol.adapt else 1
+    times = draws * getattr(protocol.folds, "test_parts", 0)  # how often an utterance is tested; 0: as chance has it
     if not times:
         return faults
     for of_folds in tested.values():
@@ -170,12 +171,14 @@ def check_protocol(runs: dict[Path, Scores], protocol: Protocol) -> list[Fault]:
         if often:
             first, *others = [str(path) for utts, path in of_folds.values() if often[0] in utts]
             faults.append((first, f"tests {often[0]}, as do other folds that are apart: {', '.join(others)}"))
-    return faults + check_speakers(runs, tested)
+    return faults + check_speakers(runs, tested, not (protocol.adapt and protocol.adapt.utterances))
 
 
-def check_speakers(runs: dict[Path, Scores], tested: dict[str, dict[str, tuple[list[str], Path]]]) -> list[Fault]:
+def check_speakers(
+    runs: dict[Path, Scores], tested: dict[str, dict[str, tuple[list[str], Path]]], tests_all: bool
+) -> list[Fault]:
     """Whether results/utt2spk has the speakers that the scores were made with. tested: as in check_protocol; only folds
-    that together test every utterance can tell."""
+    that together test every utterance can tell. tests_all: whether all folds do, so that none is set aside in each."""
     try:
         utt2spk = read_speakers()
     except UserError as error:
@@ -187,7 +190,7 @@ def check_speakers(runs: dict[Path, Scores], tested: dict[str, dict[str, tuple[l
         lacking = [utt for utt in utts if utt not in utt2spk]
         if lacking:
             faults.append(("results/utt2spk", f"has no speaker of {lacking[0]}, of {first}; restore it with git"))
-        elif len(of_folds) == int(runs[first].about["fold"].split(" of ")[1]):
+        elif tests_all and len(of_folds) == int(runs[first].about["fold"].split(" of ")[1]):
             speakers = fingerprint([(utt, utt2spk[utt]) for utt in utts])
             others = [path for path, scores in runs.items() if scores.row["speakers"] != speakers]
             others = [path for path in others if runs[path].row["folds"] == runs[first].row["folds"]]

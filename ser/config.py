@@ -54,6 +54,9 @@ class Training:
     clip_norm: PositiveFloat | None = None  # maximum norm of the whole gradient; null: no clipping
     class_weights: Literal["none", "balanced"] = "none"  # balanced: inversely proportional to class frequency
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
+    # batches whose gradients are added up before a step of the optimiser, which then is that of one large batch, unless
+    # the network has batch normalisation
+    accumulation: Positive = 1
 
 
 @dataclass(config={**strict, "arbitrary_types_allowed": True}, frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ class System:
     model: SkipValidation[ModelConfig]  # what predicts the class; `kind` names a module of ser/models
     # mean and standard deviation of each dimension, from the training part: over all frames (global), over the frames
     # of the class neutral (neutral), or per frame position too (cell); speaker: over all utterances of each speaker in
-    # the fold, test utterances included
+    # the fold, test utterances included, or over those that the protocol's `adapt` draws
     normalisation: Literal["none", "global", "neutral", "cell", "speaker"]
     training: Training | None  # how a network is trained; null for a classical model, which has no epochs
     augment: list[Noise] = field(default_factory=list)  # noises: for each, a noisy copy of the training part is added
@@ -113,6 +116,24 @@ class GroupFolds:
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
+class Adapt:
+    """Unlabelled recordings of each speaker that a system may adapt to, drawn by stage 1.
+
+    Those of test and dev speakers are set aside: they are not scored. Those of training speakers stay in training. A
+    system with `normalisation: speaker` takes each speaker's mean and deviation from them, shrunk towards those of the
+    training part (see ser/adaptation.py); other systems ignore them. Labels serve the draw alone. The same seed draws
+    the same order of recordings for any number of them.
+    """
+
+    utterances: Annotated[int, Field(ge=0)]  # of each speaker; 0: none, so that all are normalised alike
+    # true: as equally from all classes as possible; false: from as few classes as possible, a skewed draw
+    balanced: bool = True
+    draws: Positive = 1  # each fold is repeated with so many draws
+    relevance: PositiveFloat = 5.0  # of the training part in shrinking, counted in utterances
+    seed: Annotated[int, Field(ge=0)] = 0  # of the draws
+
+
+@dataclass(config=strict, frozen=True, kw_only=True)
 class Protocol:
     """Which utterances and classes are used, how they are split, and what selects the model."""
 
@@ -128,6 +149,9 @@ class Protocol:
     noise: Noise | None = None  # added to the test utterances
     labels: Literal["own", "shuffled"] = "own"  # shuffled: a control that shows chance level
     table: str = ""  # title of the table in RESULTS.md that has the protocol as a column; empty: the main table
+    # recordings of each speaker that a system may adapt to; null: normalisation by speaker uses all of them. A protocol
+    # with this section has no column in the tables of RESULTS.md, but a place in the section on adaptation
+    adapt: Adapt | None = None
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -335,6 +359,11 @@ def make_system(content: dict[str, Any], path: str | Path) -> System:
             f"{path}: normalisation: {system.normalisation}; write none or speaker, since a classical model takes "
             "frames as they are"
         )
+    if hasattr(module, "check_system"):
+        try:
+            module.check_system(system)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
     return system
 
 
@@ -363,6 +392,8 @@ def read_protocol(path: str | Path) -> Protocol:
         raise UserError(f"{path}: classes: at least two are needed")
     if getattr(protocol.folds, "dev", None) and protocol.select != "dev":
         raise UserError(f"{path}: folds.dev: remove it: only `select: dev` has a development set")
+    if protocol.adapt and not protocol.adapt.utterances and protocol.adapt.draws > 1:
+        raise UserError(f"{path}: adapt.draws: {protocol.adapt.draws}; write 1: with 0 utterances nothing is drawn")
     return protocol
 
 
@@ -412,10 +443,11 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         "."
     )
     if fault["type"] == "unexpected_keyword_argument":
-        known = {name.rpartition(".")[2]: name for name in known_keys(cls, prefix) if name != key}
-        near = difflib.get_close_matches(str(fault["loc"][-1]).lower(), known, 1, 0.5)
+        names = [name for name in known_keys(cls, prefix) if name != key]
         place = ".".join(part for part in key.split(".")[:-1] if not part.isdigit())
-        beside = [name for name in known.values() if name.rpartition(".")[0] == place]
+        beside = list(dict.fromkeys(name for name in names if name.rpartition(".")[0] == place))
+        known = {name.rpartition(".")[2]: name for name in [*names, *beside]}
+        near = difflib.get_close_matches(str(fault["loc"][-1]).lower(), known, 1, 0.5)
         remedy = f"did you mean {known[near[0]]}?" if near else f"known: {', '.join(beside)}"
         raise UserError(f"{path}: {key}: unknown key; {remedy}")
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):

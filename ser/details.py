@@ -1,5 +1,5 @@
 """The section of RESULTS.md with what is measured beside WA and UA: macro-F1, calibration, the recall of each class,
-and WA and UA by sex of the test speaker. Each protocol that was run has its tables."""
+and WA and UA by sex of the test speaker. Each protocol that was run has its tables, except those with `adapt`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -37,7 +37,7 @@ def section(report: "Report") -> list[str]:
     sexes = read_sexes()
     sex_of = {utt: sexes[speaker] for utt, speaker in report.speakers.items() if speaker in sexes}
     reason = no_groups(report, sex_of)
-    for protocol in report.protocols:
+    for protocol in (one for one in report.protocols if not one.adapt):
         runs = {
             system.name: list(shown.values())
             for _, system in report.systems

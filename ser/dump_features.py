@@ -20,9 +20,14 @@ from ser.files import alone
 from ser.jobs import job_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import numpy as np
 
+    from ser.extract_many import Recording
     from ser.settings import FeatureConfig
+
+BATCH = 32  # recordings that a GPU encodes together
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         type=int,
         help="run one of the jobs prepared by a call with --systems; DUMP is then the folder of one feature",
     )
+    cli.add_device(parser)
     cli.add_allow_pipes(parser)
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("dump", type=Path, metavar="DUMP", help="folder of all features")
@@ -55,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.nj < 1:
         parser.error(f"--nj {args.nj}: must be 1 or more")
     if args.job:
-        dump_part(args.dump, args.job, args.allow_pipes)
+        dump_part(args.dump, args.job, args.device, args.allow_pipes)
         return
 
     from ser.config import feature_name, read_protocol, read_system
@@ -69,11 +75,18 @@ def main(argv: list[str] | None = None) -> None:
     }
     for name, (feature, noise) in wanted.items():
         with alone(args.dump / f".{name}.lock", str(args.dump / name), wait=True):
-            dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.allow_pipes)
+            dump(args.data, args.dump / name, feature, noise, args.nj, args.cmd, args.device, args.allow_pipes)
 
 
 def dump(
-    data: Path, folder: Path, feature: "FeatureConfig", noise: str | None, nj: int, cmd: str, allow_pipes: bool
+    data: Path,
+    folder: Path,
+    feature: "FeatureConfig",
+    noise: str | None,
+    nj: int,
+    cmd: str,
+    device: str,
+    allow_pipes: bool,
 ) -> None:
     """Compute one feature, of the recordings with or without noise, through the job runner."""
     import yaml
@@ -122,6 +135,8 @@ def dump(
         "ser.dump_features",
         "--job",
         name_of_number,
+        "--device",
+        device,
         *[cli.ALLOW_PIPES] * allow_pipes,
         str(data),
         str(parts),
@@ -175,13 +190,10 @@ def gone(index: Mapping[str, str]) -> str:
     return ""
 
 
-def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
+def dump_part(parts: Path, job: int, device: str, allow_pipes: bool) -> None:
     """Compute the features of one job's utterances."""
-    from tqdm import tqdm
-
     from ser.archive import write_archive
     from ser.config import check, load_kind, read_yaml
-    from ser.extract import extract
     from ser.runs import feature_sources
 
     if (parts / f"frames.{job}").exists():  # written last: this job is complete
@@ -197,19 +209,55 @@ def dump_part(parts: Path, job: int, allow_pipes: bool) -> None:
     wavs = read_recordings(scp, allow_pipes, "ser.dump_features")
     md5s = read_table(parts / f"utt2md5.{job}", wavs)
 
-    def matrices() -> Iterator[tuple[str, "np.ndarray"]]:
-        for utt, place in tqdm(wavs.items(), desc="features", disable=None):
-            samples, rate = audio.read(audio.recording(place, f"{scp}: {utt}"))
-            if audio.md5(samples) != md5s[utt]:
-                raise UserError(f"{place}: {utt} changed after utt2md5 was written; run stages 0 and 1 again")
+    def read(utt: str) -> "Recording":
+        samples, rate = audio.read(audio.recording(wavs[utt], f"{scp}: {utt}"))
+        if audio.md5(samples) != md5s[utt]:
+            raise UserError(f"{wavs[utt]}: {utt} changed after utt2md5 was written; run stages 0 and 1 again")
+        return utt, samples, rate
+
+    on_gpu = False
+    if hasattr(module, "extract_many"):
+        from ser import networks
+
+        on_gpu = networks.device(device).type == "cuda"
+    frames = write_archive(parts / f"feats.{job}.ark", matrices(wavs, read, config, noise, on_gpu))
+    write_table(parts / f"frames.{job}", {utt: str(n) for utt, n in frames.items()})
+
+
+def matrices(
+    wavs: Mapping[str, str],
+    read: "Callable[[str], Recording]",
+    config: "FeatureConfig",
+    noise: str | None,
+    on_gpu: bool,
+) -> "Iterator[tuple[str, np.ndarray]]":
+    """Each utterance with its frames. wavs: {utt: recording}, longest first; on a GPU some of them go together."""
+    from tqdm import tqdm
+
+    from ser.extract import extract
+    from ser.extract_many import extract_many
+
+    def one_by_one(recordings: "Iterable[Recording]") -> "Iterator[np.ndarray]":
+        for utt, samples, rate in recordings:
             try:
-                yield utt, extract(samples, rate, config, noise, utt)
+                yield extract(samples, rate, config, noise, utt)
             except UserError as error:  # the feature cannot be computed from these samples
                 remedy = "" if "; " in str(error) else "; leave out the recording"
-                raise UserError(f"{place}: {utt}: {error}{remedy}") from None
+                raise UserError(f"{wavs[utt]}: {utt}: {error}{remedy}") from None
 
-    frames = write_archive(parts / f"feats.{job}.ark", matrices())
-    write_table(parts / f"frames.{job}", {utt: str(n) for utt, n in frames.items()})
+    def together(recordings: "list[Recording]") -> "Iterable[np.ndarray]":
+        try:
+            return extract_many(recordings, config, noise, "cuda")
+        except UserError:
+            return one_by_one(recordings)  # which tells of which recording
+
+    utts, size = list(wavs), BATCH if on_gpu else 1
+    with tqdm(desc="features", total=len(utts), disable=None) as bar:
+        for start in range(0, len(utts), size):
+            some = utts[start : start + size]
+            recordings = [read(utt) for utt in some]
+            yield from zip(some, together(recordings) if on_gpu else one_by_one(recordings), strict=True)
+            bar.update(len(some))
 
 
 if __name__ == "__main__":

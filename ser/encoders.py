@@ -7,21 +7,20 @@ tools/models/ first, then in the hub's cache, and then downloaded.
 """
 
 import argparse
+import itertools
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ser import cli
 from ser.cli import UserError
-from ser.identity import ROOT
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-MODELS = ROOT / "tools" / "models"
+MODELS = Path(__file__).parent.parent / "tools" / "models"
 RATE = 16_000  # Hz: that of every encoder here
-STEP = 320  # samples from one frame of the encoder to the next: 20 ms
 LONGEST = 30.0  # seconds: what Whisper takes
 FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 # what the shapes of the weights do not tell of a network; those that a model lacks are left out
@@ -73,15 +72,18 @@ def find(model: str, revision: str | None = None, files: Sequence[str] = FILES) 
     for folder in (MODELS / model, Path(model)):
         if folder.is_dir():
             return refuse_incomplete(folder)
-    hub = _import("huggingface_hub")
+    _transformers()  # which brings huggingface_hub
+    import huggingface_hub
+
     try:
-        return refuse_incomplete(Path(hub.snapshot_download(model, revision=revision, allow_patterns=list(files))))
+        there = huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=list(files))
+        return refuse_incomplete(Path(there))
     except UserError:
         raise
     except Exception as error:  # the hub reports a network that is down, and a wrong name, in many ways
         raise UserError(
-            f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({_reason(error)}); link a folder that has "
-            f"config.json and *.safetensors to {MODELS / model}"
+            f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({_reason(error)}); link a "
+            f"folder that has config.json and *.safetensors to {MODELS / model}"
         ) from None
 
 
@@ -103,7 +105,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 
     Raises UserError if it is not a speech encoder, or if weights are missing.
     """
-    transformers = _import("transformers")
+    transformers = _transformers()
     _quiet(transformers)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -120,6 +122,8 @@ def load(folder: Path) -> tuple[Any, Any]:
         raise UserError(
             f"{folder}: {config.model_type}: its input is not known here; use Whisper or an encoder of samples"
         )
+    if getattr(network, "adapter", None) is not None:
+        raise UserError(f"{folder}: has an adapter, which changes the number of frames; give an encoder without one")
     missing = sorted(name for name in missing if "masked_spec_embed" not in name)  # for training alone
     if missing:
         raise UserError(f"{folder}: has no weights for {missing[0]} and {len(missing) - 1} more; give a whole encoder")
@@ -171,13 +175,13 @@ def tensors(folder: Path, model_type: str) -> "dict[str, Tensor]":
 def checksum(folder: Path, config: Any, extractor: Any) -> str:
     """MD5 of an encoder's weights as float32, and of all settings that its output depends on. The same weights have the
     same sum in float16 and float32, and with or without Whisper's decoder."""
-    from ser import networks
+    from ser.tensors import checksum as checksum_of
 
     notes = {
         "network": {name: getattr(config, name) for name in SHAPE if getattr(config, name, None) is not None},
         "input": {name: getattr(extractor, name) for name in INPUT if getattr(extractor, name, None) is not None},
     }
-    return networks.checksum(tensors(folder, config.model_type), notes)
+    return checksum_of(tensors(folder, config.model_type), notes)
 
 
 def sizes(config: Any) -> tuple[int, int]:
@@ -189,7 +193,7 @@ def pieces(n_samples: int, longest: float) -> list[slice]:
     """Cut an utterance of more than `longest` seconds into as few pieces of about equal length as possible."""
     number = max(-(-n_samples // int(longest * RATE)), 1)
     ends = [round(n_samples * place / number) for place in range(number + 1)]
-    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def _reason(error: Exception) -> str:
@@ -200,18 +204,18 @@ def _quiet(transformers: Any) -> None:
     """No progress bars or reports of weights that are not used; those that are missing are an error here."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")  # of transformers' own WavLM
 
 
-def _import(name: str) -> Any:
-    """A package that comes with transformers. Raises UserError if it is not installed."""
-    import importlib
-
+def _transformers() -> Any:
+    """The package transformers. Raises UserError if it is not installed."""
     try:
-        return importlib.import_module(name)
+        import transformers
     except ImportError:
         raise UserError(
             "pretrained encoders need transformers, which is not installed; run: pip install transformers"
         ) from None
+    return transformers
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ class Encoder(nn.Module):
             steps = self.network._get_feat_extract_output_lengths(lengths)
             if is_padded:
                 inputs["attention_mask"] = mask(lengths, waves.shape[1]).long()
-        return self.network(**inputs, output_hidden_states=True).hidden_states, steps
+        found = self.network(**inputs, output_hidden_states=True)
+        # the last of transformers' hidden states may lack the final normalisation
+        return (*found.hidden_states[:-1], found.last_hidden_state), steps
 
     def _whisper(self, waves: Tensor, lengths: Tensor, is_padded: bool) -> tuple[tuple[Tensor, ...], Tensor]:
         network = self.network
@@ -82,12 +84,14 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def _log_mel(self, wave: Tensor) -> Tensor:
-        """Whisper's input (bands, N // hop) of one utterance (N,), as transformers computes it without padding."""
+        """Whisper's input (bands, N // hop) of one utterance (N,), as transformers computes it without padding; in
+        float32, even in mixed precision."""
         size, hop = self.extractor.n_fft, self.extractor.hop_length
         window = torch.hann_window(size, device=wave.device)
         spectrum = torch.stft(wave, size, hop, window=window, return_complex=True)[:, :-1]
         power = spectrum.real.square() + spectrum.imag.square()
-        logs = (self.bands.T @ power).clamp(min=1e-10).log10()
+        with torch.autocast(wave.device.type, enabled=False):
+            logs = (self.bands.T @ power).clamp(min=1e-10).log10()
         return (logs.maximum(logs.max() - WHISPER_RANGE) + 4) / 4
 
     def _levelled(self, waves: Tensor, lengths: Tensor) -> Tensor:

@@ -119,6 +119,58 @@ def learning_curves(logs: Mapping[str, Log], part: str, title: str, path: Path) 
     write(path, text)
 
 
+def adaptation(
+    curves: Mapping[tuple[str, str, str], Mapping[str, tuple[float, float | None]]],
+    columns: Sequence[str],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw UA, with its 95 % interval, against the number of a speaker's recordings that a system may adapt to.
+
+    curves: for each system, protocol and kind of draw the mean and half the width of its interval (None: there is none)
+    by column. columns: the numbers, then perhaps "all", which no line joins to the others.
+    """
+    lines = [f"# {title}: UA by the number of recordings, in per cent, and half its 95 % interval; - without"]
+    lines.append("system protocol draw recordings ua half")
+    for key, points in curves.items():
+        head = " ".join(name.replace(" ", "_") for name in key)
+        for column in columns:
+            if column in points:
+                mean, half = points[column]
+                lines.append(f"{head} {column} {mean:.4f} {'-' if half is None else f'{half:.4f}'}")
+    text = "\n".join(lines) + "\n"
+    if is_drawn(path, text):
+        return
+    figure, axes = plt.subplots(figsize=(8, 4.5 + 0.2 * len(curves)), layout="constrained")
+    systems = list(dict.fromkeys((system, protocol) for system, protocol, _ in curves))
+    kinds = list(dict.fromkeys(kind for *_, kind in curves))
+    for number, ((system, protocol, kind), points) in enumerate(curves.items()):
+        place = systems.index((system, protocol))
+        style = {"color": plt.get_cmap(COLOURS)(0.85 * place / max(len(systems) - 1, 1)), "capsize": 2}
+        style |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 5, "elinewidth": 0.7}
+        shift = 0.3 * ((number + 0.5) / len(curves) - 0.5)  # so that the intervals do not cover each other
+        label = f"{system}, {protocol}, {kind}"
+        for names, joined in (([name for name in columns if name.isdecimal()], True), (["all"], False)):
+            there = [name for name in names if name in points]
+            if there:
+                axes.errorbar(
+                    [columns.index(name) + shift for name in there],
+                    [points[name][0] for name in there],
+                    [np.nan if (half := points[name][1]) is None else half for name in there],  # nan: no bar
+                    linestyle=("-", "--", ":", "-.")[kinds.index(kind) % 4] if joined else "none",
+                    label=label,
+                    **style,
+                )
+                label = "_nolegend_"
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set(xlabel="unlabelled recordings of each speaker that a system may adapt to", ylabel="UA (per cent)")
+    axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    keep(figure, path)
+    write(path, text)
+
+
 class Plane(NamedTuple):
     """Points (N, 2) that represent points of a space called `name`, and the share of those whose nearest neighbour in
     that space has the same class."""

@@ -1,7 +1,9 @@
-"""Folds on disk: FOLDS/fold<k>/{train,dev,test}, each a table of lines `utt class`."""
+"""Folds on disk: FOLDS/fold<k>/{train,dev,test}, each a table of lines `utt class`; and for a protocol with `adapt`
+FOLDS/fold<k>/adapt, a table of lines `utt spk`."""
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,9 @@ class Fold:
     """One split: each part maps utterances to classes; `classes` in the protocol's order.
 
     dev is empty if the protocol selects on the test set or uses the last model. overlap says what train and test share,
-    in words. sources: maps a noisy copy of a training utterance to the original, and every other utterance to itself.
+    in words. adapt: maps the utterances that a system may adapt to, without their labels, to their speakers; those of
+    training speakers are in train too, the others in no part. sources: maps a noisy copy of a training utterance to the
+    original, and every other utterance to itself.
     """
 
     classes: list[str]
@@ -29,16 +33,18 @@ class Fold:
     dev: dict[str, str]
     test: dict[str, str]
     overlap: str
+    adapt: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", {utt: utt for part in (self.train, self.dev, self.test) for utt in part})
+        every = (self.train, self.dev, self.test, self.adapt)
+        object.__setattr__(self, "sources", {utt: utt for part in every for utt in part})
 
     def with_copies(self, noises: Iterable[str]) -> "Fold":
         """The fold with a noisy copy of every training utterance, for each noise."""
         sources = {copy_id(utt, noise): utt for noise in noises for utt in self.train}
         train = self.train | {copy: self.train[utt] for copy, utt in sources.items()}
-        fold = Fold(self.classes, train, self.dev, self.test, self.overlap)
+        fold = Fold(self.classes, train, self.dev, self.test, self.overlap, self.adapt)
         fold.sources.update(sources)
         return fold
 
@@ -87,7 +93,34 @@ def read_fold(folder: str | Path, data: str | Path, protocol: "Protocol | None" 
     for part, utts in needed.items():
         if not utts:
             raise UserError(f"{folder / part}: no utterance; add some or run stage 1 again")
-    return Fold(classes, train, dev, test, read_overlap(folder / "overlap"))
+    adapt = read_adapt(folder / "adapt", part_of, known) if protocol and protocol.adapt else {}
+    if protocol and protocol.adapt:
+        refuse_other_number(folder / "adapt", adapt, {known[utt] for utt in part_of}, protocol.adapt.utterances)
+    return Fold(classes, train, dev, test, read_overlap(folder / "overlap"), adapt)
+
+
+def read_adapt(path: Path, part_of: Mapping[str, str], utt2spk: Mapping[str, str]) -> dict[str, str]:
+    """The utterances to adapt to, with their speakers. part_of: train, dev or test, by utterance. Raises UserError for
+    an utterance that is scored, an unknown one, or another speaker than in the data directory."""
+    from ser.identity import table_of
+
+    if not path.exists():
+        raise UserError(f"{path}: no such table, but the protocol has `adapt`; run stage 1 again")
+    adapt = dict(table_of(path))
+    for number, (utt, spk) in enumerate(adapt.items(), 1):
+        if utt2spk.get(utt) != spk:
+            raise UserError(f"{path}:{number}: {utt} is not by {spk} in the data directory; run stage 1 again")
+        if part_of.get(utt, "train") != "train":
+            raise UserError(f"{path}:{number}: {utt} is also in {part_of[utt]}; remove one of the lines")
+    return adapt
+
+
+def refuse_other_number(path: Path, adapt: Mapping[str, str], speakers: Iterable[str], wanted: int) -> None:
+    """Raise UserError unless there are as many utterances to adapt to of each speaker as the protocol wants."""
+    counts = Counter(adapt.values())
+    for spk in sorted({*speakers, *counts}):
+        if counts[spk] != wanted:
+            raise UserError(f"{path}: {counts[spk]} utterances of {spk}, not {wanted}; run stage 1 again")
 
 
 def read_classes(path: Path) -> list[str]:

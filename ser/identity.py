@@ -163,7 +163,7 @@ def _md5(path: Path, changed: int, size: int) -> str:
 
 
 def split_of(folds: Path, number: int) -> str:
-    """Fingerprint of a fold's classes and utterances, as they are on disk now."""
+    """Fingerprint of a fold's classes and utterances, those to adapt to included, as they are on disk now."""
     return _split(*(_stamp(path) for path in _tables(folds, number)))
 
 
@@ -174,7 +174,9 @@ def column_of(table: Path, folds: Path, numbers: tuple[int, ...]) -> str:
 
 
 def _tables(folds: Path, number: int) -> list[Path]:
-    return [folds / "classes", *(folds / f"fold{number}" / part for part in PARTS)]
+    adapt = folds / f"fold{number}" / "adapt"  # only a protocol with `adapt` has it
+    parts = [folds / f"fold{number}" / part for part in PARTS]
+    return [folds / "classes", *parts, *([adapt] if adapt.exists() else [])]
 
 
 def _stamp(path: Path) -> tuple[Path, int, int]:

@@ -4,6 +4,10 @@ Writes DEST/classes, DEST/fold<k>/{train,dev,test,overlap} and a copy of the pro
 protocol selects on the test set or uses the last model, there is no development set and dev is empty. Existing folds
 are replaced; a folder that contains anything else is refused.
 
+A protocol with `adapt` also has DEST/fold<k>/adapt, the utterances of each speaker that a system may adapt to; those of
+test and dev speakers are not in test and dev. With several draws, first come the folds of the first draw, then those of
+the second, and so on.
+
 Identical recordings are counted with utt2md5, which is computed if DATA lacks it.
 """
 
@@ -24,12 +28,15 @@ from ser.folds import span
 from ser.text import tokens
 
 if TYPE_CHECKING:
-    from ser.config import GroupFolds, Protocol, RandomFolds
+    import numpy as np
+
+    from ser.config import Adapt, GroupFolds, Protocol, RandomFolds
 
 LONGEST_LIST = 20  # values of a table in a message
-OWN = re.compile(r"classes|protocol\.yaml|fold[0-9]+(/(train|dev|test|overlap))?")  # what stage 1 writes to DEST
+OWN = re.compile(r"classes|protocol\.yaml|fold[0-9]+(/(train|dev|test|overlap|adapt))?")  # what stage 1 writes to DEST
 PARTS = ("train", "dev", "test")
 Parts = tuple[list[str], list[str], list[str]]  # train, dev, test
+Drawn = dict[str, str]  # the utterances to adapt to, with their speakers
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,6 +64,9 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{args.data / 'utt2emo'}:{number}: {utt} has no label; add it")
     utt2class = choose(protocol, utt2emo, args.data, args.protocol)
     folds = split(protocol, utt2class, args.data, args.protocol)
+    drawn: list[Drawn | None] = [None] * len(folds)
+    if protocol.adapt:
+        folds, drawn = set_aside(protocol.adapt, folds, utt2class, args.data, args.protocol)
     left_out = Counter(emo for utt, emo in utt2emo.items() if utt not in utt2class)
     compute_missing(args.data, ["utt2md5"], args.allow_pipes, "ser.make_folds")
 
@@ -67,8 +77,8 @@ def main(argv: list[str] | None = None) -> None:
         print(in_words(protocol, folds, args.data))
         if left_out:
             print(f"left out: {', '.join(f'{emo} {count}' for emo, count in sorted(left_out.items()))}")
-        for number, parts in enumerate(folds, 1):
-            overlap = write_fold(new / f"fold{number}", parts, utt2class, args.data, protocol, args.protocol)
+        for number, (parts, adapt) in enumerate(zip(folds, drawn, strict=True), 1):
+            overlap = write_fold(new / f"fold{number}", parts, adapt, utt2class, args.data, protocol, args.protocol)
             print(f"fold {number}: " + "\n        ".join(overlap))
         with whole(new / "protocol.yaml") as stream:
             yaml.dump(as_dict(protocol), stream, Dumper, sort_keys=False, allow_unicode=True)
@@ -193,6 +203,64 @@ def cut(folds: "GroupFolds", groups: list[str], has_dev: bool, data: Path, path:
     return [set(block) for block in np.array_split(groups, folds.number)]
 
 
+def set_aside(
+    adapt: "Adapt", folds: list[Parts], utt2class: dict[str, str], data: Path, path: str
+) -> tuple[list[Parts], list[Drawn | None]]:
+    """The folds, repeated for each draw, without the utterances of test and dev speakers that are set aside; and for
+    each the utterances to adapt to. path: of the protocol, for errors."""
+    import numpy as np
+
+    utt2spk = read_table(data / "utt2spk", utt2class)
+    repeated: list[Parts] = []
+    drawn: list[Drawn | None] = []
+    for turn in range(adapt.draws):
+        for number, parts in enumerate(folds):
+            random = np.random.default_rng([adapt.seed, number, turn])
+            chosen: Drawn = {}
+            for spk, utts in of_speakers(parts, utt2spk, f"{path}: adapt: fold {number + 1}").items():
+                if adapt.utterances >= len(utts):
+                    raise UserError(
+                        f"{path}: adapt.utterances: {adapt.utterances}, but fold {number + 1} has only {len(utts)} of "
+                        f"{spk}; write {len(utts) - 1} or less"
+                    )
+                chosen |= dict.fromkeys(draw(adapt, {utt: utt2class[utt] for utt in utts}, random), spk)
+            train, dev, test = parts
+            kept = [[utt for utt in part if utt not in chosen] for part in (dev, test)]
+            repeated.append((train, kept[0], kept[1]))
+            drawn.append(chosen)
+    return repeated, drawn
+
+
+def of_speakers(parts: Parts, utt2spk: dict[str, str], place: str) -> dict[str, list[str]]:
+    """The utterances of each speaker, in order of the speakers. Raises UserError for a speaker in two parts."""
+    found: dict[str, list[str]] = {}
+    part_of: dict[str, str] = {}
+    for name, part in zip(PARTS, parts, strict=True):
+        for utt in part:
+            spk = utt2spk[utt]
+            if part_of.setdefault(spk, name) != name:
+                raise UserError(
+                    f"{place}: {spk} is in {part_of[spk]} and in {name}; adapt needs folds that keep speakers apart, "
+                    "such as {kind: groups, by: spk}"
+                )
+            found.setdefault(spk, []).append(utt)
+    return dict(sorted(found.items()))
+
+
+def draw(adapt: "Adapt", utt2class: dict[str, str], random: "np.random.Generator") -> list[str]:
+    """Some of a speaker's utterances: one of each class in turn (balanced), or all of a class before the next, with the
+    classes and the utterances of each in random order. The first of more utterances are those of fewer."""
+    of_class: dict[str, list[str]] = {}
+    for utt, name in sorted(utt2class.items()):
+        of_class.setdefault(name, []).append(utt)
+    names = random.permutation(sorted(of_class)).tolist()
+    piles = [random.permutation(of_class[name]).tolist() for name in names]
+    order = [utt for pile in piles for utt in pile]
+    if adapt.balanced:
+        order = [pile[turn] for turn in range(max(map(len, piles))) for pile in piles if turn < len(pile)]
+    return order[: adapt.utterances]
+
+
 def in_words(protocol: "Protocol", folds: list[Parts], data: Path) -> str:
     """How the folds are split, and the numbers of speakers and groups in each part:
     "6 folds by spk; 24 speakers: train 16, dev 4, test 4"."""
@@ -211,23 +279,45 @@ def in_words(protocol: "Protocol", folds: list[Parts], data: Path) -> str:
         )
         counts.append(f"{total} {noun}: {', '.join(of_parts)}")
     how = f"by {by}" if by else "drawn at random"
+    if protocol.adapt and protocol.adapt.draws > 1:
+        how += f", {protocol.adapt.draws} draws of {len(folds) // protocol.adapt.draws}"
     return "; ".join([f"{len(folds)} fold{'s' * (len(folds) > 1)} {how}", *counts])
 
 
 def write_fold(
-    folder: Path, parts: Parts, utt2class: dict[str, str], data: Path, protocol: "Protocol", path: str
+    folder: Path,
+    parts: Parts,
+    adapt: Drawn | None,
+    utt2class: dict[str, str],
+    data: Path,
+    protocol: "Protocol",
+    path: str,
 ) -> list[str]:
-    """Write one fold; return (and write) its sizes and what its parts share, one line each."""
+    """Write one fold; return (and write) its sizes and what its parts share, one line each.
+
+    Raises UserError if a part lacks a class. Once utterances are set aside, dev and test may lack some, which metrics
+    leave out, but not all but one.
+    """
+    sizes = []
     for name, utts in zip(PARTS, parts, strict=True):
         write_table(folder / name, {utt: utt2class[utt] for utt in utts})
-        absent = set(protocol.classes) - {utt2class[utt] for utt in utts}
-        if absent and (utts or name != "dev"):
+        there = {utt2class[utt] for utt in utts}
+        absent = ", ".join(sorted(set(protocol.classes) - there))
+        if not utts and name == "dev":
+            continue
+        if absent and (not adapt or name == "train" or len(there) < 2):
+            remedy = "a smaller adapt.utterances, fewer" if adapt and name != "train" else "fewer"
             raise UserError(
-                f"{path}: folds: {folder.name}: {name} has no utterance of {', '.join(sorted(absent))}; use fewer "
-                "folds or other classes"
+                f"{path}: folds: {folder.name}: {name} has no utterance of {absent}; use {remedy} folds or other "
+                "classes"
             )
+        sizes.append(f"{name} {len(utts)}" + f" (none of {absent})" * bool(absent))
     train, dev, test = parts
-    lines = [", ".join(f"{name} {len(utts)}" for name, utts in zip(PARTS, parts, strict=True) if utts)]
+    if adapt is not None:
+        aside = [utt for utt in adapt if utt not in {*train}]
+        sizes.append(f"set aside {len(aside)}")
+        write_table(folder / "adapt", dict(sorted(adapt.items())))
+    lines = [", ".join(sizes)]
     lines.append(f"train and test share {count_shared(train, test, data)}")
     if dev:
         lines.append(f"dev and test share {count_shared(dev, test, data)}")

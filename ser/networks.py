@@ -1,6 +1,5 @@
 """Networks of ser/models: built, run, and stored as safetensors (nothing is unpickled)."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from ser.files import whole
 from ser.layers import masked_mean
 from ser.normalisation import Statistics
 from ser.runs import Run
+from ser.tensors import checksum
 
 
 def device(name: str) -> torch.device:
@@ -60,8 +60,21 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def optimiser(settings: Training, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a system, for the weights that it trains."""
+def groups(network: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """The trained parameters of a network for an optimiser: one group for each learning rate, lowest first.
+
+    `network.rates()`, if there is such a method, gives factors of the learning rate by the parameter's name.
+    """
+    rates = network.rates() if hasattr(network, "rates") else {}
+    trained: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            trained.setdefault(rates.get(name, 1.0), []).append(parameter)
+    return [{"params": trained[rate], "lr": learning_rate * rate} for rate in sorted(trained)]
+
+
+def optimiser(settings: Training, weights: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimiser of a system, for the weights that it trains, or `groups` of them."""
     options = {"lr": settings.learning_rate, "eps": settings.epsilon}
     if settings.optimiser == "adam":
         return torch.optim.Adam(weights, fused=True, **options)  # a quarter of the time on a CPU
@@ -136,16 +149,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if md5 != checksum(tensors, notes):
         raise UserError(f"{path}: damaged: the checksum does not match the content; {remedy}")
     return tensors, notes
-
-
-def checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> str:
-    """MD5 of tensors on the CPU, with their names and shapes, and of notes."""
-    digest = hashlib.md5(json.dumps(notes).encode(), usedforsecurity=False)
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, notes: Mapping[str, Any]) -> None:

@@ -84,7 +84,8 @@ def features_of(model: "Model", recordings: Mapping[str, Path]) -> Iterator[tupl
         print("all recordings are assumed to be of one speaker and normalised together", file=sys.stderr)
         yield from model.normalised(dict(read)).items()
     else:
-        yield from read
+        for name, matrix in read:
+            yield from model.normalised({name: matrix}).items()
 
 
 def readable(model: "Model", recordings: Mapping[str, Path]) -> Iterator[tuple[str, "np.ndarray"]]:

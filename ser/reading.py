@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ser import inputs
+from ser import adaptation, inputs
 from ser.archive import Features
 from ser.batches import Batch, stack
 from ser.cli import UserError
@@ -90,12 +90,31 @@ def read_features(run: Run, fold: Fold) -> Features:
     originals = [utt for utt in fold.train if fold.sources[utt] == utt]
     for noise in run.system.augment:
         features.take(of_noise[noise], {copy_id(utt, noise): utt for utt in originals})
+    table = table_of(run.data / "utt2spk")
     if run.protocol.noise:
-        features.take(of_noise[run.protocol.noise], {utt: utt for utt in fold.test})
+        tested = {table[utt] for utt in fold.test}
+        heard = [utt for utt, spk in fold.adapt.items() if spk in tested]  # set aside where the others are recorded
+        features.take(of_noise[run.protocol.noise], {utt: utt for utt in [*fold.test, *heard]})
     if run.system.normalisation == "speaker":
-        utt2spk = table_of(run.data / "utt2spk")
-        features.normalise_speakers({utt: utt2spk[source] for utt, source in fold.sources.items()})
+        utt2spk = {utt: table[source] for utt, source in fold.sources.items()}
+        features.normalise_speakers(utt2spk, adapted(run, fold, features, utt2spk))
     return features
+
+
+def adapted(run: Run, fold: Fold, features: Features, utt2spk: Mapping[str, str]) -> dict[str, Statistics] | None:
+    """The mean and deviation of every speaker, if the protocol limits what a system may adapt to."""
+    if not run.protocol.adapt:
+        return None
+    training = read_moments(run, fold, features)
+    return adaptation.of_speakers(features, fold, utt2spk, training, run.protocol.adapt.relevance)
+
+
+def read_moments(run: Run, fold: Fold, features: Features) -> adaptation.Moments:
+    """The moments of the training part, noisy copies included: read from the run's folder, or computed and written
+    there, so that recordings of new speakers can be normalised too."""
+    if not run.adaptation.exists():
+        adaptation.write(run.adaptation, adaptation.moments(features[utt] for utt in fold.train))
+    return adaptation.read(run.adaptation)
 
 
 def refuse_other_features(run: Run, fold: Fold) -> None:

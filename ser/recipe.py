@@ -56,20 +56,20 @@ class Report:
     @cached_property
     def main_protocols(self) -> list[Protocol]:
         """The honest protocols and those of the papers' tables, but for those with a section of their own. Without
-        papers: all, the speaker-independent ones first."""
+        papers: all, the speaker-independent ones first. Those with `adapt` are in ser.adaptation_curve."""
         names = [table.honest for table in self.tables] + [table.protocol for table in self.tables]
         chosen = [self.protocol(name) for name in dict.fromkeys(names) if name]
         chosen = chosen or sorted(
             self.protocols, key=lambda protocol: (protocol.select == "test", not is_apart(protocol))
         )
-        return [protocol for protocol in chosen if not protocol.table]
+        return [protocol for protocol in chosen if not protocol.table and not protocol.adapt]
 
     @cached_property
     def compared_protocols(self) -> list[Protocol]:
         """Those under which systems are tested against the main one: as above, and all of the papers' tables."""
         of_papers = {table.protocol for table in self.tables}
         more = [one for one in self.protocols if one.name in of_papers and one not in self.main_protocols]
-        return self.main_protocols + more
+        return self.main_protocols + [one for one in more if not one.adapt]
 
     def is_in_tables(self, system: str, protocol: Protocol) -> bool:
         """Whether a paper's table, or else that of the other systems, has a system under a protocol."""

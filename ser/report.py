@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from tqdm import tqdm
 
-    from ser import tables
+    from ser import adaptation_curve, tables
     from ser.draw_results import draw
     from ser.files import whole
     from ser.recipe import read
@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, protocol in tqdm(rows, desc="figures", leave=False, disable=None):
         is_linked = report.main in ("", name)
         draw(report.system(name), report.protocol(protocol), report.found[name, protocol], is_linked)
+    adaptation_curve.draw(report)
     with whole("RESULTS.md") as stream:
         stream.write(text)
     print(Path("RESULTS.md").resolve())
@@ -119,7 +120,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def lines_of(report: "Report", args: argparse.Namespace) -> list[str]:
     """The lines of RESULTS.md."""
-    from ser import details, tables
+    from ser import adaptation_curve, details, tables
     from ser.recipe import place_of
     from ser.statistics import FEWEST, METHOD
     from ser.tables import IN_FULL, MARKS
@@ -138,6 +139,7 @@ def lines_of(report: "Report", args: argparse.Namespace) -> list[str]:
         one = f'`./run.sh --systems FILE --protocol "{" ".join(names)}"` runs one; its file is under Systems and times.'
         lines += [*others, "", one]
     lines += other_sections(report)
+    lines += adaptation_curve.section(report)
     if report.main:
         text = wrapped(AGAINST.format(main=report.main, fewest=FEWEST).replace("\n", " "))
         lacking = [one.name for one in report.main_protocols if not report.found[report.main, one.name].shown]
@@ -147,7 +149,9 @@ def lines_of(report: "Report", args: argparse.Namespace) -> list[str]:
         tests = tables.against(report)
         lines += ["", f"## Against {report.main}", "", *([*text, "", *tests] if tests else none)]
     lines += details.section(report)
-    lines += ["", "## Protocols", "", *(line for one in report.protocols for line in describe(report, one))]
+    ran = {protocol for (_, protocol), results in report.found.items() if results.shown}
+    listed = [protocol for protocol in report.protocols if not protocol.adapt or protocol.name in ran]
+    lines += ["", "## Protocols", "", *(line for one in listed for line in describe(report, one))]
     lines += ["", "## Systems and times", "", *tables.costs(report)]
     lines += ["", "## Scores", "", *scores_section(report)]
     lines += ["", "## Figures", "", FIGURES, *[OTHERS] * bool(report.main), "", *figures_section(report)]
@@ -183,8 +187,9 @@ def other_sections(report: "Report") -> list[str]:
     from ser import tables
 
     lines: list[str] = []
-    for title in dict.fromkeys(protocol.table for protocol in report.protocols):
-        table = tables.other_protocols(report, [protocol for protocol in report.protocols if protocol.table == title])
+    others = [protocol for protocol in report.protocols if not protocol.adapt]  # which have their own section
+    for title in dict.fromkeys(protocol.table for protocol in others):
+        table = tables.other_protocols(report, [protocol for protocol in others if protocol.table == title])
         lines += ["", f"## {title or 'Other protocols'}", "", *table] if table else []
     return lines
 

@@ -98,7 +98,7 @@ def candidates(checked: "Checked", max_minutes: float) -> list[Path]:
 def why_not(checked: "Checked", path: Path, scores: Scores, max_minutes: float) -> str:
     """Why a run cannot be trained again, in words; "" if it can."""
     system, protocol = checked.systems[path.parts[1]][1], checked.protocols[path.parts[2]][1]
-    if scores.current_row["code"] != code_now(system):
+    if scores.current_row["code"] != code_now(system, protocol):
         return "were made by other code of the feature or model"
     if float(scores.about["train_seconds"]) > 60 * max_minutes:
         return f"took more than {max_minutes:g} minutes"

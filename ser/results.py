@@ -85,7 +85,7 @@ def find(system: "System", protocol: "Protocol", corpus: str, only_committed: bo
     rows: dict[tuple, Runs] = defaultdict(dict)
     for name, scores in (valid[0] or valid[1]).items():
         rows[tuple(sorted(scores.current_row.items()))][name] = scores
-    code = code_now(system)
+    code = code_now(system, protocol)
 
     def rank(runs: Runs) -> tuple:
         one = next(iter(runs.values()))
@@ -103,9 +103,9 @@ def find(system: "System", protocol: "Protocol", corpus: str, only_committed: bo
     return Results(shown, valid[1] if valid[0] else {}, dict(left_out), is_own, is_older, changed)
 
 
-def code_now(system: "System") -> str:
+def code_now(system: "System", protocol: "Protocol") -> str:
     """Fingerprint of the code of a system's feature and model in this tree, as scores have it in `current_row`."""
-    return current_code(fingerprint(dict(code_of(system))), settings(system))
+    return current_code(fingerprint(dict(code_of(system, protocol))), settings(system))
 
 
 def data_changed(scores: Scores, protocol: "Protocol") -> list[str]:

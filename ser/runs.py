@@ -94,7 +94,7 @@ class Run:
     @property
     def code(self) -> Mapping[str, str]:
         """Source code that all runs of a row share: {module: fingerprint}."""
-        return code_of(self.system)
+        return code_of(self.system, self.protocol)
 
     @property
     def trainer(self) -> Mapping[str, str]:
@@ -160,9 +160,20 @@ class Run:
 
     @property
     def input_files(self) -> list[Path]:
-        """The files in which the inputs of a run keep what they found in its training part, such as a vocabulary."""
+        """The files that keep what was found in a run's training part before it was trained, such as a vocabulary."""
         modules = inputs.of(self.system).values()
-        return [self.folder / name for module in modules for name in getattr(module, "FILES", ())]
+        names = [name for module in modules for name in getattr(module, "FILES", ())]
+        return [self.folder / name for name in names] + [self.adaptation] * self.adapts
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the speakers' statistics come from the utterances that the protocol limits them to."""
+        return adapts(self.system, self.protocol)
+
+    @property
+    def adaptation(self) -> Path:
+        """The file of ser.adaptation with the moments of the training part."""
+        return self.folder / "adaptation.safetensors"
 
     def refuse_changes(self, ignore: Iterable[str] = ()) -> None:
         """Raise OtherRun if a part has changed since run.yaml was written. ignore: parts that may change."""
@@ -375,10 +386,17 @@ def columns_of(data: Path, folds: Path, protocol: Protocol, numbers: tuple[int, 
     return found
 
 
-def code_of(system: System) -> Mapping[str, str]:
-    """Source code of a system's feature and model, and of what all features share: {module: fingerprint}."""
+def code_of(system: System, protocol: Protocol) -> Mapping[str, str]:
+    """Source code of a system's feature and model, and of what all features share: {module: fingerprint}. That of
+    adaptation is part of it only where the system adapts, so that a change of it leaves all other rows as they are."""
     kinds = f"ser.features.{kind_of(system.feature)}", f"ser.models.{kind_of(system.model)}"
-    return sources(*kinds, "ser.extract", "ser.normalisation")
+    adaptation = ["ser.adaptation"] * adapts(system, protocol)
+    return sources(*kinds, "ser.extract", "ser.normalisation", *adaptation)
+
+
+def adapts(system: System, protocol: Protocol) -> bool:
+    """Whether ser.adaptation computes the speakers' statistics of a system under a protocol."""
+    return protocol.adapt is not None and system.normalisation == "speaker"
 
 
 def learner_sources(system: System) -> Mapping[str, str]:
@@ -389,4 +407,6 @@ def learner_sources(system: System) -> Mapping[str, str]:
 
 def feature_sources(feature: FeatureConfig) -> Mapping[str, str]:
     """Source code that computes a feature: {module: fingerprint}."""
-    return sources(f"ser.features.{kind_of(feature)}", "ser.extract")
+    module = load_kind("feature", kind_of(feature), "")
+    of_batches = ["ser.extract_many"] * hasattr(module, "extract_many")
+    return sources(f"ser.features.{kind_of(feature)}", "ser.extract", *of_batches)

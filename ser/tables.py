@@ -14,7 +14,7 @@ from ser.statistics import Interval, interval
 from ser.summary import confusion_of, n_folds, n_runs, rights
 
 if TYPE_CHECKING:
-    from ser.config import Paper, Row, Table
+    from ser.config import Paper, Row, System, Table
     from ser.recipe import Report
 
 PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details
@@ -23,6 +23,7 @@ MARKS = {  # each with its meaning in short
     "†": "the test set selected the epoch",
     "‡": "test speakers are also in training",
     "¶": "has heard unlabelled speech of its test speakers",
+    "‖": "its encoder was trained on other speech, perhaps on the test utterances",
     "§": "older code, or recordings without checksums",
     ONE_TRAINING: "one seed: the interval covers other test speakers, not another seed",
 }
@@ -31,7 +32,11 @@ IN_FULL = {
     "‡": "not speaker-independent: speakers of the test set are also in the training set, so this does not measure "
     "unseen speakers.",
     "¶": "the system has heard unlabelled speech of its test speakers: it normalises each speaker's features over all "
-    "recordings of that speaker, test utterances included.",
+    "recordings of that speaker, test utterances included; under a protocol with `adapt`, over some that are not "
+    "scored.",
+    "‖": "the system uses a pretrained encoder, named in its file. What that has heard is not known in full: speech of "
+    "the test speakers, even the test utterances, may be among it, without emotion labels. Systems that are trained "
+    "from scratch have heard nothing but the training part.",
     "§": "the code of the feature or the model has changed since, data/ has other recordings or folds now, or the "
     "scores do not record the checksums of the recordings.",
     ONE_TRAINING: "one seed, and fewer than five folds: the interval covers other test speakers, but not how much "
@@ -238,11 +243,22 @@ def marked(report: "Report", protocol: Protocol) -> str:
 
 
 def name_of(report: "Report", system: str, protocols: Sequence[Protocol]) -> str:
-    """The cell with a system's name, marked if it has heard its test speakers."""
-    name = system + "¶" * (report.system(system).normalisation == "speaker")
+    """The cell with a system's name, marked if it has heard its test speakers, or may have."""
+    name = with_encoder(report, system) + "¶" * any(hears(report.system(system), protocol) for protocol in protocols)
     if any("vectors none" in about.get("inputs", "") for about in report.abouts(system, protocols)):
         name += " (word vectors learned from scratch)"
     return name
+
+
+def with_encoder(report: "Report", system: str) -> str:
+    """A system's name, marked if it has a pretrained encoder, in its feature or its model."""
+    parts = report.system(system).feature, report.system(system).model
+    return system + "‖" * any(hasattr(part, "weights") for part in parts)
+
+
+def hears(system: "System", protocol: Protocol) -> bool:
+    """Whether a system hears unlabelled speech of its test speakers under a protocol."""
+    return system.normalisation == "speaker" and (protocol.adapt is None or protocol.adapt.utterances > 0)
 
 
 def marks_of(results: Results) -> str:

@@ -2,7 +2,8 @@
 
 RUN is a run's folder as ser.launch sets it up. A classical model leaves model.skops and chosen.json there; a network
 epochs.jsonl (one line per epoch), best.safetensors and last.safetensors (weights), normalisation.safetensors and
-checkpoint.safetensors (to resume from, even within an epoch). The file done is written last.
+checkpoint.safetensors (to resume from, even within an epoch). One that adapts to speakers also leaves
+adaptation.safetensors (mean and variance of the training part). The file done is written last.
 """
 
 import argparse

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser import audio, inputs, learners
+from ser import adaptation, audio, inputs, learners
 from ser.cli import UserError
 from ser.extract import extract
 from ser.normalisation import normalise, statistics
@@ -40,6 +40,8 @@ class Model:
         self.run.refuse_other_code()
         self.classes = list(self.run.protocol.classes)
         self.learned = learners.load(self.run, device)
+        # of the training part, towards which a speaker's statistics are shrunk
+        self.moments = adaptation.read(self.run.adaptation) if self.run.adapts else None
 
     def __repr__(self) -> str:
         return f"<Model of {self.run.folder}: {self.run.system.name}, classes {', '.join(self.classes)}>"
@@ -52,8 +54,9 @@ class Model:
         recording: a file, or samples (N,): floats with full scale at +-1, or signed integers with the full scale of
         their type. rate: sampling rate of samples, in Hz. given: inputs beside frames, by name, such as
         words="the transcript" or xvectors=array; for a list of recordings, a list each. A system with normalisation by
-        speaker assumes that all recordings of a list are of one speaker, and normalises them together. Raises UserError
-        if a recording cannot be read, or an input of the system is missing.
+        speaker assumes that all recordings of a list are of one speaker, and normalises them together, unless its
+        protocol adapts to no utterance. Raises UserError if a recording cannot be read, or an input of the system is
+        missing.
         """
         is_many = isinstance(recording, list | tuple)
         recordings = list(recording) if isinstance(recording, list | tuple) else [recording]
@@ -105,13 +108,21 @@ class Model:
     @property
     def is_by_speaker(self) -> bool:
         """Whether recordings are normalised together, as those of one speaker."""
-        return self.run.system.normalisation == "speaker"
+        adapt = self.run.protocol.adapt
+        return self.run.system.normalisation == "speaker" and (adapt is None or adapt.utterances > 0)
 
     def normalised(self, matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Features, normalised by speaker if the system does that."""
-        if not self.is_by_speaker or not matrices:
+        """Features, normalised by speaker if the system does that: all are of one speaker."""
+        adapt = self.run.protocol.adapt
+        if self.run.system.normalisation != "speaker" or not matrices:
             return dict(matrices)
-        found = statistics(matrices.values())
+        if not (adapt and self.moments):
+            found = statistics(matrices.values())
+        elif self.is_by_speaker:
+            own = adaptation.moments(matrices.values())
+            found = adaptation.shrunk(own, self.moments, len(matrices), adapt.relevance)
+        else:
+            found = adaptation.shrunk(None, self.moments, 0, adapt.relevance)
         return {name: normalise(matrix, found) for name, matrix in matrices.items()}
 
     def extras(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, inputs.Extra]:

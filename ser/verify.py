@@ -232,7 +232,7 @@ def summary(checked: Checked) -> str:
     with standing_in(checked.recipe):
         for (name, protocol), runs in rows.items():
             system = checked.systems[name][1]
-            code = code_now(system)
+            code = code_now(system, checked.protocols[protocol][1])
             older += sum(scores.current_row["code"] != code for scores in runs)
             if len({tuple(scores.current_row.items()) for scores in runs}) > 1:
                 with suppress(UserError):  # of scores beside these, which was told

@@ -84,11 +84,11 @@ class Recipe:
         self.yaml = yaml
         self.seal(dump)
 
-    def seal(self, dump: Path, kind: str = "logmel") -> None:
-        """Say in a feature's folder that today's code made it of the recordings that there are."""
+    def seal(self, dump: Path, kind: str = "logmel", *more: str) -> None:
+        """Say in a feature's folder that today's code made it of the recordings that there are. more: modules."""
         from ser.identity import sources
 
-        code = dict(sources(f"ser.features.{kind}", "ser.extract"))
+        code = dict(sources(f"ser.features.{kind}", "ser.extract", *more))
         (dump / "feature.yaml").write_text(self.yaml.safe_dump({"code": code}))
         (dump / "utt2md5").write_text((self.folder / "data/all/utt2md5").read_text())
 
@@ -124,6 +124,16 @@ class Recipe:
         )  # fmt: skip
         write_run(replace(run))
         return run.folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> Path:
+    """The folder of a Whisper encoder of two layers of 16 values, with random weights."""
+    from ser.tiny_encoder import make
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -174,6 +184,41 @@ def noisy(recipe):
         )
         recipe.seal(folder)
     return recipe, run
+
+
+@pytest.fixture
+def encoded(recipe, tiny_encoder):
+    """The toy recipe, with the states of the layers 2, 0 and 1 of the tiny encoder in a frame: the class is in the first
+    four of the 16 values of layer 0, and all else is noise. Systems are superb.yaml (a network) and encoder_svm.yaml.
+    """
+    import kaldiio
+    import numpy as np
+
+    from ser import encoders
+    from ser.config import feature_name, read_system
+
+    network, extractor = encoders.load(tiny_encoder)
+    feature = {
+        "kind": "pretrained", "model": str(tiny_encoder), "layers": [2, 0, 1],
+        "weights": encoders.checksum(tiny_encoder, network.config, extractor),
+    }  # fmt: skip
+    machine = {"kind": "encoder_svm", "layers": "best", "cost": [1, 10], "gamma": [1], "inner_folds": 2}
+    told = {"description": "on an encoder", "feature": feature}
+    recipe.write_yaml("conf/toy/encoder_svm.yaml", **told, normalisation="none", model=machine)
+    superb = {"kind": "superb", "projection": 6}
+    recipe.write_yaml("conf/toy/superb.yaml", **told, normalisation="global", model=superb, training=TRAINING)
+    rng = np.random.default_rng(3)
+    for utt, of_class in recipe.classes.items():
+        recipe.matrices[utt] = rng.standard_normal((rng.integers(5, 25), 48)).astype(np.float32)
+        recipe.matrices[utt][:, 16:20] += 0.8 * (of_class == "high")
+    dump = Path("dump") / feature_name(read_system("conf/toy/superb.yaml").feature)
+    dump.mkdir()
+    with kaldiio.WriteHelper(f"ark,scp:{dump}/feats.ark,{dump}/feats.scp") as writer:
+        for utt, matrix in recipe.matrices.items():
+            writer(utt, matrix)
+    (dump / "utt2num_frames").write_text("".join(f"{utt} {len(frames)}\n" for utt, frames in recipe.matrices.items()))
+    recipe.seal(dump, "pretrained", "ser.extract_many")
+    return recipe
 
 
 @pytest.fixture
@@ -252,13 +297,13 @@ class Scored:
         }
         self.write_yaml(f"{recipe}/conf/papers/{key}.yaml", told)
 
-    def code(self, system: str) -> str:
-        """The fingerprint of the current code of a system's file."""
-        from ser.config import read_system
+    def code(self, system: str, protocol: str) -> str:
+        """The fingerprint of the current code of a system's file under a protocol."""
+        from ser.config import read_protocol, read_system
         from ser.identity import fingerprint
         from ser.runs import code_of
 
-        return fingerprint(dict(code_of(read_system(system))))
+        return fingerprint(dict(code_of(read_system(system), read_protocol(f"conf/protocols/{protocol}.yaml"))))
 
     def write_scores(
         self, system: str, protocol: str, run: str, answers: str, own: bool = False, row: dict | None = None, **about
@@ -274,7 +319,7 @@ class Scored:
         fold, _, seed = run.removeprefix("fold").partition("_seed")
         (path,) = [*Path().glob(f"conf/?/{system}.yaml"), *Path("..").glob(f"other/conf/?/{system}.yaml")]
         told = {"system": read_system(path), "protocol": read_protocol(f"conf/protocols/{protocol}.yaml")}
-        parts = {"code": self.code(path), "folds": "f", "recordings": "r", "speakers": "s"} | (row or {})
+        parts = {"code": self.code(path, protocol), "folds": "f", "recordings": "r", "speakers": "s"} | (row or {})
         header = {
             "corpus": "toy", "fold": f"{fold} of 3", "seed": seed, "overlap": f"sizes {fold}; shared {fold}",
             "train_seconds": 90, "date": "2026-01-01 10:00", "commit": "abc", "machine": "m", "modules": "ser.x 1",

@@ -291,6 +291,27 @@ PROTOCOL_FAULTS = {
         "by: spk, test_share: 0.2",
         ": folds.test_share: unknown key; did you mean folds.test_parts?",
     ),
+    "unknown key of adapt": (
+        "select: dev",
+        "select: dev\nadapt: {uterances: 2}",
+        ": adapt.uterances: unknown key; did you mean adapt.utterances?",
+    ),
+    "key of adapt that folds have too": (
+        "select: dev",
+        "select: dev\nadapt: {utterances: 2, seeds: 1}",
+        ": adapt.seeds: unknown key; did you mean adapt.seed?",
+    ),
+    "adapt without a number": ("select: dev", "select: dev\nadapt: {balanced: true}", ": adapt.utterances: missing"),
+    "fewer than none to adapt to": (
+        "select: dev",
+        "select: dev\nadapt: {utterances: -1}",
+        ": adapt.utterances: input should be greater than or equal to 0, not -1",
+    ),
+    "draws of nothing": (
+        "select: dev",
+        "select: dev\nadapt: {utterances: 0, draws: 5}",
+        ": adapt.draws: 5; write 1: with 0 utterances nothing is drawn",
+    ),
     "key like no other": (
         "by: spk",
         "by: spk, 8to2: true",

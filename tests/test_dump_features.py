@@ -312,7 +312,7 @@ def test_features_that_are_not_finite(place, monkeypatch):
 
 
 def test_a_recording_shorter_than_the_features_window(place):
-    soundfile.write("a-3.wav", np.linspace(0, 1, 199), RATE)
+    soundfile.write("a-3.wav", 0.1 * np.sin(np.arange(200)), RATE)
     note_md5s()
     lay_out(1)
     with pytest.raises(UserError) as error:
@@ -413,3 +413,43 @@ def test_another_call_is_waited_for(place, capsys):
         call.result()
     assert is_right(folder_of())
     assert [path.name for path in Path("dump").iterdir()] == [folder_of().name]  # no lock is left
+
+
+def test_features_of_a_network_in_batches_of_a_gpu(place, tiny_encoder, monkeypatch):
+    """Three recordings at a time, as on a GPU, give what one at a time gives; a fault names its recording."""
+    import torch
+
+    from ser import encoders, extract_many, networks
+
+    network, extractor = encoders.load(tiny_encoder)
+    weights = encoders.checksum(tiny_encoder, network.config, extractor)
+    settings = f"model: {tiny_encoder}, weights: '{weights}', layers: [1], longest: 1.0"
+    write_system("a", f"{{kind: pretrained, {settings}}}")
+    dump()
+    alone = dict(kaldiio.load_scp(str(folder_of() / "feats.scp")))
+    assert alone.keys() == LENGTHS.keys()
+
+    shutil.rmtree("dump")
+    lay_out(1)
+    sizes, real = [], extract_many.extract_many
+
+    def on_gpu(recordings, config, noise, device):
+        sizes.append(len(recordings))
+        return real(recordings, config, noise, {"cuda": "cpu"}[device])
+
+    monkeypatch.setattr(extract_many, "extract_many", on_gpu)
+    monkeypatch.setattr(dump_features, "BATCH", 3)
+    monkeypatch.setattr(networks, "device", lambda name: torch.device("cuda"))
+    in_process(folder_of(), 1)
+    dump(cmd="true")
+    assert sizes == [3, 2]
+    together = dict(kaldiio.load_scp(str(folder_of() / "feats.scp")))
+    assert all(np.allclose(together[utt], alone[utt], atol=1e-5) for utt in LENGTHS)
+
+    soundfile.write("a-3.wav", 0.1 * np.sin(np.arange(200)), RATE)
+    note_md5s()
+    with pytest.raises(
+        UserError, match=r"a-3\.wav: a-3: too short: 400 samples at 16000 Hz, .*; leave out the recording"
+    ):
+        lay_out(1)
+        in_process(folder_of(), 1)

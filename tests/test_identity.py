@@ -79,9 +79,9 @@ def test_a_module_that_is_not_python_is_reported_in_one_line(package):
 
 # Those that decide no number: what looks, tells, fetches, lays out and draws; and stage 0 and 1, whose outcome is told by its content.
 TELLS = """
-    audio calibration check_scores combine_data containers corpus derive_systems details draw_results draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
+    adaptation_curve audio calibration check_scores combine_data containers corpus derive_systems details draw_results draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
     jobs launch make_folds overview papers predict prepare_data provenance recipe recognisers report results same_code score scores ser statistics subset_data summary tables train trained transcribe validate_data
-    __init__ markdown page rerun verify
+    __init__ markdown page rerun tiny_encoder verify
 """.split()
 
 
@@ -97,7 +97,9 @@ def test_every_module_is_in_an_identity_or_decides_no_number():
     parts = [
         name for name in names if name.startswith(("ser.learners.", "ser.inputs.")) and not name.endswith("__init__")
     ]
-    known = identity.sources(*kinds, *parts, "ser.extract", "ser.normalisation", "ser.archive").keys()
+    known = identity.sources(
+        *kinds, *parts, "ser.extract", "ser.extract_many", "ser.normalisation", "ser.archive"
+    ).keys()
     known |= {f"{name}.__init__" for name in known}
     rest = {
         name
@@ -125,10 +127,11 @@ def test_defaults_of_the_settings_are_what_they_were():
 
     assert defaults(config.Training) == {
         "optimiser": "adam", "epsilon": 1e-8, "batches": "alike", "patience": None, "monitor": "dev_loss", "clip_norm": None,
-        "class_weights": "none", "precision": "float32",
+        "class_weights": "none", "precision": "float32", "accumulation": 1,
     }  # fmt: skip
     assert defaults(config.System) == {"augment": []}
-    assert defaults(config.Protocol) == {"where": {}, "noise": None, "labels": "own", "table": ""}
+    assert defaults(config.Protocol) == {"where": {}, "noise": None, "labels": "own", "table": "", "adapt": None}
+    assert defaults(config.Adapt) == {"balanced": True, "draws": 1, "relevance": 5.0, "seed": 0}
     assert defaults(config.GroupFolds) == {"test_parts": 1, "seed": None, "dev": None}
     assert defaults(config.RandomFolds) == {}
 

@@ -14,7 +14,7 @@ import soundfile
 
 from ser import folds, make_folds
 from ser.cli import UserError
-from ser.config import Protocol, check, read_protocol, read_yaml
+from ser.config import Adapt, Protocol, check, read_protocol, read_yaml
 
 SPEAKERS = [f"s{number}" for number in range(1, 8)]
 EMOTIONS = ["angry", "calm", "happy", "sad"]
@@ -613,7 +613,9 @@ def test_a_fold_with_nothing_to_train_or_test(data, part, label, message):
 def protocol_of(data, **changes):
     """What read_fold asks of a protocol."""
     protocol = read_protocol(data.parent / "protocol.yaml")
-    return SimpleNamespace(**{"name": protocol.name, "classes": protocol.classes, "select": protocol.select, **changes})
+    return SimpleNamespace(
+        **{"name": protocol.name, "classes": protocol.classes, "select": protocol.select, "adapt": None, **changes}
+    )
 
 
 def test_a_development_set_without_utterance(data):
@@ -722,3 +724,131 @@ def test_folds_that_are_the_same_stay_as_they_are(data):
     assert times() == before
     assert run(data, folds_text, classes="{low: [calm, sad], high: [angry, happy]}") != first
     assert times() != before
+
+
+# Recordings to adapt to
+
+
+THREE = "{calm: [calm], sad: [sad], angry: [angry]}"
+
+
+def run_adapt(data, adapt, select="last", number=3, classes=CLASSES):
+    """Make folds of a protocol with `adapt`; return the parts of each, and its table adapt."""
+    protocol = data.parent / "protocol.yaml"
+    split = f"{{kind: groups, by: spk, number: {number}}}"
+    protocol.write_text(f"description: d\nclasses: {classes}\nfolds: {split}\nselect: {select}\nadapt: {adapt}\n")
+    dest = data.parent / "folds/protocol"
+    make_folds.main([str(protocol), str(data), str(dest)])
+    numbers = range(1, len(list(dest.glob("fold*"))) + 1)
+    return [tuple(table(dest / f"fold{fold}", part) for part in (*PARTS, "adapt")) for fold in numbers]
+
+
+@pytest.mark.parametrize(("select", "utterances"), [("last", 1), ("last", 4), ("dev", 3)])
+def test_what_is_set_aside_is_not_scored(data, select, utterances):
+    made = run_adapt(data, f"{{utterances: {utterances}, draws: 2}}", select)
+    plain = run(data, GROUPS, select)
+    assert len(made) == 2 * len(plain)
+    utt2spk = table(data, "utt2spk")
+    for number, (train, dev, test, adapt) in enumerate(made):
+        assert Counter(adapt.values()) == dict.fromkeys(SPEAKERS, utterances)
+        assert all(utt2spk[utt] == spk for utt, spk in adapt.items())
+        assert not adapt.keys() & {**dev, **test}.keys()
+        before = plain[number % len(plain)]  # first the folds of the first draw
+        assert train == before[0]
+        for part, whole in ((dev, before[1]), (test, before[2])):
+            assert part == {utt: name for utt, name in whole.items() if utt not in adapt}
+            assert len(part) == len(whole) - utterances * len({utt2spk[utt] for utt in whole})
+
+
+@pytest.mark.parametrize("utterances", [1, 2, 3, 4, 7])
+def test_a_balanced_draw_is_as_even_as_can_be_and_a_skewed_one_as_uneven(utterances):
+    """A speaker has two utterances of one class and four of two others."""
+    of_speaker = {f"{name}-{number}": name for name, size in (("a", 2), ("b", 4), ("c", 4)) for number in range(size)}
+    balanced, skewed = Counter(), Counter()
+    for seed in range(300):
+        for is_balanced, found in ((True, balanced), (False, skewed)):
+            adapt = Adapt(utterances=utterances, balanced=is_balanced)
+            drawn = make_folds.draw(adapt, of_speaker, np.random.default_rng(seed))
+            assert len({*drawn}) == utterances and {*drawn} <= of_speaker.keys()
+            counts = Counter(of_speaker[utt] for utt in drawn)
+            found[tuple(counts[name] for name in "abc")] += 1
+    even = {1: "100 010 001", 2: "110 101 011", 3: "111", 4: "211 121 112", 7: "232 223"}
+    uneven = {1: "100 010 001", 2: "200 020 002", 3: "210 201 030 003", 4: "220 202 040 004", 7: "241 214 043 034"}
+    for found, expected in ((balanced, even), (skewed, uneven)):
+        assert {"".join(map(str, counts)) for counts in found} == {*expected[utterances].split()}
+    if utterances == 1:  # which class it is, is drawn
+        assert min(balanced.values()) > 70
+
+
+def test_utterances_of_a_class_are_drawn_alike():
+    of_speaker = {f"a-{number}": "a" for number in range(4)}
+    adapt = Adapt(utterances=1)
+    counts = Counter(make_folds.draw(adapt, of_speaker, np.random.default_rng(seed))[0] for seed in range(400))
+    assert len(counts) == 4 and min(counts.values()) > 70
+
+
+def test_draws_differ_and_a_seed_repeats_them(data):
+    adapt = "{utterances: 3, draws: 3}"
+    made = [parts[3] for parts in run_adapt(data, adapt)]
+    assert [parts[3] for parts in run_adapt(data, adapt)] == made
+    assert len({tuple(one) for one in made}) == len(made)
+    other = [parts[3] for parts in run_adapt(data, "{utterances: 3, draws: 3, seed: 1}")]
+    assert not any(one in made for one in other)
+
+
+def test_fewer_recordings_are_among_more(data):
+    """So that a curve over their number does not compare other draws."""
+    for balanced in ("true", "false"):
+        drawn = [run_adapt(data, f"{{utterances: {n}, balanced: {balanced}}}") for n in (1, 2, 4)]
+        for fold in range(3):
+            one, two, four = (made[fold][3] for made in drawn)
+            assert one.items() < two.items() < four.items()
+
+
+def test_no_recording_to_adapt_to(data):
+    made = run_adapt(data, "{utterances: 0}")
+    assert [parts[:3] for parts in made] == run(data, GROUPS, "last")
+    assert all(adapt == {} for *_, adapt in made)
+    assert not list((data.parent / "folds/protocol").glob("fold*/adapt"))  # of the protocol without
+
+
+def test_what_is_told_of_the_draw(data, capsys):
+    run_adapt(data, "{utterances: 2, draws: 2}", "dev")
+    out = capsys.readouterr().out
+    assert "6 folds by spk, 2 draws of 3; 7 speakers: train 2 to 3, dev 2 to 3, test 2 to 3\n" in out
+    assert "fold 1: train 18, dev 14, test 21, set aside 10\n" in out
+    text = (data.parent / "folds/protocol/fold1/overlap").read_text()
+    assert text.splitlines()[1].startswith("train and test share 0 of 3 speakers")
+    protocol = read_protocol(data.parent / "protocol.yaml")
+    fold = folds.read_fold(data.parent / "folds/protocol/fold4", data, protocol)
+    assert len(fold.adapt) == 14 and fold.sources.keys() == {*fold.train, *fold.dev, *fold.test, *fold.adapt}
+
+
+def test_a_class_that_is_set_aside_is_not_scored(data, capsys):
+    """Each fold tests one speaker, of whom all of a class are drawn: two others stay."""
+    made = run_adapt(data, "{utterances: 3, balanced: false}", number=7, classes=THREE)
+    out = capsys.readouterr().out
+    for number, (_, _, test, adapt) in enumerate(made, 1):
+        aside = {table(data, "utt2emo")[utt] for utt in adapt if utt not in made[number - 1][0]}
+        assert len(aside) == 1 and len(set(test.values())) == 2
+        assert f"fold {number}: train 54, test 6 (none of {aside.pop()}), set aside 3\n" in out
+
+
+def test_faults_of_a_draw(data):
+    def told(*arguments, **options):
+        with pytest.raises(UserError) as error:
+            run_adapt(data, *arguments, **options)
+        return str(error.value).replace(f"{data.parent}/", "")
+
+    least = "protocol.yaml: adapt.utterances: 9, but fold 1 has only 9 of s1; write 8 or less"
+    assert told("{utterances: 9}") == least
+    most = "use a smaller adapt.utterances, fewer folds or other classes"
+    assert told("{utterances: 8}", number=7).endswith(most)
+    assert told("{utterances: 0, draws: 2}") == (
+        "protocol.yaml: adapt.draws: 2; write 1: with 0 utterances nothing is drawn"
+    )
+    protocol = data.parent / "protocol.yaml"
+    split = "{kind: random, number: 1, test_share: 0.3, seed: 1}"
+    protocol.write_text(f"description: d\nclasses: {CLASSES}\nfolds: {split}\nselect: last\nadapt: {{utterances: 1}}\n")
+    with pytest.raises(UserError, match=r"adapt: fold 1: s\d is in train and in test; adapt needs folds that keep"):
+        make_folds.main([str(protocol), str(data), str(data.parent / "folds/other")])

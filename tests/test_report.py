@@ -512,7 +512,9 @@ def test_code_that_was_shown_to_give_the_same_bytes_is_the_same(scored, monkeypa
     scored.write_scores("alpha", "apart", "fold1_seed1", "llhh lllh", row={"code": "older"})
     scored.write_scores("alpha", "apart", "fold2_seed1", "llhh llhh")
     key = identity.compared_settings(settings(read_system("conf/a/alpha.yaml")))
-    Path("same_code.txt").write_text(f"older {scored.code('conf/a/alpha.yaml')} {key} alpha c0 c1 2026-01-01\n")
+    Path("same_code.txt").write_text(
+        f"older {scored.code('conf/a/alpha.yaml', 'apart')} {key} alpha c0 c1 2026-01-01\n"
+    )
     assert shown() == ("100.0", "1 (1 of 3 folds)")
     monkeypatch.setattr(identity, "SAME_CODE", Path.cwd() / "same_code.txt")
     assert shown() == ("87.5", "2 (2 of 3 folds)")

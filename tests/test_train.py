@@ -1,5 +1,6 @@
 """Stage 4: the training loop on a toy task."""
 
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import ser
 from ser import networks, score
 from ser.cli import UserError
 from ser.epochs import best_line
-from ser.learners.network import class_weights
+from ser.learners.network import class_weights, shares_of
 from ser.runs import read_run
 from ser.scores import read_scores
 from ser.train import train
@@ -431,6 +432,46 @@ def test_gradient_clipping(recipe):
     assert moved(free) > 1e-2
     # Adam's steps of at most lr * 1e-6 / epsilon, 4 of them
     assert 0 < moved(clipped) <= 4e-6
+
+
+class Penalised(torch.nn.Module):
+    """A linear layer on the mean frame; the penalty is the mean square of an utterance's scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 2)
+
+    def forward(self, frames, lengths):
+        scores = self.layer(frames.sum(1) / lengths[:, None])
+        return scores, scores.square().mean()
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_accumulated_batches_are_one_large_batch(recipe, monkeypatch, clip):
+    """Of unequal sizes and weights, with a penalty; the last step of an epoch has fewer batches."""
+    utts, ends = recipe.part("train"), {1: [0, 8, 16, 24, 28], 3: [0, 5, 6, 8, 11, 12, 16, 18, 21, 24, 25, 28]}
+    found = {}
+    for accumulation, places in ends.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(networks, "build", lambda system, sizes: Penalised())
+            cut = [utts[start:end] for start, end in itertools.pairwise(places)]
+            patch.setattr("ser.learners.network.draw", lambda *_, cut=cut: cut)
+            folder = recipe.lay_out(
+                f"run{accumulation}", class_weights="balanced", epsilon=1.0, learning_rate=1.0, accumulation=accumulation, clip_norm=clip
+            )  # fmt: skip
+            torch.manual_seed(0)
+            found[accumulation] = load_file(done(folder) / "last.safetensors")
+    start = Penalised()
+    for name, value in found[1].items():
+        np.testing.assert_allclose(found[3][name], value, rtol=1e-4, atol=1e-6)
+        assert np.abs(value - start.state_dict()[name].numpy()).max() > 0.05
+
+
+def test_shares_of_accumulated_batches():
+    """Cross-entropy by the weights of the classes, here 1 and 3; penalty by the number of utterances."""
+    targets = {"a": 0, "b": 0, "c": 1, "d": 1}
+    assert shares_of([["a", "b"], ["c"]], targets, [1.0, 3.0]) == [(2 / 5, 2 / 3), (3 / 5, 1 / 3)]
+    assert shares_of([["a", "c", "d"]], targets, [1.0, 3.0]) == [(1.0, 1.0)]
 
 
 def test_bfloat16(recipe):

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser import identity, overview, provenance, report, rerun, score, train, verify
+from ser import check_scores, identity, overview, provenance, report, rerun, score, train, verify
 from ser.cli import UserError
-from ser.config import read_protocol, read_system
+from ser.config import Adapt, read_protocol, read_system
 from ser.datadir import read_table
 from ser.identity import fingerprint, settings
 from ser.runs import code_of
@@ -55,7 +55,7 @@ def make_scores(system, protocol, fold, seed=1):
     utts = [f"{speaker}-{number}" for speaker in speakers for number in range(6)]
     table = fingerprint([(f"{speaker}-{number}", speaker) for speaker in SPEAKERS for number in range(6)])
     row = {
-        "code": fingerprint(dict(code_of(configs["system"]))),
+        "code": fingerprint(dict(code_of(configs["system"], configs["protocol"]))),
         "folds": f"f{protocol}",
         "recordings": "r",
         "speakers": table,
@@ -424,6 +424,37 @@ def test_folds_of_chance_may_share_utterances(place, capsys):
         forge(f"results/beta/chance/fold{fold}_seed1.txt", fold=f"{fold} of 2")
     Path("RESULTS.md").write_text(render(["--corpus", "toy"]))
     assert faults(capsys) == []
+
+
+def draws_of(n_draws, aside):
+    """The scores of alpha, seed 1, repeated for some draws of recordings that are set aside. aside: how many of each
+    fold; the first in every draw."""
+    found = {}
+    for draw in range(n_draws):
+        for fold in (1, 2, 3):
+            path = Path(f"results/alpha/apart/fold{fold}_seed1.txt")
+            one = read_scores(path)
+            parts = {key: getattr(one, key)[aside:] for key in ("utts", "true", "predicted", "posteriors")}
+            number = 3 * draw + fold
+            about = {**one.about, "fold": f"{number} of {3 * n_draws}"}
+            found[path.with_name(f"fold{number}_seed1.txt")] = replace(one, **parts, about=about)
+    return found
+
+
+def test_draws_test_an_utterance_once_each(place):
+    protocol = read_protocol(Path("conf/protocols/apart.yaml"))
+    twice = draws_of(2, 0)
+    assert check_scores.check_protocol(twice, replace(protocol, adapt=Adapt(utterances=1, draws=2))) == []
+    ((_, told), *_) = check_scores.check_protocol(twice, replace(protocol, adapt=Adapt(utterances=1)))
+    assert told.startswith("tests a-0, as do other folds that are apart")
+
+
+def test_utterances_that_are_always_set_aside_are_no_other_speakers(place):
+    protocol = read_protocol(Path("conf/protocols/apart.yaml"))
+    some = draws_of(2, 1)
+    assert check_scores.check_protocol(some, replace(protocol, adapt=Adapt(utterances=1, draws=2))) == []
+    (fault,) = check_scores.check_protocol(draws_of(1, 1), replace(protocol, adapt=Adapt(utterances=0)))
+    assert fault[0] == "results/utt2spk" and "other speakers" in fault[1]
 
 
 def test_a_folder_that_is_no_recipe(place):

@@ -139,6 +139,7 @@ def reference() -> str:
     parts += [
         section("### `folds`, kind `groups`", config.GroupFolds),
         section("### `folds`, kind `random`", config.RandomFolds),
+        section("### `adapt`", config.Adapt),
         f"## Papers\n\n{plain(inspect.getdoc(config.Paper) or '')}\n\n{table(config.Paper, skip=('key',))}",
         section("### `tables`: a list", config.Table),
         section("### `rows`: a list", config.Row),

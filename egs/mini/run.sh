@@ -12,7 +12,7 @@ strict=true           # true: a missing or unreadable recording is an error
 allow_pipes=false     # true: run the shell commands in wav.scp
 paper=                # a paper's tables: the name of conf/papers/<paper>.yaml; its systems and protocols become the defaults
 table=                # one table of that paper, such as III; empty: all
-systems="conf/baseline/*.yaml conf/sherman/*.yaml"  # system files (rows of the table), relative to here or to the recipe
+systems="conf/baseline/*.yaml conf/pretrained/*.yaml conf/sherman/*.yaml"  # system files (rows of the table), relative to here or to the recipe
 set=                  # settings to try, such as "training.epochs=2 model.dropout=0"; systems run with them get names of their own
 protocol="random honest"  # names of conf/protocols/<name>.yaml (columns of the table)
 folds=all             # folds to run: all, or numbers such as 1,2 or 1-3
@@ -30,4 +30,5 @@ recipe=$(dirname "$0")
 [ -e "$recipe/cmd.sh" ] || recipe=${SLURM_SUBMIT_DIR:-.}  # `sbatch run.sh`: SLURM runs a copy of this file
 [ -e "$recipe/cmd.sh" ] || { echo "error: $0: call sbatch in the recipe's folder" >&2; exit 1; }
 . "$recipe/../../tools/parse_options.sh"
+get_inputs() { python -m ser.tiny_encoder downloads/encoder; }
 . "$recipe/../../tools/stages.sh"

@@ -29,5 +29,9 @@ columns(config) -> (D',) int
     of `parts`. `Config` then has `parts`, a list of names that defaults to all of them. `extract` ignores `parts` and
     always returns everything, so that systems with different parts share one folder.
 
+extract_many(batch, config, device) -> list of frames
+    For features that a network computes: the frames of some recordings of similar length, which a GPU computes
+    together. Each is what `extract` gives, up to rounding. device: as torch names it, such as "cuda".
+
 Shared code is in ser.dsp and ser.spectra. ser/features/spectrum.py is the shortest example.
 """

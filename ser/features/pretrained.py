@@ -11,12 +11,10 @@ from pydantic.dataclasses import dataclass
 
 from ser import functionals
 from ser.cli import UserError
-from ser.dsp import all_samples, check_length
-from ser.encoders import LONGEST, RATE, STEP, pieces
+from ser.dsp import check_length
+from ser.encoders import LONGEST, pieces
 from ser.encoding import SHORTEST, Encoder
 from ser.settings import Checksum, Layers, PositiveFloat, strict
-
-heard = all_samples
 
 
 @dataclass(config=strict, frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class Config:
     pieces, which the encoder hears one by one; statistics are over all of them.
     """
 
-    sample_rate: Literal[16000] = RATE
+    sample_rate: Literal[16000] = 16000
     model: str
     revision: str | None = None
     weights: Checksum
@@ -41,11 +39,6 @@ class Config:
     def __post_init__(self) -> None:
         if len(set(self.layers)) < len(self.layers):
             raise ValueError("layers: one is there twice; remove it")
-
-    @property
-    def hop_length(self) -> int:
-        """From one frame to the next, in samples."""
-        return STEP
 
 
 def extract(samples: np.ndarray, config: Config) -> np.ndarray:
@@ -61,8 +54,8 @@ def extract(samples: np.ndarray, config: Config) -> np.ndarray:
 def extract_many(batch: list[np.ndarray], config: Config, device: str) -> list[np.ndarray]:
     """The same for some utterances, in batches on a GPU; each gets what it gets alone.
 
-    device: as torch names it. On a CPU the utterances are encoded one by one, which is as fast, and gives the same bytes
-    whatever is beside them.
+    device: as torch names it. On a CPU the utterances are encoded one by one, which is as fast, and gives the same
+    bytes whatever is beside them.
     """
     for samples in batch:
         check_length(samples, SHORTEST, config.sample_rate)

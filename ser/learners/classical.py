@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 import skops.io
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
 from ser import functionals
@@ -41,6 +41,7 @@ def fit(run: Run, resources: Resources) -> None:
         config_of(run),
         run.seed,
         resources.num_threads or 1,
+        layers_of(run),
     )
     if chosen:
         print(f"{run.system.name}: chosen within the training part: {chosen}")
@@ -58,6 +59,56 @@ def config_of(run: Run) -> ClassicalConfig:
     return cast(ClassicalConfig, run.system.model)
 
 
+def layers_of(run: Run) -> list[int]:
+    """The encoder's layers that the model of a run chooses from; [] if it does not choose."""
+    chooses = getattr(config_of(run), "layers", "all") == "best"
+    return getattr(run.system.feature, "layers", []) if chooses else []
+
+
+class Layer(TransformerMixin, BaseEstimator):
+    """Takes the values of one layer out of the functionals of an encoder's frames: (N, F * layers * D) -> (N, F * D).
+
+    number: place of the layer in a frame, from 0; None: all layers, unchanged.
+    """
+
+    def __init__(self, n_functionals: int, n_layers: int, number: int | None = None) -> None:
+        self.n_functionals, self.n_layers, self.number = n_functionals, n_layers, number
+
+    def fit(self, pooled: np.ndarray, targets: np.ndarray | None = None) -> "Layer":
+        """Remember the number of values, as scikit-learn's estimators do."""
+        self.n_features_in_ = pooled.shape[1]
+        return self
+
+    def transform(self, pooled: np.ndarray) -> np.ndarray:
+        """The values of the layer."""
+        if self.number is None:
+            return pooled
+        by_layer = pooled.reshape(len(pooled), self.n_functionals, self.n_layers, -1)
+        return by_layer[:, :, self.number].reshape(len(pooled), -1)
+
+
+def new_estimator(config: ClassicalConfig, seed: int, layers: Sequence[int]) -> BaseEstimator:
+    """The unfitted estimator of a model, with a step Layer before it if there is a choice of layers."""
+    model = load_kind("model", kind_of(config), "").estimator(config, seed)
+    if len(layers) < 2:
+        return model
+    return Pipeline([("layer", Layer(len(config.functionals), len(layers))), ("model", model)])
+
+
+def grid_of(config: ClassicalConfig, n_values: int, layers: Sequence[int]) -> list[dict[str, list[Any]]]:
+    """The settings to choose from: the model's own, for all layers and then for each alone. n_values: F * D."""
+    module = load_kind("model", kind_of(config), "")
+    grid = module.grid if hasattr(module, "grid") else lambda config, n_values: {}
+    if len(layers) < 2:
+        return [grid(config, n_values)]
+    numbers: list[list[Any]] = [[None], [*range(len(layers))]]
+    sizes = n_values, n_values // len(layers)
+    return [
+        {"layer__number": these, **{f"model__{name}": values for name, values in grid(config, size).items()}}
+        for these, size in zip(numbers, sizes, strict=True)
+    ]
+
+
 def pool(frames: np.ndarray, config: ClassicalConfig) -> np.ndarray:
     """Frames (T, D) -> the functionals of the model's Config, concatenated (F * D,)."""
     batch = torch.tensor(frames)[None]
@@ -65,27 +116,32 @@ def pool(frames: np.ndarray, config: ClassicalConfig) -> np.ndarray:
 
 
 def search(
-    pooled: np.ndarray, targets: np.ndarray, groups: np.ndarray, config: ClassicalConfig, seed: int, n_jobs: int
-) -> tuple[BaseEstimator, dict[str, float]]:
-    """Choose among the settings of the model's `grid` by UA in cross-validation over `pooled` (N, F * D), then fit on
-    all of it. Returns the estimator, and what was chosen: {} for a model without a grid.
+    pooled: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    config: ClassicalConfig,
+    seed: int,
+    n_jobs: int,
+    layers: Sequence[int] = (),
+) -> tuple[BaseEstimator, dict[str, Any]]:
+    """Choose among the settings of the model's `grid`, and among `layers` of an encoder, by UA in cross-validation over
+    `pooled` (N, F * D), then fit on all of it. Returns the estimator, and what was chosen: {} if there is no choice.
 
-    groups (N,): an inner split does not divide the utterances of a group; see `inner_splits`.
+    groups (N,): an inner split does not divide the utterances of a group; see `inner_splits`. layers: those of an
+    encoder that are in the frames; one of them is taken, or all together.
     """
-    module = load_kind("model", kind_of(config), "")
-    estimator = module.estimator(config, seed)
-    if not hasattr(module, "grid"):
-        return estimator.fit(pooled, targets), {}
+    estimator, grid = new_estimator(config, seed, layers), grid_of(config, pooled.shape[1], layers)
+    if len(ParameterGrid(grid)) == 1:
+        return estimator.set_params(**ParameterGrid(grid)[0]).fit(pooled, targets), {}
     splits = inner_splits(targets, groups, config.inner_folds, seed)
     found = GridSearchCV(
-        estimator,
-        module.grid(config, pooled.shape[1]),
-        scoring="balanced_accuracy",
-        cv=splits,
-        n_jobs=n_jobs,
-        error_score="raise",
+        estimator, grid, scoring="balanced_accuracy", cv=splits, n_jobs=n_jobs, error_score="raise"
     ).fit(pooled, targets)
-    return found.best_estimator_, {**found.best_params_, "inner_ua": 100 * float(found.best_score_)}
+    chosen = {name.removeprefix("model__"): value for name, value in found.best_params_.items()}
+    if len(layers) > 1:
+        number = chosen.pop("layer__number")
+        chosen = {"layers": "all" if number is None else layers[number], **chosen}
+    return found.best_estimator_, {**chosen, "inner_ua": 100 * float(found.best_score_)}
 
 
 def inner_splits(
@@ -139,7 +195,8 @@ class Learned:
         """The chosen settings, and the seconds of training."""
         chosen = read_chosen(self.run.folder / "chosen.json")
         seconds = chosen.pop("seconds")
-        settings = ", ".join(f"{name} {value:.4g}" for name, value in chosen.items())
+        shown = {name: value if name == "layers" else f"{value:.4g}" for name, value in chosen.items()}
+        settings = ", ".join(f"{name} {value}" for name, value in shown.items())
         return {**({"chosen": settings} if settings else {}), "train_seconds": round(seconds)}
 
 
@@ -163,9 +220,9 @@ def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None)
         with zipfile.ZipFile(path) as parts:  # skops does not compress
             if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
                 raise ValueError("its content is larger than the file")
-        trusted = getattr(load_kind("model", kind_of(run.system.model), ""), "TRUSTED", [])
+        trusted = trusted_types(config_of(run))
         estimator = skops.io.load(path, trusted=trusted)  # only known types: nothing is executed
-        refuse_other(estimator, config_of(run), len(run.protocol.classes))
+        refuse_other(estimator, config_of(run), len(run.protocol.classes), layers_of(run))
         learned = Learned(run, estimator)
     except FileNotFoundError:
         raise
@@ -177,15 +234,17 @@ def load(run: Run, device: str = "auto", sizes: Mapping[str, int] | None = None)
     return learned
 
 
-def refuse_other(estimator: Any, config: ClassicalConfig, n_classes: int) -> None:
+def refuse_other(estimator: Any, config: ClassicalConfig, n_classes: int, layers: Sequence[int]) -> None:
     """Raise an error of any type if an object is not a fitted estimator of a model for this number of classes."""
-    module = load_kind("model", kind_of(config), "")
-    if types_of(estimator) != types_of(module.estimator(config, 0)):
+    module, fresh = load_kind("model", kind_of(config), ""), new_estimator(config, 0, layers)
+    if types_of(estimator) != types_of(fresh):
         raise ValueError("it contains something else")
     if not np.array_equal(estimator.classes_, np.arange(n_classes)):
         raise ValueError(f"its classes are {estimator.classes_.tolist()}, but the run has {n_classes}")
     if hasattr(module, "refuse_damaged"):
-        module.refuse_damaged(estimator)
+        module.refuse_damaged(estimator["model"] if len(layers) > 1 else estimator)
+    if len(layers) > 1:
+        refuse_other_layer(estimator, fresh)
     n_features = estimator.n_features_in_
     if n_features % len(config.functionals):
         raise ValueError(f"it takes {n_features} values, which {len(config.functionals)} functionals cannot produce")
@@ -193,17 +252,34 @@ def refuse_other(estimator: Any, config: ClassicalConfig, n_classes: int) -> Non
         raise ValueError("its probabilities are not finite")
 
 
+def refuse_other_layer(estimator: Pipeline, fresh: Pipeline) -> None:
+    """Raise an error if the step that takes a layer is not that of `fresh`, but for the layer."""
+    layer, n_layers = estimator["layer"], fresh["layer"].n_layers
+    if layer.get_params() != {**fresh["layer"].get_params(), "number": layer.number}:
+        raise ValueError("its layers are not those of the system")
+    if layer.number is not None and layer.number not in range(n_layers):
+        raise ValueError(f"it takes layer {layer.number} of {n_layers}")
+    if layer.n_features_in_ != estimator["model"].n_features_in_ * (1 if layer.number is None else n_layers):
+        raise ValueError("its layers have another size")
+
+
 def types_of(estimator: Any) -> list[type]:
     """The type of an estimator, and of the steps of a pipeline."""
     steps = [step for _, step in estimator.steps] if type(estimator) is Pipeline else []
-    return [type(estimator), *map(type, steps)]
+    return [type(estimator), *(kind for step in steps for kind in types_of(step))]
+
+
+def trusted_types(config: ClassicalConfig) -> list[str]:
+    """The types that skops may load for a model, beside those that it always does."""
+    module = load_kind("model", kind_of(config), "")
+    return [*getattr(module, "TRUSTED", ()), f"{Layer.__module__}.{Layer.__name__}"]
 
 
 def refuse_untrusted(content: bytes, config: ClassicalConfig) -> None:
     """Raise UserError if an estimator, as skops writes it, has types that `load` would refuse to read."""
     module = load_kind("model", kind_of(config), "")
     unknown = skops.io.get_untrusted_types(data=content)
-    missing = sorted({*unknown} - {*getattr(module, "TRUSTED", ())})
+    missing = sorted({*unknown} - {*trusted_types(config)})
     if missing:
         raise UserError(
             f"{module.__file__}: TRUSTED lacks {', '.join(missing)}, which the estimator has; add them, "
@@ -211,12 +287,14 @@ def refuse_untrusted(content: bytes, config: ClassicalConfig) -> None:
         )
 
 
-def read_chosen(path: Path) -> dict[str, float]:
-    """The settings that a run's search chose, and the seconds that training took."""
+def read_chosen(path: Path) -> dict[str, Any]:
+    """The settings that a run's search chose, all numbers but layers: all, and the seconds that training took."""
     try:
-        chosen = {key: float(value) for key, value in json.loads(path.read_bytes()).items()}
-        if math.isfinite(chosen["seconds"]):
-            return chosen
+        chosen = json.loads(path.read_bytes())
+        layers = {"layers": chosen.pop("layers")} if "layers" in chosen else {}
+        chosen = {key: float(value) for key, value in chosen.items()}
+        if math.isfinite(chosen["seconds"]) and all(layer == "all" or type(layer) is int for layer in layers.values()):
+            return {**layers, **chosen}
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):  # not JSON, or not a table of numbers
         pass
     raise UserError(f"{path}: damaged; remove or rename {path.parent} and run stage 3 again")

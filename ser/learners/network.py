@@ -43,7 +43,7 @@ def fit(run: Run, resources: Resources) -> None:
     start(network, run, fold, inputs.extras)
     network.to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimiser = networks.optimiser(settings, trained)
+    optimiser = networks.optimiser(settings, networks.groups(network, settings.learning_rate))
     cross_entropy = loss_of(settings, [inputs.targets[utt] for utt in fold.train], len(fold.classes), device)
     print(
         f"{run.system.name}: {networks.count_parameters(network)} trained parameters, {device}, "
@@ -75,18 +75,23 @@ def fit(run: Run, resources: Resources) -> None:
         sums, resumed = resumed or Sums.empty(len(fold.classes)), None
         network.train()
         title, saved = f"epoch {epoch}", time.monotonic()
-        for utts in tqdm(order[sums.batches :], desc=title, leave=False, disable=None):
+        firsts = range(sums.batches, len(order), settings.accumulation)  # a checkpoint stands between two steps
+        for first in tqdm(firsts, desc=title, leave=False, disable=None):
             started = time.monotonic()
-            batch = inputs.batch(utts, statistics)
-            logs, penalty = networks.forward(network, batch, settings.precision)
-            loss = cross_entropy(logs, batch.targets.to(device)) + penalty
-            refuse_infinite(loss, run, title)
+            step = order[first : first + settings.accumulation]
             optimiser.zero_grad()
-            loss.backward()
+            shares = shares_of(step, inputs.targets, cross_entropy.weight.tolist())
+            for utts, (of_loss, of_penalty) in zip(step, shares, strict=True):
+                batch = inputs.batch(utts, statistics)
+                logs, penalty = networks.forward(network, batch, settings.precision)
+                entropy = cross_entropy(logs, batch.targets.to(device))
+                loss = entropy + penalty
+                refuse_infinite(loss, run, title)
+                (of_loss * entropy + of_penalty * penalty).backward()
+                sums.add(batch, loss, penalty, logs)
             if settings.clip_norm:
                 torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
             optimiser.step()
-            sums.add(batch, loss, penalty, logs)
             sums.seconds += time.monotonic() - started
             if time.monotonic() - saved >= resources.checkpoint_seconds:
                 save_checkpoint(sums)
@@ -131,6 +136,15 @@ def class_weights(kind: str, targets: list[int], n_classes: int) -> list[float]:
     if kind == "none":
         return [1.0] * n_classes
     return [len(targets) / (n_classes * targets.count(number)) for number in range(n_classes)]
+
+
+def shares_of(
+    step: Sequence[list[str]], targets: Mapping[str, int], weights: Sequence[float]
+) -> list[tuple[float, float]]:
+    """The shares of each batch in the mean cross-entropy, which weighs classes, and in the mean penalty, of all batches
+    of a step together. weights: of the classes."""
+    total = [sum(weights[targets[utt]] for utt in utts) for utts in step], [len(utts) for utts in step]
+    return [(weight / sum(total[0]), number / sum(total[1])) for weight, number in zip(*total, strict=True)]
 
 
 def draw(

@@ -6,6 +6,9 @@ ser.settings) whose fields are the keys of `model` in the system file, with thei
 raises ValueError for values that are inconsistent. A setting that is added later needs a default that keeps the old
 behaviour.
 
+The module may define check_system(system), which raises ValueError, starting with the key, if the system's feature or
+normalisation is not one that the model can take. Sizes are checked by the constructor.
+
 A model is either a network or a classical model.
 
 Networks
@@ -43,6 +46,10 @@ word_weights(frames, lengths, words, n_words, **others) -> {name: weights (B, M)
     The same for words, in a network that reads them. It is called with the arguments of forward, by keyword. Other
     inputs that can be attended to name their own method (ser/inputs/__init__.py, WEIGHTS).
 
+rates() -> {parameter: factor}
+    Factors of the learning rate, by the names of `named_parameters`; 1 for those that are left out. Parameters that
+    training must not change have requires_grad False instead.
+
 learns_from_targets
     If true, forward also gets `targets` (B,), the class indices; in training only.
 
@@ -51,6 +58,8 @@ Other inputs
     name of a module of ser/inputs, which passes a size to the constructor and tensors to forward, all by keyword, and
     may set attributes of the network before training:
 
+    layers      n_layers         nothing                       layers of an encoder in the frames, which are (B, T,
+                                                               n_layers * D); 1 for a feature that is no encoder's
     speakers    n_speakers       speakers (B,), negative for speakers who are not in the training set
     words       vocabulary_size  words (B, M), n_words (B,)    needs `Config.words`, the table of transcripts, and
                                                                `words`, a torch.nn.Embedding of `Config.word_size`
@@ -64,6 +73,10 @@ ser.learners.classical trains, saves and runs the model.
 Config.functionals
     Statistics of the frames (ser.functionals); concatenated, they are the input of the estimator for an utterance. The
     frames are not normalised, except per speaker if the system asks for it.
+
+Config.layers
+    Optional, "all" or "best". "best" needs a feature of kind pretrained: one of its layers, or all together, is chosen
+    in the inner folds along with the settings of `grid`, and the estimator gets only the values of the chosen ones.
 
 estimator(config, seed) -> a new scikit-learn classifier, or a pipeline that ends in one
     If it has `predict_proba`, those are the posteriors; otherwise they are the softmax of its `decision_function`.

@@ -63,7 +63,9 @@ def mini(tmp_path_factory):
     for name in ("svm", "svm_functionals"):
         edit(recipe / f"conf/baseline/{name}.yaml", lambda system: system.update(model={"cost": [3], "gamma": [0.3]}))
     edit(recipe / "conf/baseline/logistic.yaml", lambda system: system.update(model={"cost": [0.1]}))
-    edit(recipe / "conf/sherman/cnn4_blstm_attention_small.yaml", lambda system: system["training"].update(epochs=1))
+    edit(recipe / "conf/pretrained/encoder_svm.yaml", lambda system: system.update(model={"cost": [3], "gamma": [0.3]}))
+    for name in ("sherman/cnn4_blstm_attention_small", "pretrained/encoder_finetune"):
+        edit(recipe / f"conf/{name}.yaml", lambda system: system["training"].update(epochs=1))
     return recipe
 
 
@@ -81,7 +83,9 @@ def test_every_stage_of_mini(mini):
     assert out.rstrip().endswith(f"{mini}/RESULTS.md\n{mini}/results.html")
     text = (mini / "RESULTS.md").read_text()
     small = [f"cnn4_blstm_attention_small_honest_{name}" for name in ("confusion", "curves", "tsne", "attention")]
-    systems = ("logistic", "svm", "svm_functionals", "cnn4_blstm_attention_small")
+    systems = (
+        "encoder_finetune", "encoder_svm", "logistic", "svm", "svm_functionals", "cnn4_blstm_attention_small"
+    )  # fmt: skip
     assert all((mini / f"figures/others/{system}_honest_confusion.png").exists() for system in systems[:-1])
     for figure in small:
         assert f"](figures/{figure}.png)" in text
@@ -107,8 +111,8 @@ def test_every_stage_of_mini(mini):
     stages = [line for line in out.splitlines() if line.startswith("== ")]
     assert [line.split(":")[0] for line in stages] == [f"== Stage {number}" for number in (3, 4, 5)]
     assert content(mini) == before  # nothing is made again
-    assert "classical: 3 runs, 3 done, 0 to do\n" in out
-    assert "network: 1 runs, 1 done, 0 to do\n" in out
+    assert "classical: 4 runs, 4 done, 0 to do\n" in out
+    assert "network: 2 runs, 2 done, 0 to do\n" in out
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -105,7 +105,7 @@ def test_fewer_groups_than_inner_folds(n_groups):
     pooled, targets, groups = data(n_groups=n_groups, per_group=30)
     _, best = classical.search(pooled, targets, groups, config(inner_folds=5), seed=1, n_jobs=1)
     _, worst = classical.search(
-        pooled, targets, groups, config(inner_folds=5, cost=[1e-6], gamma=[1e-6]), seed=1, n_jobs=1
+        pooled, targets, groups, config(inner_folds=5, cost=[1e-6, 2e-6], gamma=[1e-6]), seed=1, n_jobs=1
     )
     assert 100 >= best["inner_ua"] > worst["inner_ua"] >= 0
 
