@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
 from ser.encoders import MODELS, find
-from ser.identity import md5_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +86,8 @@ def _of_torchaudio(name: str, weights: Path | None, place: "torch.device") -> Re
         raise UserError(f"{weights}: not the weights of {name} ({reason}); {remedy}") from None
     network.to(place)
     labels, rate = bundle.get_labels(blank=""), int(bundle.sample_rate)  # CTC's blank comes first
+    from ser.identity import md5_of
+
     return Recogniser(rate, lambda samples: recognise(network, labels, samples, rate), f"{name}:{md5_of(weights)}")
 
 
@@ -156,6 +157,8 @@ def _of_transformers(folder: Path, language: str | None, place: "torch.device") 
         return str(tokenizer.decode(path, skip_special_tokens=not is_ctc))  # for CTC the blank is a special token
 
     files = sorted(path for pattern in FILES for path in folder.glob(pattern))
+    from ser.identity import md5_of
+
     return Recogniser(rate, hear, f"transformers:{language}:{md5_of(*files)}")
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from ser import audio, cli
 from ser.datadir import read_recordings, read_table, write_table
 from ser.files import alone, named, whole
-from ser.identity import fingerprint, md5_of
 from ser.text import tokens
 
 LOG_EVERY = 60.0  # seconds between progress lines if there is no terminal
@@ -96,6 +95,8 @@ def transcribe(
 
 def content(wavs: Mapping[str, str]) -> str:
     """Fingerprint of the recordings' files, or commands, by utterance."""
+    from ser.identity import fingerprint, md5_of
+
     return fingerprint(
         {utt: wav if audio.is_pipe(wav) or not Path(wav).is_file() else md5_of(Path(wav)) for utt, wav in wavs.items()}
     )
