@@ -22,9 +22,10 @@ INTRODUCTION = """\
 UA of systems that may adapt to some unlabelled recordings of each speaker, by their number. Stage 1 draws them and sets
 those of test speakers aside, so that none is scored: **balanced** as equally from all classes as possible, **skewed**
 from as few classes as possible, which is the same for one recording; labels serve the draw alone. The columns have
-different test recordings; a system that does not adapt, under the same protocols, shows what that alone changes. Training speakers are treated alike. Only a system with
-`normalisation: speaker` uses them, and its numbers have a ¶ where it has heard its test speakers; in the column all it
-has heard all of their recordings, those that are scored included. After each number: how many runs.
+different test recordings; a system that does not adapt, under the same protocols, shows what that alone changes.
+Training speakers are treated alike. Only a system with `normalisation: speaker` uses them, and its numbers have a ¶
+where it has heard its test speakers; in the column all it has heard all of their recordings, those that are scored
+included. After each number: how many runs.
 """
 
 
@@ -138,6 +139,6 @@ def lines_of_system(report: "Report", system: "System", family: "list[Protocol]"
 
 def words(adapt: "Adapt") -> str:
     """What is drawn, with the settings that are not the default: "skewed, relevance 2"."""
-    others = {key: value for key, value in settings(adapt).items() if key in ("draws", "relevance", "seed")}
+    others = {key: value for key, value in settings(adapt).items() if key in ("relevance", "seed")}
     more = (f"{key} {value:g}" for key, value in others.items())
     return ", ".join(["balanced" if adapt.balanced else "skewed", *more])

@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def fetch_encoders(systems: "Iterable[System]") -> None:
     """Download the pretrained encoders that are not here yet: jobs, those of training too, may have no network."""
-    parts = [part for system in systems for part in (system.feature, system.model) if hasattr(part, "weights")]
-    for model, revision in {(part.model, part.revision) for part in parts}:
+    parts: list[Any] = [part for system in systems for part in (system.feature, system.model)]
+    for model, revision in {(part.model, part.revision) for part in parts if hasattr(part, "weights")}:
         from ser.encoders import find
 
         find(model, revision)

@@ -2,8 +2,8 @@
 
 As a command: print what a system file must say of an encoder, with the checksum that names its weights.
 
-MODEL is a folder in Hugging Face's layout (config.json, model.safetensors), or a name on the hub. A name is looked for in
-tools/models/ first, then in the hub's cache, and then downloaded.
+MODEL is a folder in Hugging Face's layout (config.json, model.safetensors), or a name on the hub. A name is looked for
+in tools/models/ first, then in the hub's cache, and then downloaded.
 """
 
 import argparse
@@ -125,6 +125,8 @@ def load(folder: Path) -> tuple[Any, Any]:
         raise UserError(f"{folder}: has {config.max_source_positions} positions; only Whisper's 1500 are known here")
     try:
         network, missing = (_whisper if config.model_type == "whisper" else _other)(transformers, folder, config)
+    except UserError:
+        raise
     except Exception as error:  # damaged weights, or weights of another network
         raise UserError(f"{folder}: its weights cannot be loaded ({_reason(error)}); fetch it again") from None
     missing = sorted(name for name in missing if "masked_spec_embed" not in name)  # for training alone

@@ -15,7 +15,18 @@ UNKNOWN = "unknown"
 ARCHIVED = "$Format:%H$"  # `git archive` puts the commit here, since .gitattributes asks for it
 OWN = "ser/provenance.py"  # this file, as git lists it in a checkout of the recipes
 WRITTEN = [f":(exclude,glob)egs/*/{name}" for name in ("results/**", "figures/**", "RESULTS.md")]  # by stages 5 and 6
-PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "kaldiio", "soundfile", "soxr", "transformers", "peft")
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "kaldiio",
+    "soundfile",
+    "soxr",
+    "transformers",
+    "peft",
+)
 
 
 def provenance(command: str) -> dict[str, Any]:

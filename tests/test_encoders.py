@@ -81,7 +81,24 @@ def test_all_weights_of_a_sharded_model_count(folder):
     for number, some in enumerate((names[:9], names[9:]), 1):
         part = {name: weights[name] for name in some}
         safetensors.torch.save_file(part, folder / f"model-0000{number}-of-00002.safetensors")
+    places = {name: f"model-0000{1 if name in names[:9] else 2}-of-00002.safetensors" for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     assert checksum(folder) == before
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match="model.safetensors.index.json: missing or damaged; fetch it again"):
+        checksum(folder)
+
+
+def test_other_files_do_not_count(folder):
+    before = checksum(folder)
+    (folder / "other.safetensors").write_text("a pointer of git-lfs")
+    assert checksum(folder) == before
+
+
+def test_dropout_which_training_uses_is_in_the_checksum(folder):
+    before = checksum(folder)
+    change(folder / "config.json", dropout=0.1)
+    assert checksum(folder) != before
 
 
 def test_without_safetensors_a_folder_is_refused(folder):
@@ -118,9 +135,10 @@ def no_speech(folder):
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: not read by transformers"),
         (lambda folder: change(folder / "config.json", model_type="new"), "config.json: not read by transformers"),
         (lambda folder: change(folder / "config.json", d_model=32), "its weights cannot be loaded"),
+        (lambda folder: change(folder / "config.json", max_source_positions=100), "has 100 positions; only Whisper's"),
         (drop_a_weight, "has no weights for layers.1.fc1.weight"),
         (cut, "its weights cannot be loaded"),
-        (no_speech, "bert: not a speech encoder such as Whisper"),
+        (no_speech, "bert: not an encoder that is known here; one of whisper, wav2vec2"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "preprocessor_config.json: missing"),
         (
             lambda folder: change(folder / "preprocessor_config.json", sampling_rate=22050),

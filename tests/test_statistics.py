@@ -195,3 +195,34 @@ def test_holms_correction():
     corrected = np.array(statistics.holm(list(values)))
     assert (corrected >= values).all()
     assert (corrected <= np.minimum(1, 20 * values) + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("fold", "settings", "training"),
+    [
+        ("7 of 30", '{"adapt": {"utterances": 5, "draws": 5}}', "1"),
+        ("30 of 30", '{"adapt": {"utterances": 5, "draws": 5}}', "6"),
+        ("2 of 6", '{"adapt": {"utterances": 5}}', ""),
+        ("2 of 6", "{}", ""),
+    ],
+)
+def test_folds_that_differ_in_the_draw_share_their_training(fold, settings, training):
+    assert statistics.training_of({"fold": fold, "protocol settings": settings}) == training
+
+
+def test_draws_of_one_fold_do_not_make_an_interval_narrow():
+    """Five times the same six trainings say no more of other trainings than once: as wide as without draws, almost."""
+    rng = np.random.default_rng(0)
+    once = []
+    for fold in range(6):
+        level = 0.7 + rng.normal(0, 0.08)
+        right = np.clip(level + rng.normal(0, 0.02, 4), 0, 1)
+        counts = np.array([[[60 * share, 60 * (1 - share)], [0, 0]] for share in right])
+        once.append(statistics.Tested(f"{fold + 1} of 6", "1", [f"s{fold}{n}" for n in range(4)], counts))
+    five = [
+        statistics.Tested(f"{6 * draw + number} of 30", "1", run.speakers, run.counts, str(number))
+        for draw in range(5)
+        for number, run in enumerate(once, 1)
+    ]
+    half = [statistics.interval_of(some, metrics.wa).half for some in (once, five)]
+    assert half[1] > 0.75 * half[0]
