@@ -65,8 +65,16 @@ def save_wav2vec2(folder, kind="Wav2Vec2", **changes):
     return save(folder, getattr(transformers, f"{kind}Model")(config), extractor)
 
 
-@pytest.fixture(scope="session")
-def saved(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def one_second():
+    """Take the Whisper of one second too, which transformers runs without 30 s of padding."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "WHISPER_POSITIONS", 50)
+        yield
+
+
+@pytest.fixture(scope="module")
+def saved(one_second, tmp_path_factory):
     """{kind: (folder, checksum)} of encoders."""
     torch.manual_seed(0)
     place = tmp_path_factory.mktemp("encoders")
