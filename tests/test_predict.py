@@ -288,7 +288,8 @@ class TestRefused:
 
     def test_every_model_is_here(self):
         of_one_vector = {"issa"}  # and not of frames: tests/models/test_issa.py
-        assert {"sherman", "svm", "logistic", "lemoine", "peng"} | of_one_vector | HEARS_FRAMES.keys() - {
+        of_encoders = {"encoder_svm", "finetune", "superb"}  # tests/models/test_encoder_svm.py and so on
+        assert of_encoders | {"sherman", "svm", "logistic", "lemoine", "peng"} | of_one_vector | HEARS_FRAMES.keys() - {
             "tiny"
         } == set(kinds("model"))
 

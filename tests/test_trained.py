@@ -105,7 +105,10 @@ def test_words_and_x_vectors(spoken, tmp_path):
     assert model.predict(("b.wav",), words=["yes"], xvectors=[list(map(float, vectors["b"]))])[
         0
     ].probabilities == pytest.approx(one.probabilities)
-    refused(lambda: model.predict("a.wav", smell="of roses"), "smell: unknown input; one of speakers, words, xvectors")
+    refused(
+        lambda: model.predict("a.wav", smell="of roses"),
+        "smell: unknown input; one of layers, speakers, words, xvectors",
+    )
 
 
 def refused(ask, line):
