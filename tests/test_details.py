@@ -39,8 +39,11 @@ def report(**rows):
     Path("results").mkdir(exist_ok=True)
     lines = [f"{one} {'f' if one[0] == 'a' else 'm'}\n" for one in sorted(set(speakers.values()))]
     Path("results/spk2gender").write_text("".join(lines))
-    protocol = SimpleNamespace(name="apart", classes=dict.fromkeys(CLASSES), select="dev")
-    systems = [(Path(f"{name}.yaml"), SimpleNamespace(name=name, normalisation="none")) for name in rows]
+    protocol = SimpleNamespace(name="apart", classes=dict.fromkeys(CLASSES), select="dev", adapt=None)
+    systems = [
+        (Path(f"{name}.yaml"), SimpleNamespace(name=name, normalisation="none", feature=None, model=None))
+        for name in rows
+    ]
     return Report("toy", "", systems, [protocol], [], {}, found, speakers, set())
 
 
@@ -181,8 +184,8 @@ def test_no_table_where_a_speaker_is_unknown():
 
 def test_rows_and_tables_are_in_order():
     read = report(beta=[made_up(1)], gamma=[], alpha=[made_up(1, 2)])
-    read.protocols.insert(0, SimpleNamespace(name="not_run", classes={}, select="dev"))
-    read.protocols.append(SimpleNamespace(name="paper", classes=dict.fromkeys(CLASSES), select="test"))
+    read.protocols.insert(0, SimpleNamespace(name="not_run", classes={}, select="dev", adapt=None))
+    read.protocols.append(SimpleNamespace(name="paper", classes=dict.fromkeys(CLASSES), select="test", adapt=None))
     for _, system in read.systems:
         read.found[system.name, "not_run"] = shown({})
         read.found[system.name, "paper"] = shown({"a": made_up(1, 3)} if system.name == "beta" else {})
