@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
-from ser.encoders import MODELS, find
+from ser.encoders import LOCAL, MODELS, find
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,10 +127,9 @@ def _of_transformers(folder: Path, language: str | None, place: "torch.device") 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     is_ctc, network = _network(transformers, folder)
-    local = dict(local_files_only=True, trust_remote_code=False)
     try:
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **local)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **LOCAL)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # missing and damaged files are reported in many ways
         raise UserError(
             f"{folder}: its preprocessor_config.json or tokenizer is missing or damaged ({_reason(error)}); fetch it "
@@ -167,9 +166,8 @@ def _network(transformers: Any, folder: Path) -> "tuple[bool, Any]":
     import torch
     from transformers.models.auto import modeling_auto as auto
 
-    local = dict(local_files_only=True, trust_remote_code=False)
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, **local)
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
     except Exception as error:
         raise UserError(f"{folder / 'config.json'}: not read by transformers ({_reason(error)})") from None
     name = (config.architectures or [config.model_type])[0]
@@ -180,7 +178,7 @@ def _network(transformers: Any, folder: Path) -> "tuple[bool, Any]":
     kind = transformers.AutoModelForCTC if is_ctc else transformers.AutoModelForSpeechSeq2Seq
     try:
         network, report = kind.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **LOCAL
         )
     except Exception as error:  # damaged weights, or weights of another network
         raise UserError(f"{folder}: its weights cannot be loaded ({_reason(error)}); fetch it again") from None
