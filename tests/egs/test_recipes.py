@@ -95,6 +95,8 @@ def test_every_stage_of_mini(mini):
     assert len((mini / "data/all/wav.scp").read_text().splitlines()) == 6 * 2 * 4 * 2
     section = text.split("\n## Systems\n")[1].split("\n## ")[0]
     lines = {line.split()[1]: line for line in section.splitlines() if line.startswith("| ")}
+    assert {name for name in lines if name.endswith("‖")} == {"encoder_finetune‖", "encoder_svm‖"}
+    lines = {name.rstrip("‖"): line for name, line in lines.items()}
     assert lines.keys() == {"system", "---", *systems}
     for system in systems:
         line = lines[system]
@@ -192,7 +194,7 @@ def test_a_recipe_is_called_from_anywhere_by_any_shell(house, shell, script, fol
     (elsewhere / "egs/a").mkdir(parents=True)  # where cd would go if CDPATH counted
     calls = told(shell, script, folder=house / folder, CDPATH=str(elsewhere))
     assert {place for place, _, _ in calls} == {str(house / "egs/a")}
-    assert [name for _, name, _ in calls][:3] == ["get_corpus", "prepare_data", "validate_data"]
+    assert [name for _, name, _ in calls][:4] == ["get_corpus", "tiny_encoder", "prepare_data", "validate_data"]
     assert systems_of(calls) == ["conf/baseline/one.yaml", "conf/baseline/two.yaml"]
 
 
