@@ -80,7 +80,7 @@ def find(model: str, revision: str | None = None, files: Sequence[str] = FILES) 
     for folder in (MODELS / model, Path(model)):
         if folder.is_dir():
             return refuse_incomplete(folder)
-    _transformers()  # which brings huggingface_hub
+    quiet_transformers()  # which brings huggingface_hub
     import huggingface_hub
 
     try:
@@ -90,7 +90,7 @@ def find(model: str, revision: str | None = None, files: Sequence[str] = FILES) 
         raise
     except Exception as error:  # the hub reports a network that is down, and a wrong name, in many ways
         raise UserError(
-            f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({_reason(error)}); link a "
+            f"{model}: not a folder here or in {MODELS}, and the hub does not give it ({reason(error)}); link a "
             f"folder that has config.json and {WEIGHTS} to {MODELS / model}"
         ) from None
 
@@ -113,12 +113,8 @@ def load(folder: Path) -> tuple[Any, Any]:
 
     Raises UserError if it is not a speech encoder, or if weights are missing.
     """
-    transformers = _transformers()
-    _quiet(transformers)
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-    except Exception as error:  # transformers reports a damaged or unknown configuration in many ways
-        raise UserError(f"{folder / 'config.json'}: not read by transformers ({_reason(error)})") from None
+    transformers = quiet_transformers()
+    config = read_config(transformers, folder)
     if config.model_type not in KNOWN:
         raise UserError(f"{folder}: {config.model_type}: not an encoder that is known here; one of {', '.join(KNOWN)}")
     if config.model_type == "whisper" and config.max_source_positions != WHISPER_POSITIONS:
@@ -128,15 +124,13 @@ def load(folder: Path) -> tuple[Any, Any]:
     except UserError:
         raise
     except Exception as error:  # damaged weights, or weights of another network
-        raise UserError(f"{folder}: its weights cannot be loaded ({_reason(error)}); fetch it again") from None
-    missing = sorted(name for name in missing if "masked_spec_embed" not in name)  # for training alone
-    if missing:
-        raise UserError(f"{folder}: has no weights for {missing[0]} and {len(missing) - 1} more; give a whole encoder")
+        raise UserError(f"{folder}: its weights cannot be loaded ({reason(error)}); fetch it again") from None
+    refuse_missing(folder, missing)
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **LOCAL)
     except Exception as error:
         path = folder / "preprocessor_config.json"
-        raise UserError(f"{path}: missing, or not read by transformers ({_reason(error)}); fetch it again") from None
+        raise UserError(f"{path}: missing, or not read by transformers ({reason(error)}); fetch it again") from None
     if extractor.sampling_rate != RATE:
         raise UserError(f"{folder}: takes {extractor.sampling_rate} Hz; only encoders of {RATE} Hz are known here")
     return network.eval(), extractor
@@ -162,8 +156,8 @@ def _other(transformers: Any, folder: Path, config: Any) -> tuple[Any, Iterable[
 
 
 def tensors(folder: Path, model_type: str) -> "dict[str, Tensor]":
-    """All tensors of a model, as float32; of Whisper those of the encoder, by the encoder's
-    own names."""
+    """All tensors of a model, as float32; of Whisper those of the encoder, by the encoder's own
+    names."""
     import safetensors.torch
 
     found = {
@@ -215,25 +209,38 @@ def pieces(n_samples: int, longest: float) -> list[slice]:
     return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
-def _reason(error: Exception) -> str:
+def read_config(transformers: Any, folder: Path) -> Any:
+    """A model's settings, by transformers. Raises UserError if they are damaged."""
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+    except Exception as error:  # transformers reports a damaged or unknown configuration in many ways
+        raise UserError(f"{folder / 'config.json'}: not read by transformers ({reason(error)})") from None
+
+
+def refuse_missing(folder: Path, names: Iterable[str]) -> None:
+    """Raise UserError if the weights of a model lack some of its tensors."""
+    missing = sorted(name for name in names if "masked_spec_embed" not in name)  # for training alone
+    if missing:
+        raise UserError(f"{folder}: has no weights for {missing[0]} and {len(missing) - 1} more; give a whole model")
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line that is not too long."""
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _quiet(transformers: Any) -> None:
-    """No progress bars or reports of weights that are not used; those that are missing are an error here."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")  # of transformers' own WavLM
-
-
-def _transformers() -> Any:
-    """The package transformers. Raises UserError if it is not installed."""
+def quiet_transformers() -> Any:
+    """The package transformers, without progress bars or reports of weights that are not used; those that are missing
+    are an error here. Raises UserError if it is not installed."""
     try:
         import transformers
     except ImportError:
         raise UserError(
-            "pretrained encoders need transformers, which is not installed; run: pip install transformers"
+            "pretrained models need transformers, which is not installed; run: pip install transformers"
         ) from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")  # of transformers' own WavLM
     return transformers
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser.cli import UserError
-from ser.encoders import LOCAL, MODELS, find
+from ser.encoders import LOCAL, MODELS, find, quiet_transformers, read_config, reason, refuse_missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,21 +118,14 @@ def _of_transformers(folder: Path, language: str | None, place: "torch.device") 
     import numpy as np
     import torch
 
-    try:
-        import transformers
-    except ImportError:
-        raise UserError(
-            f"{folder}: needs transformers, which is not installed; run: pip install 'ser[pretrained]'"
-        ) from None
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers = quiet_transformers()
     is_ctc, network = _network(transformers, folder)
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **LOCAL)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # missing and damaged files are reported in many ways
         raise UserError(
-            f"{folder}: its preprocessor_config.json or tokenizer is missing or damaged ({_reason(error)}); fetch it "
+            f"{folder}: its preprocessor_config.json or tokenizer is missing or damaged ({reason(error)}); fetch it "
             "again"
         ) from None
     network = network.eval().to(place)
@@ -166,10 +159,7 @@ def _network(transformers: Any, folder: Path) -> "tuple[bool, Any]":
     import torch
     from transformers.models.auto import modeling_auto as auto
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-    except Exception as error:
-        raise UserError(f"{folder / 'config.json'}: not read by transformers ({_reason(error)})") from None
+    config = read_config(transformers, folder)
     name = (config.architectures or [config.model_type])[0]
     is_ctc = name in auto.MODEL_FOR_CTC_MAPPING_NAMES.values()
     known = is_ctc or (config.is_encoder_decoder and name in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values())
@@ -181,10 +171,8 @@ def _network(transformers: Any, folder: Path) -> "tuple[bool, Any]":
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **LOCAL
         )
     except Exception as error:  # damaged weights, or weights of another network
-        raise UserError(f"{folder}: its weights cannot be loaded ({_reason(error)}); fetch it again") from None
-    missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)  # for training alone
-    if missing:
-        raise UserError(f"{folder}: no weights for {missing[0]} and {len(missing) - 1} more; fetch a whole recogniser")
+        raise UserError(f"{folder}: its weights cannot be loaded ({reason(error)}); fetch it again") from None
+    refuse_missing(folder, report["missing_keys"])
     return is_ctc, network
 
 
@@ -192,7 +180,3 @@ def _languages(network: Any) -> set[str]:
     """The codes of the languages that a multilingual Whisper can be told; none of another network."""
     tokens = getattr(getattr(network, "generation_config", None), "lang_to_id", None) or {}
     return {token.strip("<|>") for token in tokens}
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

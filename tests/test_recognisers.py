@@ -241,7 +241,7 @@ def test_not_a_recogniser(data, wav2vec, architecture):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("no output layer", "no weights for lm_head.bias and 1 more; fetch a whole recogniser"),
+        ("no output layer", "has no weights for lm_head.bias and 1 more; give a whole model"),
         ("cut short", "its weights cannot be loaded .*; fetch it again"),
         ("vocab.json", "its preprocessor_config.json or tokenizer is missing or damaged .*; fetch it again"),
         (
@@ -301,5 +301,5 @@ def test_without_transformers(data, wav2vec, monkeypatch):
     with pytest.raises(UserError) as error:
         call(data, wav2vec)
     assert str(error.value) == (
-        f"{wav2vec}: needs transformers, which is not installed; run: pip install 'ser[pretrained]'"
+        "pretrained models need transformers, which is not installed; run: pip install transformers"
     )
