@@ -105,11 +105,16 @@ class GroupFolds:
     development set. With `dev`, the development set is only those of its utterances that share one value of the table
     utt2<dev>, such as one speaker of the next session; the value changes from fold to fold, in order of names, and the
     other utterances are used for training.
+
+    `by: spk, number: all` leaves one speaker out. A class may be absent from dev and test parts, but not from a training
+    part; metrics are over the classes present, and RESULTS.md then also has them over the utterances of all folds
+    together (pooled). dev needs two classes: where one speaker has a single one, write `select: last`.
     """
 
     kind: Literal["groups"]
     by: str  # a table utt2<by> of the data directory, such as spk or sess; utt: each utterance is its own group
-    number: Annotated[int, Field(ge=2)]  # of folds
+    # of folds; all: as many as groups, so that each fold leaves one out
+    number: Annotated[int, Field(ge=2)] | Literal["all"]
     test_parts: Positive = 1  # parts that each fold tests
     seed: Annotated[int, Field(ge=0)] | None = None  # of the random order of groups; null: in order of their names
     dev: str | None = None  # a table utt2<dev>: the development set has one of its values; null: the whole next part
@@ -439,9 +444,8 @@ def check(cls: type, content: dict[str, Any], path: str | Path, prefix: str = ""
         raise UserError(f"{path}: contains something that cannot be read ({reason}); remove it")
     # a misspelt key is also a missing key: report the misspelling
     fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
-    key = (prefix + ".".join(str(place) for place in fault["loc"] if place not in ("random", "groups"))).removesuffix(
-        "."
-    )
+    unions = ("random", "groups", "constrained-int", "literal['all']")  # pydantic's names of the members
+    key = (prefix + ".".join(str(place) for place in fault["loc"] if place not in unions)).removesuffix(".")
     if fault["type"] == "unexpected_keyword_argument":
         names = [name for name in known_keys(cls, prefix) if name != key]
         place = ".".join(part for part in key.split(".")[:-1] if not part.isdigit())

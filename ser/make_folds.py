@@ -80,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         for number, (parts, adapt) in enumerate(zip(folds, drawn, strict=True), 1):
             overlap = write_fold(new / f"fold{number}", parts, adapt, utt2class, args.data, protocol, args.protocol)
             print(f"fold {number}: " + "\n        ".join(overlap))
+        refuse_one_class(folds, utt2class, args.protocol)
         with whole(new / "protocol.yaml") as stream:
             yaml.dump(as_dict(protocol), stream, Dumper, sort_keys=False, allow_unicode=True)
         refuse_others(args.dest)  # something may have been written meanwhile
@@ -150,6 +151,13 @@ def split(protocol: "Protocol", utt2class: dict[str, str], data: Path, path: str
     return [(sorted(train), sorted(dev), sorted(test)) for train, dev, test in folds]
 
 
+def refuse_one_class(folds: list[Parts], utt2class: dict[str, str], path: str) -> None:
+    """Raise UserError if all test parts together have a single class, which any system gets right by naming it."""
+    tested = {utt2class[utt] for _, _, test in folds for utt in test}
+    if len(tested) < 2:
+        raise UserError(f"{path}: folds: only {', '.join(tested)} is tested; use fewer folds or other classes")
+
+
 def split_at_random(folds: "RandomFolds", utts: list[str], has_dev: bool) -> list[Parts]:
     """Folds of utterances drawn at random; the development set is as large as the test set."""
     import numpy as np
@@ -170,7 +178,7 @@ def split_by_group(folds: "GroupFolds", utts: list[str], has_dev: bool, data: Pa
     utt2dev = read_column(data, folds.dev, utts, f"{path}: folds.dev") if folds.dev else utt2group
     blocks = cut(folds, sorted({utt2group[utt] for utt in utts}), has_dev, data, path)
     result = []
-    for number in range(folds.number):
+    for number in range(len(blocks)):
         ring = blocks[number:] + blocks[:number]
         test_groups = set().union(*ring[: folds.test_parts])
         next_groups = ring[folds.test_parts] if has_dev else set()
@@ -189,18 +197,19 @@ def cut(folds: "GroupFolds", groups: list[str], has_dev: bool, data: Path, path:
     """Divide the groups into as many parts as there are folds. Raises UserError if there are too few."""
     import numpy as np
 
-    if folds.number > len(groups):
+    total = len(groups) if folds.number == "all" else folds.number
+    if total > len(groups):
         raise UserError(
-            f"{path}: folds.number: {folds.number} folds by {folds.by}, but {data}/utt2{folds.by} has only "
+            f"{path}: folds.number: {total} folds by {folds.by}, but {data}/utt2{folds.by} has only "
             f"{len(groups)} values; use fewer folds"
         )
     needed = folds.test_parts + (2 if has_dev and not folds.dev else 1)
-    if folds.number < needed:
+    if total < needed:
         names = "train, dev and test" if has_dev else "train and test"
-        raise UserError(f"{path}: folds.number: {names} need at least {needed} folds, not {folds.number}")
+        raise UserError(f"{path}: folds.number: {names} need at least {needed} folds, not {total}")
     if folds.seed is not None:
         groups = np.random.default_rng(folds.seed).permutation(groups).tolist()
-    return [set(block) for block in np.array_split(groups, folds.number)]
+    return [set(block) for block in np.array_split(groups, total)]
 
 
 def set_aside(
@@ -295,8 +304,9 @@ def write_fold(
 ) -> list[str]:
     """Write one fold; return (and write) its sizes and what its parts share, one line each.
 
-    Raises UserError if a part lacks a class. Once utterances are set aside, dev and test may lack some, which metrics
-    leave out, but not all but one.
+    Raises UserError if train lacks a class, or dev has fewer than two: a system that names one class would be the best.
+    Otherwise dev and test may lack some, which metrics leave out; test may have a single one, unless utterances are set
+    aside (`adapt`), whose folds are never pooled.
     """
     sizes = []
     for name, utts in zip(PARTS, parts, strict=True):
@@ -305,11 +315,13 @@ def write_fold(
         absent = ", ".join(sorted(set(protocol.classes) - there))
         if not utts and name == "dev":
             continue
-        if absent and (not adapt or name == "train" or len(there) < 2):
+        fewest = {"train": len(protocol.classes), "dev": 2, "test": 2 if adapt else 1}[name]
+        if len(there) < fewest:
             remedy = "a smaller adapt.utterances, fewer" if adapt and name != "train" else "fewer"
+            more = ", or `select: last`, which needs no dev" * (name == "dev")
             raise UserError(
                 f"{path}: folds: {folder.name}: {name} has no utterance of {absent}; use {remedy} folds or other "
-                "classes"
+                f"classes{more}"
             )
         sizes.append(f"{name} {len(utts)}" + f" (none of {absent})" * bool(absent))
     train, dev, test = parts

@@ -325,6 +325,11 @@ PROTOCOL_FAULTS = {
         ": select: input should be 'dev', 'test' or 'last', not 'best'",
     ),
     "one group": ("number: 3", "number: 1", ": folds.number: input should be greater than or equal to 2, not 1"),
+    "neither a number of folds nor all": (
+        "number: 3",
+        "number: al",
+        ": folds.number: input should be a valid integer, not 'al'",
+    ),
     "no such folds": ("kind: groups", "kind: grops", ": folds.kind: grops is unknown; one of random, groups"),
     "folds without a kind": ("kind: groups, ", "", ": folds.kind: missing; one of random, groups"),
     "everything tested": (

@@ -536,8 +536,48 @@ def test_a_class_that_a_part_lacks(data):
         for spk, emo in zip(SPEAKERS, ["angry", "sad", "angry", "angry", "sad", "angry", "sad"], strict=True)
     ]
     write_tables(data, rows)
-    message = fails(data, "{kind: groups, by: spk, number: 7}", classes="{low: [sad], high: [angry]}")
-    assert message == "protocol.yaml: folds: fold1: dev has no utterance of high; use fewer folds or other classes"
+    classes = "{low: [sad], high: [angry]}"
+    message = fails(data, "{kind: groups, by: spk, number: 7}", classes=classes)
+    assert message == (
+        "protocol.yaml: folds: fold1: dev has no utterance of high; use fewer folds or other classes, or `select: last`, "
+        "which needs no dev"
+    )
+    made = run(data, "{kind: groups, by: spk, number: all}", "last", classes)  # pooled, the test parts have both
+    assert [sorted(set(test.values())) for _, _, test in made] == [
+        [name] for name in "high low high high low high low".split()
+    ]
+
+
+def test_a_class_that_dev_and_test_lack_is_told(data, capsys):
+    """Speaker 1 is never angry, as in EmoDB no recording of speaker 08 is of disgust."""
+    write_tables(
+        data,
+        [
+            (utt, spk, emo, "1", utt)
+            for utt, spk, emo in ((f"{spk}-{emo}-{n}", spk, emo) for spk in SPEAKERS for emo in EMOTIONS for n in "12")
+            if (spk, emo) != ("s1", "angry")
+        ],
+    )
+    made = run(data, "{kind: groups, by: spk, number: all}", classes=THREE)
+    out = capsys.readouterr().out
+    assert len(made) == 7
+    assert [{utt[:2] for utt in test} for _, _, test in made] == [{spk} for spk in SPEAKERS]
+    assert "fold 1: train 30, dev 6, test 4 (none of angry)\n" in out
+    assert "fold 7: train 30, dev 4 (none of angry), test 6\n" in out
+    assert (
+        (data.parent / "folds/protocol/fold7/overlap")
+        .read_text()
+        .startswith("train 30, dev 4 (none of angry), test 6\n")
+    )
+    protocol = read_protocol(data.parent / "protocol.yaml")
+    fold = folds.read_fold(data.parent / "folds/protocol/fold1", data, protocol)
+    assert "angry" not in fold.test.values() and fold.overlap.startswith("train 30, dev 6, test 4 (none of angry); ")
+
+
+def test_one_class_is_not_tested_alone(data):
+    """The drawn utterance is of one class, and there is no other fold to pool it with."""
+    message = fails(data, "{kind: random, number: 1, test_share: 0.01, seed: 1}", "last")
+    assert message == "protocol.yaml: folds: only low is tested; use fewer folds or other classes"
 
 
 def test_nothing_left_to_train(data):
