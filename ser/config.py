@@ -106,9 +106,9 @@ class GroupFolds:
     utt2<dev>, such as one speaker of the next session; the value changes from fold to fold, in order of names, and the
     other utterances are used for training.
 
-    `by: spk, number: all` leaves one speaker out. A class may be absent from dev and test parts, but not from a training
-    part; metrics are over the classes present, and RESULTS.md then also has them over the utterances of all folds
-    together (pooled). dev needs two classes: where one speaker has a single one, write `select: last`.
+    `by: spk, number: all` leaves one speaker out. A class may be absent from dev and test parts, but not from a
+    training part; metrics are over the classes present, and RESULTS.md then also has them over the utterances of all
+    folds together (pooled). dev needs two classes: where one speaker has a single one, write `select: last`.
     """
 
     kind: Literal["groups"]

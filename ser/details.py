@@ -54,10 +54,12 @@ def section(report: "Report") -> list[str]:
 def metrics_table(report: "Report", protocol: "Protocol", runs: Runs, names: Mapping[str, str]) -> list[str]:
     """The metrics that the other tables do not show, and the calibration. names: the first cells, by system."""
     others = [name for name in METRICS if name not in tables.PUBLISHED]
-    rows = [["system", "runs", *(METRICS[name].title for name in others), "ECE", "Brier"]]
+    pooled = tables.pooled_titles(report, [protocol], others)
+    rows = [["system", "runs", *(METRICS[name].title for name in others), *pooled, "ECE", "Brier"]]
     for system, of_system in runs.items():
         row = [names[system], tables.runs_of(report, system, protocol)]
         row += [tables.shown_of(report, system, protocol, name) for name in others]
+        row += tables.pooled_cells(report, system, protocol, others)
         ece = mean_of(of_folds(of_system, lambda run: calibration.ece(run.posteriors, run.true)))
         brier = mean_of(of_folds(of_system, lambda run: calibration.brier(run.posteriors, run.true)))
         rows.append([*row, f"{ece:.1f}", f"{brier:.3f}"])

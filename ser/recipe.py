@@ -36,7 +36,7 @@ class Report:
     found: dict[tuple[str, str], Results]
     speakers: dict[str, str]
     odd: set[tuple[str, str]]
-    intervals: dict[tuple[str, str, str], Interval | None] = field(default_factory=dict)  # computed so far
+    intervals: dict[tuple[str, str, str, bool], Interval | None] = field(default_factory=dict)  # computed so far
 
     @cached_property
     def paths(self) -> dict[str, Path]:
@@ -85,13 +85,26 @@ class Report:
         """The protocol of this name."""
         return next(protocol for protocol in self.protocols if protocol.name == name)
 
-    def interval(self, system: str, protocol: str, metric: str) -> Interval | None:
-        """Mean and interval of a metric of METRICS; None if there are no scores to show."""
-        place = system, protocol, metric
+    def interval(self, system: str, protocol: str, metric: str, is_pooled: bool = False) -> Interval | None:
+        """Mean and interval of a metric of METRICS, over folds or of all folds together (is_pooled); None if there are
+        no scores to show."""
+        place = system, protocol, metric, is_pooled
         if place not in self.intervals:
             runs = list(self.found[system, protocol].shown.values()) if system else []
-            self.intervals[place] = interval(runs, METRICS[metric].of, self.speakers) if runs else None
+            self.intervals[place] = interval(runs, METRICS[metric].of, self.speakers, is_pooled) if runs else None
         return self.intervals[place]
+
+    @cached_property
+    def unlike(self) -> set[str]:
+        """Names of the protocols of which a fold does not test every class, so that a mean over folds is not what all
+        utterances together give. Without those with `adapt`."""
+        return {
+            protocol.name
+            for _, system in self.systems
+            for protocol in self.protocols
+            for run in self.found[system.name, protocol.name].shown.values()
+            if not protocol.adapt and len(set(run.true.tolist())) < len(run.classes)
+        }
 
     def abouts(self, system: str, protocols: Iterable[Protocol]) -> list[dict[str, str]]:
         """The header lines of a system's scores that are shown under some protocols."""

@@ -39,6 +39,10 @@ HOW_TO_READ = """\
   code, folds and recordings are averaged; the section Scores lists what is left out.
 - "not run": no scores; "outdated": only scores with other settings or code. The command below a table makes them.
 """
+POOLED = """\
+- **pooled**: over the test utterances of all folds together, for each seed, as the literature gives numbers where some
+  fold does not test every class. The means over folds beside it are each over the classes that its fold tests.
+"""
 AGAINST = """\
 The difference in WA from {main} on the utterances that both have scored, each with the mean of its runs, and p of a
 paired permutation test in which the speakers' summed differences change sign, corrected for the number of tests in the
@@ -156,7 +160,8 @@ def lines_of(report: "Report", args: argparse.Namespace) -> list[str]:
     lines += ["", "## Scores", "", *scores_section(report)]
     lines += ["", "## Figures", "", FIGURES, *[OTHERS] * bool(report.main), "", *figures_section(report)]
     marks = tables.used_marks(lines)
-    how = HOW_TO_READ.format(method=METHOD, fewest=FEWEST) + "\n".join(f"- {mark} {IN_FULL[mark]}" for mark in marks)
+    how = HOW_TO_READ.format(method=METHOD, fewest=FEWEST) + POOLED * bool(report.unlike)
+    how += "\n".join(f"- {mark} {IN_FULL[mark]}" for mark in marks)
     lines += ["", "## How to read the tables", "", *wrapped(how)]
     head = [f"# Results: {report.corpus}", "", own_command(args), "", *([args.note, ""] if args.note else [])]
     short = f"Marks: {'; '.join(f'{mark} {MARKS[mark]}' for mark in marks)}."

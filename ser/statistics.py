@@ -33,7 +33,8 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Interval:
-    """mean: over folds, after averaging the runs of each. half: half the width of its 95 % interval, or None.
+    """mean: over folds, after averaging the runs of each; of `pooled`: over seeds, each with all folds together. half:
+    half the width of its 95 % interval, or None.
 
     over: what the interval is over: "speakers and seeds", "speakers and folds", "folds", or "speakers" (one training);
     or else why there is none.
@@ -87,14 +88,18 @@ def training_of(about: Mapping[str, str]) -> str:
     return str((int(number) - 1) % (int(total) // draws) + 1) if draws > 1 else ""
 
 
-def interval(runs: Sequence["Scores"], measure: Measure, speakers: Mapping[str, str]) -> Interval:
+def interval(
+    runs: Sequence["Scores"], measure: Measure, speakers: Mapping[str, str], is_pooled: bool = False
+) -> Interval:
     """Mean of a metric over some runs of one system under one protocol, and its 95 % interval.
 
-    speakers: of each utterance; if it lacks one, there is no interval. Raises ValueError without runs.
+    speakers: of each utterance; if it lacks one, there is no interval. is_pooled: the metric of the test utterances of
+    all folds together, for each seed that every fold has. Raises ValueError without runs.
     """
     if not runs:
         raise ValueError("no runs")
-    found = interval_of(tested(runs, speakers), measure)
+    some = tested(runs, speakers)
+    found = pooled(some, measure) if is_pooled else interval_of(some, measure)
     are_known = all(utt in speakers for scores in runs for utt in scores.utts)
     return found if are_known else Interval(found.mean, None, "the speakers are not known")
 
@@ -127,6 +132,33 @@ def interval_of(some: Sequence[Tested], measure: Measure) -> Interval:
         trainings = [[run.training or run.fold for run in of_fold] for of_fold in folds.values()]
         over = "speakers and folds"
     return Interval(mean, resampled(list(folds.values()), trainings, measure), over)
+
+
+def pooled(some: Sequence[Tested], measure: Measure) -> Interval:
+    """The same for the utterances of all folds together: the mean over seeds of the metric of a seed's folds as one. Of
+    folds without a seed in common, the first run of each is taken."""
+    folds: dict[str, dict[str, Tested]] = defaultdict(dict)
+    for run in some:
+        folds[run.fold][run.seed] = run
+    common = set.intersection(*(set(of_fold) for of_fold in folds.values()))
+    one_each = [next(iter(of_fold.values())) for of_fold in folds.values()]
+    by_seed = [[of_fold[seed] for of_fold in folds.values()] for seed in sorted(common)] or [one_each]
+    found = interval_of([joined(runs) for runs in by_seed], measure)
+    if found.half is None or len(by_seed) > 1 or len(folds) < FEWEST:
+        return found
+    # each fold was trained once, as in interval_of; one speaker a fold gives the same draws twice
+    as_units = [Tested(run.fold, run.seed, [run.fold], run.counts.sum(0, keepdims=True)) for run in by_seed[0]]
+    over_folds = resampled([[joined(as_units)]], None, measure)
+    return Interval(found.mean, max(found.half, over_folds), "folds")
+
+
+def joined(runs: Sequence[Tested]) -> Tested:
+    """The runs of several folds as one run of a single fold."""
+    names = sorted({speaker for run in runs for speaker in run.speakers})
+    counts = np.zeros((len(names), *runs[0].counts.shape[1:]))
+    for run in runs:
+        np.add.at(counts, [names.index(speaker) for speaker in run.speakers], run.counts)
+    return Tested("all", runs[0].seed, names, counts)
 
 
 def student(values: Sequence[float]) -> float:

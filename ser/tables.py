@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ser.recipe import Report
 
 PUBLISHED = ("wa", "ua")  # what papers report; the other metrics are in ser.details
+POOLED = "pooled"  # in the head of a column
 ONE_TRAINING = "¹"
 MARKS = {  # each with its meaning in short
     "†": "the test set selected the epoch",
@@ -56,6 +57,7 @@ def paper_table(report: "Report", paper: "Paper", table: "Table") -> list[str]:
         title = METRICS[name].title
         beside = [f"published {title}", f"{marked(report, protocol)} {title}", "difference", "in interval"]
         head += beside if name in published else beside[1:2]
+    head += [f"{marked(report, protocol)} {title}" for title in pooled_titles(report, [protocol])]
     rows = [[*head, "runs", *(heads(report, honest) if honest else [])]]
     for row in table.rows:
         for name in row.systems or [""]:
@@ -84,22 +86,36 @@ def paper_cells(report: "Report", row: "Row", system: str, protocol: Protocol, p
             line += [f"{ours.mean - theirs:+.1f}", "–" if inside is None else "yes" if inside else "no"]
         else:
             line += ["–", "–"]
-    return [*line, runs_of(report, system, protocol)]
+    return [*line, *pooled_cells(report, system, protocol), runs_of(report, system, protocol)]
 
 
 def heads(report: "Report", protocol: Protocol) -> list[str]:
     """The heads of a protocol's columns, in the order of `cells`."""
-    return [*(f"{marked(report, protocol)} {METRICS[name].title}" for name in PUBLISHED), "runs"]
+    titles = [METRICS[name].title for name in PUBLISHED] + pooled_titles(report, [protocol])
+    return [*(f"{marked(report, protocol)} {title}" for title in titles), "runs"]
 
 
 def cells(report: "Report", system: str, protocol: Protocol) -> list[str]:
-    """Ours under a protocol: WA, UA, and the number of runs."""
-    return [*(shown_of(report, system, protocol, name) for name in PUBLISHED), runs_of(report, system, protocol)]
+    """Ours under a protocol: WA, UA, both pooled if some fold does not test every class, and the number of runs."""
+    over_folds = [shown_of(report, system, protocol, name) for name in PUBLISHED]
+    return [*over_folds, *pooled_cells(report, system, protocol), runs_of(report, system, protocol)]
 
 
-def shown_of(report: "Report", system: str, protocol: Protocol, metric: str) -> str:
-    """A metric's cell: mean and interval, or why there is none."""
-    found = report.interval(system, protocol.name, metric)
+def pooled_titles(report: "Report", protocols: Sequence[Protocol], metrics: Sequence[str] = PUBLISHED) -> list[str]:
+    """The heads of the columns of metrics over the utterances of all folds together; [] if no protocol needs them."""
+    needed = any(protocol.name in report.unlike for protocol in protocols)
+    return [f"{METRICS[name].title} {POOLED}" for name in metrics] * needed
+
+
+def pooled_cells(report: "Report", system: str, protocol: Protocol, metrics: Sequence[str] = PUBLISHED) -> list[str]:
+    """The cells below `pooled_titles` of this protocol."""
+    needed = protocol.name in report.unlike
+    return [shown_of(report, system, protocol, name, True) for name in metrics] if needed else []
+
+
+def shown_of(report: "Report", system: str, protocol: Protocol, metric: str, is_pooled: bool = False) -> str:
+    """A metric's cell: mean and interval, or why there is none. is_pooled: of all folds together."""
+    found = report.interval(system, protocol.name, metric, is_pooled)
     if found:
         return in_words(found)
     if not system:
@@ -147,28 +163,38 @@ def other_systems(report: "Report") -> list[str]:
 def other_protocols(report: "Report", protocols: Sequence[Protocol]) -> list[str]:
     """A line for each system that was run under one of some protocols; [] if none was. A protocol that has no section
     of its own has lines only for what is in no table above."""
-    rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), "runs"]]
+    pooled = pooled_titles(report, protocols)
+    rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), *pooled, "runs"]]
     for _, system in report.systems:
         for protocol in protocols:
             is_new = protocol.table or not report.is_in_tables(system.name, protocol)
             if is_new and report.found[system.name, protocol.name].shown:
                 name = name_of(report, system.name, [protocol])
-                rows.append([name, marked(report, protocol), *cells(report, system.name, protocol)])
+                rows.append(
+                    [name, marked(report, protocol), *filled(cells(report, system.name, protocol), len(pooled))]
+                )
     return as_lines(rows) if len(rows) > 1 else []
+
+
+def filled(row: list[str], n_pooled: int) -> list[str]:
+    """Cells of a protocol, or WA, UA and runs, with dashes where the table has pooled columns and these cells have
+    none."""
+    lacking = len(PUBLISHED) + n_pooled + 1 - len(row)
+    return [*row[:-1], *["–"] * lacking, row[-1]]
 
 
 def summary(report: "Report", systems: Collection[str]) -> list[str]:
     """For the terminal: a line for each protocol under which one of some systems was run, and one for scores that were
     made here and are not shown; [] if none was."""
-    rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), "runs"]]
+    pooled = pooled_titles(report, report.protocols)
+    rows = [["system", "protocol", *(METRICS[name].title for name in PUBLISHED), *pooled, "runs"]]
     for (name, protocol), results in report.found.items():
         if name in systems and results.shown:
-            rows.append(
-                [name, marked(report, report.protocol(protocol)), *cells(report, name, report.protocol(protocol))]
-            )
+            one = report.protocol(protocol)
+            rows.append([name, marked(report, one), *filled(cells(report, name, one), len(pooled))])
         if name in systems and (own := list(results.beside.values())):
             values = (interval(own, METRICS[metric].of, report.speakers) for metric in PUBLISHED)
-            rows.append([name, f"{protocol}, made here", *map(in_words, values), n_runs(own)])
+            rows.append([name, f"{protocol}, made here", *filled([*map(in_words, values), n_runs(own)], len(pooled))])
     if len(rows) == 1:
         return []
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from ser import identity, papers, recipe, report
+from ser import identity, papers, recipe, report, tables
 from ser.cli import UserError
 from ser.config import read_protocol, read_system
 from ser.identity import settings
@@ -329,6 +329,27 @@ def test_seeds_that_say_the_same_count_once(scored):
     scored.write_scores("beta", "apart", "fold1_seed6", "llhh llhh")
     row = rows()["beta"]
     assert (row["apart WA"], row["runs"]) == ("87.5", "6 (1 of 3 folds, 6 seeds)")
+
+
+def test_where_a_fold_does_not_test_a_class_pooled_numbers_stand_beside_the_means(scored, capsys):
+    """UA over folds: (100 + 50 + 0) / 3. Together 3 of 4 low and 1 of 2 high ones are right."""
+    scored.write_scores("beta", "plain", "fold1_seed1", "llhh lllh")
+    assert "pooled" not in text_of()
+    for fold, answers in ((1, "lll lll"), (2, "hh lh"), (3, "l h")):
+        scored.write_scores("beta", "apart", f"fold{fold}_seed1", answers)
+    row = rows()["beta"]
+    assert [column for column in row if "pooled" in column] == ["apart WA pooled", "apart UA pooled"]
+    assert (row["apart UA"], row["apart WA"]) == ("50.0", "50.0")
+    assert (row["apart UA pooled"], row["apart WA pooled"]) == ("62.5", "66.7")  # 3/4 and 1/2; 4 of 6
+    assert rows()["alpha"]["apart UA pooled"] == "not run"
+    assert text_of().count("- **pooled**: ") == 1
+    lines = [line.split() for line in tables.summary(recipe.read("toy", [], ""), {"beta"})]
+    assert lines[0] == ["system", "protocol", "WA", "UA", "WA", "pooled", "UA", "pooled", "runs"]
+    assert ["beta", "apart", "50.0", "50.0", "66.7", "62.5", "3"] in lines
+    assert ["beta", "plain", "75.0", "75.0", "–", "–", "1", "(1", "of", "3", "folds)"] in lines
+    scored.write_paper({"protocol": "apart", "honest": None, "rows": [{"name": "x", "ua": 60, "systems": ["beta"]}]})
+    of_paper = table("Table III: layers")[0]
+    assert (of_paper["apart UA"], of_paper["difference"], of_paper["apart UA pooled"]) == ("50.0", "-10.0", "62.5")
 
 
 def test_an_interval_over_speakers_and_seeds_has_no_mark(scored):

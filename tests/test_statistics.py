@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import recall_score
 
 from ser import metrics, statistics
 from ser.scores import Scores
@@ -22,11 +23,11 @@ def run(fold, seed, right, speakers, n_folds=1):
     return statistics.Tested(f"{fold} of {n_folds}", str(seed), list(speakers), counts)
 
 
-def simulated(random, n_folds, per_fold, seeds, mean=0.6):
+def simulated(random, n_folds, per_fold, seeds, mean=0.6, of_seed=0.02):
     """Runs whose chance of being right differs by speaker, by seed (the same in all folds), by run, and by speaker and
     run."""
     runs = []
-    of_seeds = random.normal(0, 0.02, seeds)
+    of_seeds = random.normal(0, of_seed, seeds)
     for fold in range(1, n_folds + 1):
         speakers = [f"s{fold}-{number}" for number in range(per_fold)]
         of_speakers = random.normal(0, 0.08, per_fold)
@@ -226,3 +227,54 @@ def test_draws_of_one_fold_do_not_make_an_interval_narrow():
     ]
     half = [statistics.interval_of(some, metrics.wa).half for some in (once, five)]
     assert half[1] > 0.75 * half[0]
+
+
+def of_one_class(fold, seed, number, rng):
+    """A fold that tests one speaker, with `number` utterances of a single class."""
+    true = np.full(number, fold % 2)
+    utts = [f"f{fold}-{place}" for place in range(number)]
+    return scores(rng.dirichlet((2, 2), number), true, f"{fold} of 6", str(seed), utts)
+
+
+def test_pooled_is_the_mean_over_seeds_of_scikit_learns_recall_over_all_folds():
+    """Folds of unlike sizes with one class each, where the mean over folds is another number."""
+    rng = np.random.default_rng(8)
+    runs = [of_one_class(fold, seed, 2 + 7 * (fold % 3), rng) for fold in range(1, 7) for seed in (1, 2)]
+    wanted = []
+    for seed in ("1", "2"):
+        own = [run for run in runs if run.about["seed"] == seed]
+        true, predicted = (np.concatenate([getattr(run, name) for run in own]) for name in ("true", "predicted"))
+        wanted.append(100 * recall_score(true, predicted, average="macro"))
+    speakers = {utt: utt.partition("-")[0] for run in runs for utt in run.utts}
+    found = statistics.interval(runs, metrics.ua, speakers, is_pooled=True)
+    assert found.mean == pytest.approx(np.mean(wanted))
+    assert found.over == "speakers and seeds" and found.half > 0
+    assert abs(found.mean - statistics.interval(runs, metrics.ua, speakers).mean) > 0.1
+    one_more = of_one_class(1, 3, 9, rng)  # a seed that other folds lack would weigh its fold more
+    assert statistics.interval([*runs, one_more], metrics.ua, speakers, is_pooled=True) == found
+    none_known = statistics.interval(runs, metrics.ua, {}, is_pooled=True)
+    assert (none_known.mean, none_known.half) == (found.mean, None)
+
+
+def test_pooled_without_a_seed_in_common_takes_a_run_of_each_fold():
+    rng = np.random.default_rng(9)
+    runs = [of_one_class(1, 1, 9, rng), of_one_class(2, 2, 5, rng)]
+    true, predicted = (np.concatenate([getattr(run, name) for run in runs]) for name in ("true", "predicted"))
+    found = statistics.interval(runs, metrics.wa, {}, is_pooled=True)
+    assert found.mean == pytest.approx(100 * np.mean(true == predicted))
+
+
+@pytest.mark.parametrize(("per_fold", "seeds"), [(1, 1), (2, 1), (2, 3)])
+def test_the_pooled_interval_holds_the_true_value(per_fold, seeds, monkeypatch):
+    """Leave one or two of 24 speakers out. Where each fold was trained once, folds are drawn, and what a seed does to
+    all folds alike can't be seen."""
+    monkeypatch.setattr(statistics, "DRAWS", 300)
+    random = np.random.default_rng(21)
+    hits = []
+    for _ in range(400):
+        found = statistics.pooled(
+            simulated(random, 24 // per_fold, per_fold, seeds, of_seed=0.02 * (seeds > 1)), metrics.wa
+        )
+        assert found.over == ("folds" if seeds == 1 else "speakers and seeds")
+        hits.append(found.has(60))
+    assert 0.925 <= np.mean(hits) <= 0.99
