@@ -1,5 +1,6 @@
 """Code shared by the modules of ser/corpora: the records they return, and the reading of folders and old texts."""
 
+import filecmp
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +20,9 @@ class Utterance:
     """One labelled recording.
 
     utt: the id; it starts with spk and a hyphen, so that sorting by utterance also sorts by speaker (Kaldi).
-    spk: the speaker's id. gender: "f" or "m". emo: the corpus's own label, in one word. text: the words that are
-    spoken, "" for none. path: of the recording. more: further columns of the corpus: {"sent": "1"} becomes utt2sent.
+    spk: the speaker's id. gender: "f", "m", or "" if it is not known. emo: the corpus's own label, in one word. text:
+    the words that are spoken, "" for none. path: of the recording. more: further columns of the corpus: {"sent": "1"}
+    becomes utt2sent.
     """
 
     utt: str
@@ -55,10 +57,11 @@ class Found:
 def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
     """Find the files with these suffixes (".wav", in either case) at any depth below `root`.
 
-    Files with the same base name count as copies, since some downloads of a corpus contain the whole tree twice.
+    Files with the same base name and the same bytes are copies, since some downloads of a corpus contain the whole tree
+    twice; files of one name that differ are different recordings, such as SAVEE's DC/a01.wav and JE/a01.wav.
     Returns the files, sorted by name, and the second copies; the copy closest to `root` counts as the first.
     Hidden files, such as macOS's `._*`, are ignored. Links to folders are followed. Raises UserError if `root` is not
-    a folder or contains no such file, and if a folder cannot be read.
+    a folder or contains no such file, and if a folder, or one of two files of the same name, cannot be read.
     """
 
     def refuse(error: OSError) -> None:  # by default, os.walk skips such folders
@@ -76,10 +79,20 @@ def files_below(root: Path, *suffixes: str) -> tuple[list[Path], list[Path]]:
         files += [Path(folder, name) for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     if not files:
         raise UserError(f"{root}: contains no {' or '.join(suffixes)} file; give the folder of the corpus")
-    first: dict[str, Path] = {}
-    nearest_first = sorted(files, key=lambda file: (len(file.parts), file))
-    copies = [file for file in nearest_first if first.setdefault(file.name, file) != file]
-    return [first[name] for name in sorted(first)], copies
+    own: dict[str, list[Path]] = {}
+    copies: list[Path] = []
+    for file in sorted(files, key=lambda file: (len(file.parts), file)):  # nearest first
+        named = own.setdefault(file.name, [])
+        is_copy = any(_is_same(other, file) for other in named)
+        (copies if is_copy else named).append(file)
+    return [file for name in sorted(own) for file in own[name]], copies
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; fetch it again, or remove it") from None
 
 
 def read_text(path: Path) -> tuple[str, bool]:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from ser import audio, cli
+from ser import audio, cli, corpus_table
 from ser.cli import UserError
 from ser.corpora import corpus_module
 from ser.corpus import Found, Utterance
@@ -39,8 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(
         prog="python -m ser.prepare_data",
-        description="Write the data directory DEST (Kaldi tables and report.txt) of the corpus in ROOT. "
-        f"Every recording is decoded; those that cannot be read, or are shorter than {SHORTEST} s, are left "
+        description="Write the data directory DEST (Kaldi tables and report.txt) of the corpus in ROOT, the folder "
+        "that holds it, or a CSV table of its recordings (columns path,speaker,emotion and, where known, text, sex and "
+        f"others). Every recording is decoded; those that cannot be read, or are shorter than {SHORTEST} s, are left "
         "out and listed.",
     )
     parser.add_argument("--strict", action="store_true", help="a missing or unreadable recording is an error")
@@ -48,15 +49,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--leave-out", type=Path, metavar="FILE", help="leave out the utterances in this list, one id per line"
     )
-    parser.add_argument("corpus", help="name of a module in ser/corpora, such as ravdess")
-    parser.add_argument("root", type=Path, help="the folder that holds the corpus")
+    parser.add_argument("corpus", help="name of a module in ser/corpora, such as ravdess; with a table, any")
+    parser.add_argument("root", type=Path, help="the folder that holds the corpus, or a table")
     parser.add_argument("dest", type=Path, help="folder for the tables")
     arguments = parser.parse_args(argv)
     if arguments.nj < 1:
         parser.error(f"--nj {arguments.nj}: must be 1 or more")
 
     refuse_others(arguments.dest)
-    found = corpus_module(arguments.corpus).utterances(arguments.root)
+    is_table = arguments.root.is_file()
+    found = (corpus_table if is_table else corpus_module(arguments.corpus)).utterances(arguments.root)
     _refuse_same_ids(found.utterances)
     unwanted = _unwanted(arguments.leave_out, found)
     wanted = [utterance for utterance in found.utterances if utterance.utt not in unwanted]
@@ -168,8 +170,9 @@ def summarise(utterances: Sequence[Utterance], recordings: Mapping[str, Recordin
         if tie
     )
     genders = Counter({utterance.spk: utterance.gender for utterance in utterances}.values())
+    unknown = f", {genders['']} unknown: no spk2gender" if genders[""] else ""
     return (
-        f"{len(utterances)} utterances, {genders.total()} speakers ({genders['f']} f, {genders['m']} m), "
+        f"{len(utterances)} utterances, {genders.total()} speakers ({genders['f']} f, {genders['m']} m{unknown}), "
         f"{len(set(emotions))} classes\n"
         f"{sum(seconds) / 3600:.2f} h, {min(seconds):.2f} to {max(seconds):.2f} s, "
         f"mean {sum(seconds) / len(seconds):.2f} s\n"
@@ -228,7 +231,8 @@ def listed(lists: Mapping[str, Sequence[str]], longest: int | None = None) -> st
 
 
 def tables(utterances: Sequence[Utterance], recordings: Mapping[str, Recording]) -> dict[str, dict[str, str]]:
-    """Return the tables of the data directory: {"utt2emo": {utterance: emotion}}, and so on."""
+    """Return the tables of the data directory: {"utt2emo": {utterance: emotion}}, and so on. There is no spk2gender if
+    the sex of a speaker is not known, since Kaldi refuses one that lacks a speaker."""
     utterances = sorted(utterances, key=lambda utterance: utterance.utt.encode())
     table: dict[str, dict[str, str]] = defaultdict(dict)
     utts_of = defaultdict(list)
@@ -245,6 +249,8 @@ def tables(utterances: Sequence[Utterance], recordings: Mapping[str, Recording])
         for column, value in utterance.more.items():
             table[f"utt2{column}"][utt] = value
     table["spk2utt"] = {spk: " ".join(utts) for spk, utts in utts_of.items()}
+    if not all(table["spk2gender"].values()):
+        del table["spk2gender"]
     return dict(table)
 
 

@@ -18,7 +18,7 @@ from ser import audio, cli, inputs
 from ser.cli import UserError
 from ser.datadir import BOM, CONTROL, TABLE, is_of_speakers, parted, wrong_form
 
-REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur", "spk2gender")
+REQUIRED = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2emo", "utt2dur")  # spk2gender: if known
 MOST_OF_A_KIND = 20  # lines
 FRAME = 0.01  # seconds by which utt2dur and the recording may differ
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() accepts more than Kaldi

@@ -24,6 +24,25 @@ def test_files_of_the_same_base_name_are_copies_and_the_nearest_counts(tmp_path)
     assert files_below(tmp_path, ".wav") == ([near, upper], [deep])
 
 
+def test_files_of_one_name_that_differ_are_no_copies(tmp_path):
+    """As in SAVEE, where each speaker's folder has an a01.wav; a second tree of it has copies of all."""
+    wanted, copies = [], []
+    for speaker, content in (("DC", b"one"), ("JE", b"two"), ("KL", b"other")):
+        for root, found in (("", wanted), ("again", copies)):
+            path = touch(tmp_path / root / speaker / "a01.wav")
+            path.write_bytes(content)
+            found.append(path)
+    assert files_below(tmp_path, ".wav") == (wanted, copies)
+
+
+def test_one_of_two_files_that_cannot_be_read_is_an_error(tmp_path):
+    touch(tmp_path / "one.wav")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/one.wav").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"again/one.wav: No such file or directory; fetch it again, or remove it"):
+        files_below(tmp_path, ".wav")
+
+
 def test_linked_folders_are_followed_and_circles_end(tmp_path):
     touch(tmp_path / "elsewhere" / "one.wav")
     root = tmp_path / "corpus"

@@ -79,7 +79,7 @@ def test_a_module_that_is_not_python_is_reported_in_one_line(package):
 
 # Those that decide no number: what looks, tells, fetches, lays out and draws; and stage 0 and 1, whose outcome is told by its content.
 TELLS = """
-    adaptation_curve audio calibration check_scores combine_data containers corpus derive_systems details draw_results draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
+    adaptation_curve audio calibration check_scores combine_data containers corpus corpus_table derive_systems details draw_results draw_run dump_features dump_vectors dump_xvectors figures fix_data get_corpus get_vectors download
     jobs launch make_folds overview papers predict prepare_data provenance recipe recognisers report results same_code score scores ser statistics subset_data summary tables train trained transcribe validate_data
     __init__ markdown page rerun tiny_encoder verify
 """.split()

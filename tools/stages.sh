@@ -8,7 +8,7 @@
 unset CDPATH  # otherwise cd may go to a folder of the same name elsewhere
 fail() { echo "error: $*" >&2; exit 1; }
 here=$PWD  # the user's folder, which paths in options are relative to
-[ -z "$corpus" ] || [ -d "$corpus" ] || fail "--corpus $corpus: no such folder; give the folder of the corpus"
+[ -z "$corpus" ] || [ -e "$corpus" ] || fail "--corpus $corpus: no such folder or table; give the folder of the corpus"
 [ -z "$corpus" ] || corpus=$(realpath -- "$corpus")
 cd -- "$recipe"
 . ./path.sh; . ./cmd.sh

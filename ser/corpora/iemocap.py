@@ -79,7 +79,10 @@ def utterances(root: Path) -> Found:
         words = _words(session / "dialog/transcriptions", old_texts)
         files, second = files_below(session / "sentences/wav", ".wav")
         copies += second
-        paths = {path.stem: path for path in files}
+        paths: dict[str, Path] = {}
+        for file in files:
+            if paths.setdefault(file.stem, file) != file:
+                raise UserError(f"{file}: differs from {paths[file.stem]}; remove the wrong one")
         for place, line in _lines(session / "dialog/EmoEvaluation", old_texts):
             if not line.startswith("["):  # the header, or the label of a single rater
                 continue

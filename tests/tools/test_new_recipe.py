@@ -74,6 +74,24 @@ def test_a_recipe_runs_from_recordings_and_from_a_data_directory(house, recordin
     assert len(features.read_text().splitlines()) == len(SPEAKERS) * len(EMOTIONS)
 
 
+def test_a_recipe_runs_from_a_table_without_a_module(house, recordings, tmp_path):
+    """One speaker is left out in each fold; the sixth has never been heard to be sad or happy."""
+    for emo in EMOTIONS[:2]:
+        shutil.copy(recordings / f"m05_{emo}_1.wav", recordings / f"x06_{emo}_1.wav")
+    lines = [f"recordings/{path.name},{','.join(path.stem.split('_')[:2])}\n" for path in sorted(recordings.iterdir())]
+    (tmp_path / "table.csv").write_text("path,speaker,emotion\n" + "".join(lines))
+    assert new_recipe(house, "own").returncode == 0
+    (house / "ser/corpora/own.py").unlink()
+    protocol = house / "egs/own/conf/protocols/honest.yaml"
+    protocol.write_text(protocol.read_text().replace("number: 5", "number: all"))
+    shown = run(house, "--corpus", tmp_path / "table.csv", "--stop-stage", "6")
+    assert "6 folds by spk; 6 speakers: train 4, dev 1, test 1\n" in shown
+    assert "fold 6: train 16, dev 4, test 2 (none of neutral, sad)\n" in shown
+    results = (house / "egs/own/RESULTS.md").read_text()
+    assert "| honest UA | honest WA pooled | honest UA pooled | runs |" in results
+    assert not (house / "egs/own/data/all/spk2gender").exists()
+
+
 def test_nothing_of_the_template_s_is_left(house):
     assert new_recipe(house, "own").returncode == 0
     files = [path for path in [*(house / "egs").rglob("*"), house / "ser/corpora/own.py"] if path.is_file()]

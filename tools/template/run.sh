@@ -3,12 +3,13 @@
 #
 #   ./run.sh                                  everything, from the data directory data/all if it exists
 #   ./run.sh --corpus /data/@NAME@            from the recordings, read by ser/corpora/@NAME@.py
+#   ./run.sh --corpus table.csv               from a table with the columns path,speaker,emotion (docs/recipes.md)
 #   ./run.sh --stage 3 --stop-stage 3         one stage
 
 # Options
 stage=-1              # first stage to run
 stop_stage=6          # last stage to run
-corpus=               # folder of the corpus; empty: data/all if it exists, otherwise downloads/@NAME@
+corpus=               # folder of the corpus, or a CSV table; empty: data/all if it exists, otherwise downloads/@NAME@
 strict=false          # true: a missing or unreadable recording is an error
 allow_pipes=false     # true: run the shell commands in wav.scp
 paper=                # a paper's tables: the name of conf/papers/<paper>.yaml; its systems and protocols become the defaults
