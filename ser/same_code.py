@@ -43,9 +43,10 @@ def main(argv: list[str] | None = None) -> None:
     lines = [compare(args.before, args.after, place) for place in both]
     known = identity.SAME_CODE.read_text(encoding="utf-8").splitlines() if identity.SAME_CODE.exists() else []
     keys = {tuple(line.split()[:3]) for line in known}
-    new = [line for line in lines if tuple(line.split()[:3]) not in keys and line.split()[0] != line.split()[1]]
+    lines = [line for line in dict.fromkeys(lines) if line.split()[0] != line.split()[1]]
+    new = [line for line in lines if tuple(line.split()[:3]) not in keys]
     with whole(identity.SAME_CODE) as stream:
-        stream.writelines(f"{line}\n" for line in [*known, *dict.fromkeys(new)])
+        stream.writelines(f"{line}\n" for line in [*known, *new])
     print(f"{len(both)} runs, all the same; {identity.SAME_CODE}: {len(new)} new lines")
 
 
