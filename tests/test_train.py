@@ -7,18 +7,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import kaldiio
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from sklearn.metrics import balanced_accuracy_score, f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
 import ser
 from ser import networks, score
 from ser.cli import UserError
-from ser.epochs import best_line
+from ser.epochs import Sums, best_line, line_of
 from ser.learners.network import class_weights, shares_of
 from ser.runs import read_run
 from ser.scores import read_scores
@@ -222,6 +224,7 @@ def test_the_checkpoint_of_another_run(recipe):
 KILLED = """
 import os, signal
 from pathlib import Path
+from types import SimpleNamespace
 from ser import networks, train
 
 def save(path, tensors, notes=None, own=networks.save):
@@ -304,6 +307,23 @@ def test_best_line(monitor):
     values = [3, 1, 2, 1, 3, 2]
     log = [{"epoch": epoch, monitor: value} for epoch, value in enumerate(values, 1)]
     assert best_line(log, monitor)["epoch"] == (2 if monitor == "dev_loss" else 1)  # the first of equals
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_a_class_that_dev_lacks_does_not_count_in_what_selects():
+    """Of three classes dev has the first and the last; some of its utterances are predicted as the second."""
+    rng = np.random.default_rng(3)
+    dev = Sums.empty(3)
+    true, logs = (
+        torch.tensor([0, 2])[torch.from_numpy(rng.integers(0, 2, 40))],
+        torch.from_numpy(rng.normal(size=(40, 3))),
+    )
+    dev.add(SimpleNamespace(targets=true), torch.tensor(1.0), torch.tensor(0.0), logs)
+    line = line_of(1, dev, dev, ["a", "b", "c"])
+    predicted = logs.argmax(1)
+    assert set(predicted.tolist()) == {0, 1, 2}
+    assert line["dev_ua"] == pytest.approx(100 * balanced_accuracy_score(true, predicted))
+    assert line["dev_f1"] == pytest.approx(100 * f1_score(true, predicted, average="macro"))
 
 
 @pytest.mark.parametrize(("monitor", "patience"), [("dev_loss", 2), ("dev_wa", 3)])

@@ -1,5 +1,6 @@
 """Corpora: files on disk -> labelled utterances. There is one module per corpus; recipes and `--corpus` refer to it by
-its name, and only this module knows the files, speakers and labels of the corpus.
+its name, and only this module knows the files, speakers and labels of the corpus. A corpus that is given as a CSV table
+needs none (ser/corpus_table.py).
 
 A module defines two functions:
 
