@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# mini: every stage of a recipe, in about two minutes, on a synthetic corpus that is generated locally.
+# mini: every stage of a recipe, in a few minutes, on a synthetic corpus that is generated locally.
 #
 #   ./run.sh                              everything
 #   ./run.sh --stage 3 --stop-stage 3     one stage
