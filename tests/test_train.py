@@ -224,7 +224,6 @@ def test_the_checkpoint_of_another_run(recipe):
 KILLED = """
 import os, signal
 from pathlib import Path
-from types import SimpleNamespace
 from ser import networks, train
 
 def save(path, tensors, notes=None, own=networks.save):
